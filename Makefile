@@ -1,0 +1,61 @@
+# Everything a person does with Hansa's source. Targets are thin; the work is in .ci/ and in Python modules.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.workspace
+MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyproject.toml plugins/*/pyproject.toml core/pyproject.toml)
+
+# The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.PHONY: help setup run test check lint rules generate constraints format bench clean
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: $(STAMP) ## Make .venv and install everything, at the versions of constraints.txt
+
+$(STAMP): $(MANIFESTS)
+	@$(PYTHON) .ci/workspace.py setup
+	@touch $@
+
+run: setup ## Start Hansa, triage 50 reviews with a small local model, serve until Ctrl-C (ONCE=1: stop after the table)
+	@$(BIN)/hansa demo $(if $(ONCE),--once)
+
+test: setup lint ## Set-up, every check and every test; a skipped test is a failure
+	@$(BIN)/pytest
+
+check: setup lint rules ## Every check, no test that starts a server
+
+lint: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/lint-imports
+	@$(BIN)/python .ci/workspace.py deptry
+
+rules: setup
+	@$(BIN)/pytest -q tests/rules
+
+generate: setup ## Write what is generated: CRDs, JSON Schema, reference pages
+	@$(BIN)/python -m hansa_crds.generate
+	@$(BIN)/python .ci/reference.py
+
+constraints: ## Pin in constraints.txt what .venv holds now
+	@$(BIN)/python .ci/workspace.py constraints
+
+format: setup ## Format the source, and mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## Measure: files tests/bench/bench_*.py
+	@$(BIN)/pytest -s -o python_files='bench_*.py' -o timeout=900 tests/bench
+
+clean: ## Remove .venv and every cache; data folders (.hansa) stay
+	@rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,46 @@
+"""Reading agents."""
+
+import msgspec
+
+from hansa.agents import store
+from hansa.auth.model import Principal
+from hansa.db.pool import Database
+from hansa.errors import NotFound
+
+NEWEST = 2**31 - 1
+
+
+class AgentPage(msgspec.Struct, frozen=True):
+    """One page: JSON texts, and where the next one begins (None: there is none)."""
+
+    data: list[str]
+    last: str | int | None
+
+
+class Agents:
+    """Agents of a tenant."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, principal: Principal, name: str) -> str:
+        """An agent as JSON text."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            row = await store.find(connection, name)
+        if row is None:
+            raise NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
+        return row["body"]
+
+    async def page(self, principal: Principal, *, after: str, limit: int) -> AgentPage:
+        """Agents by name."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await store.page(connection, after, limit + 1)
+        return AgentPage([row["body"] for row in rows[:limit]], rows[limit - 1]["name"] if len(rows) > limit else None)
+
+    async def revisions(self, principal: Principal, name: str, *, before: int | None, limit: int) -> AgentPage:
+        """Revisions of an agent, newest first; they are kept when the agent is deleted."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await store.revisions(connection, name, before or NEWEST, limit + 1)
+        if not rows and before is None:
+            raise NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
+        return AgentPage([row["body"] for row in rows[:limit]], rows[limit - 1]["revision"] if len(rows) > limit else None)

@@ -1,0 +1,39 @@
+"""All SQL about agents and their revisions."""
+
+import asyncpg
+
+from hansa.db.pool import Connection
+
+AGENT = """
+SELECT o.name, json_build_object('name', o.name, 'revision', r.revision, 'generation', o.generation, 'manager', o.manager,
+  'description', coalesce(o.manifest -> 'spec' ->> 'description', ''),
+  'runtime', coalesce(o.manifest -> 'spec' -> 'runtime' ->> 'name', 'loop'),
+  'model', coalesce(o.manifest -> 'spec' -> 'model' ->> 'alias', o.manifest -> 'spec' -> 'model' ->> 'ref'),
+  'suspended', coalesce((o.manifest -> 'spec' ->> 'suspend')::boolean, false),
+  'created_at', o.created_at, 'updated_at', o.updated_at, 'manifest', o.manifest) AS body
+FROM hansa.objects o CROSS JOIN LATERAL (
+  SELECT revision FROM hansa.agent_revisions a WHERE a.tenant_id = o.tenant_id AND a.agent = o.name ORDER BY revision DESC LIMIT 1) r
+WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Agent'
+"""
+
+
+async def find(connection: Connection, name: str) -> asyncpg.Record | None:
+    """An agent: record (name, body as JSON text)."""
+    return await connection.fetchrow(f"{AGENT} AND o.name = $1", name)
+
+
+async def page(connection: Connection, after: str, limit: int) -> list[asyncpg.Record]:
+    """Agents by name: records (name, body)."""
+    return await connection.fetch(f"{AGENT} AND o.name > $1 ORDER BY o.name LIMIT $2", after, limit)
+
+
+async def revisions(connection: Connection, name: str, before: int, limit: int) -> list[asyncpg.Record]:
+    """Revisions of an agent, newest first: records (revision, body)."""
+    return await connection.fetch(
+        "SELECT revision, json_build_object('revision', revision, 'digest', encode(digest, 'hex'), 'created_at', created_at, "
+        "'manifest', manifest) AS body FROM hansa.agent_revisions "
+        "WHERE tenant_id = (SELECT hansa.tenant()) AND agent = $1 AND revision < $2 ORDER BY revision DESC LIMIT $3",
+        name,
+        before,
+        limit,
+    )

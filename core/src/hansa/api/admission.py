@@ -1,0 +1,39 @@
+"""What every request to `/v1` must pass before its handler runs: a credential with the permission that the route names, and a
+query of which each part is read by someone.
+"""
+
+from typing import Any
+
+from hansa.api import requests
+from hansa.api.services import AnyRequest, services
+from hansa.auth.model import ROLES, Principal
+from hansa.errors import Forbidden, Invalid, Malformed
+
+
+async def principal(request: AnyRequest) -> Principal:
+    """The authenticated caller, who has the permission that the route names; asked for by every handler of `/v1`."""
+    caller = await services(request).authenticator.authenticate(request.headers.get("authorization"))
+    opt = request.route_handler.opt
+    needed = opt["permission"]
+    if needed not in caller.permissions():
+        having = ", ".join(role for role, permissions in ROLES.items() if needed in permissions)
+        raise Forbidden(
+            f"this needs the permission {needed}; your roles are {', '.join(caller.roles) or 'none'}", hint=f"Roles that have it: {having}."
+        )
+    _check_address(request, opt)
+    return caller
+
+
+def _check_address(request: AnyRequest, opt: dict[str, Any]) -> None:
+    """Refuse a query that nobody reads or that says one thing twice, and a character that no name has."""
+    known = requests.parameters(opt)
+    given = sorted(request.query_params.multi_items())
+    seen = set[str]()
+    for name, _ in given:
+        if name not in known:
+            raise Invalid(f"unknown query parameter {name[:80]!r}; known here: {', '.join(known) or 'none'}")
+        if name in seen:
+            raise Invalid(f"the query parameter {name!r} is given more than once")
+        seen.add(name)
+    if any("\x00" in str(text) for text in (*request.path_params.values(), *(value for _, value in given))):
+        raise Malformed("the address holds a NUL character (%00)")

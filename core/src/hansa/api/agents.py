@@ -1,0 +1,65 @@
+"""/v1/agents: agents and their revisions."""
+
+from typing import Any
+
+import msgspec
+from litestar import Response, delete, get
+
+from hansa.api import answers, requests
+from hansa.api.services import AnyRequest, services
+from hansa.auth.model import Principal
+
+
+class Agent(msgspec.Struct, frozen=True):
+    """An agent as the API shows it; `revision` is the one that serves."""
+
+    name: str
+    revision: int
+    generation: int
+    manager: str
+    description: str
+    runtime: str
+    model: str
+    suspended: bool
+    created_at: str
+    updated_at: str
+    manifest: dict[str, Any]
+
+
+class Revision(msgspec.Struct, frozen=True):
+    """An immutable revision of an agent."""
+
+    revision: int
+    digest: str
+    created_at: str
+    manifest: dict[str, Any]
+
+
+@get("/v1/agents", opt={"permission": "agents:read", "answer": list[Agent]})
+async def list_agents(request: AnyRequest, principal: Principal) -> Response[bytes]:
+    """Agents by name."""
+    page = await services(request).agents.page(principal, after=requests.cursor(request, principal) or "", limit=requests.limit(request))
+    return answers.page(request, principal, page.data, page.last)
+
+
+@get("/v1/agents/{name:str}", opt={"permission": "agents:read", "answer": Agent})
+async def get_agent(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
+    """One agent."""
+    return answers.text(await services(request).agents.get(principal, name))
+
+
+@delete("/v1/agents/{name:str}", status_code=204, opt={"permission": "objects:write"})
+async def delete_agent(request: AnyRequest, principal: Principal, name: str) -> None:
+    """Delete an agent. Its runs, sessions and revisions are kept, and runs under way go on."""
+    await services(request).objects.delete(principal, "Agent", name)
+
+
+@get("/v1/agents/{name:str}/revisions", opt={"permission": "agents:read", "answer": list[Revision]})
+async def list_revisions(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
+    """Revisions of an agent, newest first."""
+    before = requests.cursor(request, principal)
+    page = await services(request).agents.revisions(principal, name, before=before, limit=requests.limit(request))
+    return answers.page(request, principal, page.data, page.last)
+
+
+HANDLERS = (list_agents, get_agent, delete_agent, list_revisions)

@@ -1,0 +1,112 @@
+"""/v1/agents/{name}/runs and /v1/runs."""
+
+import asyncio
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Response, get, post
+
+from hansa.api import answers, bodies, requests
+from hansa.api.services import AnyRequest, services
+from hansa.auth.idempotency import Answer
+from hansa.auth.model import Principal
+from hansa.runs.replay import Replay, replay
+from hansa.runs.service import is_final
+from hansa.runs.stream import Reading, follow
+
+MAX_WAIT = 60
+Revision = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+
+
+class StartRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A run to be started: `input` is any JSON value; without `session_id` in a session of its own."""
+
+    input: Any
+    session_id: UUID | None = None
+    revision: Revision | None = None
+
+
+class Run(msgspec.Struct, frozen=True):
+    """A run as the API shows it."""
+
+    id: UUID
+    session_id: UUID
+    agent: str
+    revision: int
+    state: str
+    input: Any
+    output: Any
+    error: dict[str, str] | None
+    usage: dict[str, int]
+    epoch: int
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+@post(
+    "/v1/agents/{name:str}/runs", status_code=202, opt={"permission": "runs:start", "body": StartRun, "answer": Run, "query": {"wait": int}}
+)
+async def start_run(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
+    """Start a run of an agent. Durable once answered; `?wait=SECONDS` answers 200 with the ended run if it ends in that time."""
+    wait = requests.number(request, "wait", 0, most=MAX_WAIT)
+    key = await requests.idempotency_key(request)
+    asked = await bodies.body(request, StartRun)
+    answer = await services(request).runs.start(principal, name, asked.input, session_id=asked.session_id, revision=asked.revision, key=key)
+    run = msgspec.json.decode(answer.body, type=Run)
+    if wait:
+        ended = await _ended(request, principal, run, wait)
+        if ended is not None:
+            answer = Answer(200, ended, replayed=answer.replayed)
+    return answers.kept(answer, {"location": f"/v1/runs/{run.id}"})
+
+
+async def _ended(request: AnyRequest, principal: Principal, run: Run, wait: int) -> str | None:
+    """The run once it has ended, or None when that takes longer than `wait` seconds."""
+    equipment = services(request).equipment
+    try:
+        async with asyncio.timeout(wait):
+            stream = follow(
+                equipment.database, equipment.bus, equipment.region, principal=principal, reading=Reading(run.session_id, until=run.id)
+            )
+            async for _ in stream:
+                pass
+    except TimeoutError:
+        pass
+    body = await services(request).runs.get(principal, run.id)
+    return body if is_final(body) else None
+
+
+@get("/v1/runs", opt={"permission": "runs:read", "answer": list[Run], "query": {"agent": str, "state": str, "session_id": UUID}})
+async def list_runs(request: AnyRequest, principal: Principal) -> Response[bytes]:
+    """Runs, newest first."""
+    asked = requests.query(request)
+    filters: dict[str, Any] = {"agent": asked.get("agent"), "state": asked.get("state")}
+    if "session_id" in asked:
+        filters["session_id"] = requests.uuid(asked["session_id"], "session_id")
+    before = requests.cursor(request, principal)
+    page = await services(request).runs.page(principal, filters, before=UUID(before) if before else None, limit=requests.limit(request))
+    return answers.page(request, principal, page.data, page.last)
+
+
+@get("/v1/runs/{run_id:str}", opt={"permission": "runs:read", "answer": Run})
+async def get_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
+    """One run."""
+    return answers.text(await services(request).runs.get(principal, requests.uuid(run_id, "run")))
+
+
+@post("/v1/runs/{run_id:str}/cancel", status_code=202, opt={"permission": "runs:cancel", "answer": Run})
+async def cancel_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
+    """Cancel a run. A waiting one is canceled at once, a running one as soon as its worker has heard."""
+    key = await requests.idempotency_key(request)
+    return answers.kept(await services(request).runs.cancel(principal, requests.uuid(run_id, "run"), key=key))
+
+
+@get("/v1/runs/{run_id:str}/replay", opt={"permission": "runs:read", "answer": Replay})
+async def replay_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
+    """Run the runtime again over the run's log, touching nothing outside; names the first step that differs."""
+    return answers.value(await replay(services(request).equipment, principal, requests.uuid(run_id, "run")))
+
+
+HANDLERS = (start_run, list_runs, get_run, cancel_run, replay_run)

@@ -1,0 +1,39 @@
+"""What the handlers of one process use."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+from litestar import Request
+
+from hansa.agents.service import Agents
+from hansa.apply.service import Objects
+from hansa.auth.service import Authenticator
+from hansa.llm.service import Gateway
+from hansa.plugins.model import Plugins
+from hansa.runs.executor import Equipment
+from hansa.runs.service import Runs
+from hansa.settings import Settings
+
+AnyRequest = Request[Any, Any, Any]
+
+
+class Services(msgspec.Struct, frozen=True):
+    """Made by the composition root."""
+
+    settings: Settings
+    authenticator: Authenticator
+    equipment: Equipment
+    plugins: Plugins
+    gateway: Gateway
+    agents: Agents
+    objects: Objects
+    runs: Runs
+    cursor_key: bytes
+    stopping: asyncio.Event
+
+
+def services(request: AnyRequest) -> Services:
+    """The process's services."""
+    found: Services = request.app.state.services
+    return found

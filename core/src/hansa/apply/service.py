@@ -1,0 +1,283 @@
+"""Applying objects: checked, resolved and written, each by itself, in one transaction of the tenant.
+
+Objects are taken in the order of their kinds, whatever order they were sent in, so that what others refer to comes first.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping
+from typing import Any, cast
+
+import msgspec
+
+from hansa import clock
+from hansa.apply import store
+from hansa.apply.model import Discover, KnownServer, ToolServerStatus
+from hansa.apply.references import unresolved
+from hansa.auth.model import Principal
+from hansa.db.pool import Connection, Database
+from hansa.errors import Conflict, FieldError, NotFound
+from hansa.plugins.model import Plugins
+from hansa.tenants import store as tenant_store
+from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, ToolServer, check, kind_of
+from hansa_crds.problem import path_of
+
+ORDER = ("Region", "Tenant", "ModelProvider", "ToolServer", "Agent")
+CLUSTER = ("Region", "Tenant")
+DISCOVERIES = 8
+DISCOVERY_SECONDS = 20.0
+"""After so many seconds no further ToolServer of a request is asked for its tools."""
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where an object was written: file, line and column (from 1)."""
+
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+
+class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One object to apply, as decoded from YAML or JSON."""
+
+    manifest: Any
+    source: Source | None = None
+
+
+class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one object. `action`: created, configured, unchanged or failed; `note`: what is not right with it nevertheless."""
+
+    kind: str
+    name: str
+    action: str
+    generation: int | None = None
+    revision: int | None = None
+    note: str = ""
+    errors: tuple[FieldError, ...] = ()
+
+
+class Objects:
+    """Objects of a tenant."""
+
+    def __init__(self, database: Database, plugins: Plugins, discover: Discover) -> None:
+        self._database = database
+        self._plugins = plugins
+        self._discover = discover
+
+    async def discover(self, principal: Principal, items: list[Item]) -> dict[str, ToolServerStatus]:
+        """Ask every ToolServer of a request for its tools: name -> status. Comes before `apply`: no transaction waits for a stranger."""
+        servers: dict[str, ToolServer] = {}
+        for item in items:
+            if _kind(item.manifest) == "ToolServer":
+                found, problems = check(item.manifest)
+                if isinstance(found, ToolServer) and not problems and _forbidden(principal, found) is None:
+                    servers.setdefault(found.metadata.name, found)
+        give_up, slots = clock.monotonic() + DISCOVERY_SECONDS, asyncio.Semaphore(DISCOVERIES)
+
+        async def ask(server: ToolServer) -> ToolServerStatus:
+            async with slots:
+                if clock.monotonic() >= give_up:
+                    return ToolServerStatus(False, "not asked: the other ToolServers of the request were too slow; apply it again")
+                return await self._discover(server)
+
+        return dict(zip(servers, await asyncio.gather(*map(ask, servers.values())), strict=True))
+
+    async def apply(
+        self,
+        connection: Connection,
+        principal: Principal,
+        items: list[Item],
+        *,
+        manager: str,
+        discovered: Mapping[str, ToolServerStatus],
+    ) -> list[Applied]:
+        """Apply objects in the caller's transaction; the answers stand in the order of the items. `discovered` is from `discover`."""
+        checked: list[tuple[int, Item, HansaObject]] = []
+        results: dict[int, Applied] = {}
+        seen: dict[tuple[str, str], int] = {}
+        for number, item in enumerate(items):
+            found, problems = check(item.manifest)
+            errors = tuple(FieldError(p.path, p.code, p.message, p.suggestion or None) for p in problems)
+            if found is not None:
+                errors = _unkeepable(item.manifest, ())
+            if found is None or errors:
+                results[number] = _failed(item, errors)
+                continue
+            first = seen.setdefault((kind_of(found).kind, found.metadata.name), number)
+            if first != number:
+                results[number] = _failed(item, (_duplicate(items[first]),))
+                continue
+            checked.append((number, item, found))
+        # Also by name: two requests that write the same objects lock them in the same order, so that neither waits for the other.
+        checked.sort(key=lambda each: (ORDER.index(kind_of(each[2]).kind), each[2].metadata.name))
+        for number, item, found in checked:
+            refused = await self._refusals(connection, principal, found)
+            results[number] = _failed(item, refused) if refused else await self._write(connection, item, found, manager)
+            if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
+                results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
+        return [results[number] for number in range(len(items))]
+
+    async def _refusals(self, connection: Connection, principal: Principal, found: HansaObject) -> tuple[FieldError, ...]:
+        forbidden = _forbidden(principal, found)
+        if forbidden is not None:
+            return (forbidden,)
+        texts = await store.manifests(connection, "ModelProvider")
+        providers = [msgspec.json.decode(text, type=ModelProvider) for text in texts]
+        named = [use.tool_server for use in found.spec.tools if use.tool_server] if isinstance(found, Agent) else []
+        servers = await store.tool_servers(connection, named) if named else []
+        return tuple(unresolved(found, self._plugins, providers, [msgspec.json.decode(text, type=KnownServer) for text in servers]))
+
+    async def _write(self, connection: Connection, item: Item, found: HansaObject, manager: str) -> Applied:
+        kind, name = kind_of(found).kind, found.metadata.name
+        manifest = msgspec.json.encode(found, order="sorted")
+        digest = _digest(manifest)
+        known = await store.find(connection, kind, name)
+        if isinstance(found, Region) and not await tenant_store.update_region(
+            connection, name, display_name=found.spec.display_name, cordoned=found.spec.cordoned
+        ):
+            return _failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),))
+        if isinstance(found, Tenant):
+            await tenant_store.update_tenant(connection, display_name=found.spec.display_name, suspended=found.spec.suspend)
+        if known is not None and known["digest"] == digest:
+            action, generation = "unchanged", known["generation"]
+        else:
+            source = msgspec.json.encode(item.source).decode() if item.source else None
+            values = {"kind": kind, "name": name, "manager": manager, "manifest": manifest.decode(), "digest": digest, "source": source}
+            generation = await store.upsert(connection, values)
+            action = "configured" if known is not None else "created"
+        revision = None
+        if isinstance(found, Agent):
+            spec = msgspec.json.encode(found.spec, order="sorted")
+            revision = await store.add_revision(connection, name, digest=_digest(spec), manifest=manifest.decode())
+        return Applied(kind, name, action, generation, revision)
+
+    async def _keep(self, connection: Connection, server: ToolServer, applied: Applied, status: ToolServerStatus) -> Applied:
+        """Keep what the server said, and the tools it last named while it is the same server and can't be reached."""
+        name = server.metadata.name
+        if not status.reachable and applied.action == "unchanged":
+            (text,) = await store.tool_servers(connection, [name])
+            before = msgspec.json.decode(text, type=KnownServer).status
+            if before is not None:
+                status = msgspec.structs.replace(status, protocol=before.protocol, tools=before.tools, left_out=before.left_out)
+        await store.set_status(connection, "ToolServer", name, status=msgspec.json.encode(status).decode())
+        return applied if status.reachable else msgspec.structs.replace(applied, note=f"not reachable: {status.reason}")
+
+    async def get(self, principal: Principal, kind: str, name: str) -> str:
+        """An object as JSON text."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            body = await store.read(connection, _known_kind(kind), name)
+        if body is None:
+            raise NotFound(f"there is no {kind} {name!r}")
+        return body
+
+    async def page(
+        self, principal: Principal, kind: str | None, *, after: tuple[str, str], limit: int
+    ) -> tuple[list[str], tuple[str, str] | None]:
+        """Objects by kind and name, and where the next page begins."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await store.page(connection, _known_kind(kind) if kind else None, after, limit + 1)
+        last = (rows[limit - 1]["kind"], rows[limit - 1]["name"]) if len(rows) > limit else None
+        return [row["body"] for row in rows[:limit]], last
+
+    async def manifests(self, principal: Principal, kind: str) -> list[str]:
+        """All manifests of a kind, as JSON texts."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            return await store.manifests(connection, kind)
+
+    async def delete(self, principal: Principal, kind: str, name: str) -> None:
+        """Delete an object. Runs under way go on; a ModelProvider or ToolServer that agents still use stays."""
+        if _known_kind(kind) in CLUSTER:
+            raise Conflict(f"a {kind} can't be deleted through this tenant's API", hint="Suspend or cordon it instead.")
+        async with self._database.tenant(principal.tenant_id) as connection:
+            users = await self._users(connection, kind, name)
+            if users:
+                raise Conflict(f"agents still use the {kind} {name!r}: {', '.join(users)}", hint="Change or delete these agents first.")
+            if not await store.delete(connection, kind, name):
+                raise NotFound(f"there is no {kind} {name!r}")
+
+    async def _users(self, connection: Connection, kind: str, name: str) -> list[str]:
+        """Agents that would be left with a reference to nothing if a ModelProvider or ToolServer went."""
+        if kind not in ("ModelProvider", "ToolServer"):
+            return []
+        agents = [msgspec.json.decode(text, type=Agent) for text in await store.manifests(connection, "Agent")]
+        if kind == "ToolServer":
+            return [agent.metadata.name for agent in agents if any(use.tool_server == name for use in agent.spec.tools)]
+        texts = await store.manifests(connection, "ModelProvider")
+        left = [found for found in (msgspec.json.decode(text, type=ModelProvider) for text in texts) if found.metadata.name != name]
+        return [
+            agent.metadata.name
+            for agent in agents
+            if any(error.path.startswith("spec.model") for error in unresolved(agent, self._plugins, left, []))
+        ]
+
+
+def _kind(manifest: Any) -> Any:
+    return cast("dict[str, Any]", manifest).get("kind") if isinstance(manifest, dict) else None
+
+
+def _forbidden(principal: Principal, found: HansaObject) -> FieldError | None:
+    """Why this caller can't apply such an object, whatever it says."""
+    kind, metadata = kind_of(found).kind, found.metadata
+    if kind in CLUSTER and "platform:write" not in principal.permissions():
+        return FieldError("kind", "forbidden", f"a {kind} needs the permission platform:write (role platform-admin)")
+    if isinstance(found, Tenant) and metadata.name != principal.tenant:
+        text = f"this key belongs to tenant {principal.tenant!r}, only that Tenant can be applied with it"
+        return FieldError("metadata.name", "reference", text)
+    if kind not in CLUSTER and metadata.namespace not in (None, principal.tenant):
+        text = f"this key belongs to tenant {principal.tenant!r}; leave namespace out or write that"
+        return FieldError("metadata.namespace", "reference", text)
+    return None
+
+
+def _known_kind(kind: str) -> str:
+    if kind not in KINDS:
+        raise NotFound(f"there is no kind {kind!r}; the kinds are {', '.join(KINDS)}")
+    return kind
+
+
+class _Name(msgspec.Struct):
+    name: str = ""
+
+
+class _Head(msgspec.Struct):
+    """As much of a manifest as is needed to name it in an answer."""
+
+    kind: str = ""
+    metadata: _Name = msgspec.field(default_factory=_Name)
+
+
+def _failed(item: Item, errors: tuple[FieldError, ...]) -> Applied:
+    try:
+        head = msgspec.convert(item.manifest, _Head)
+    except msgspec.ValidationError:
+        head = _Head()
+    source = item.source
+    if source is not None:
+        errors = tuple(msgspec.structs.replace(e, file=source.file, line=source.line, column=source.column) for e in errors)
+    return Applied(head.kind, head.metadata.name, "failed", errors=errors)
+
+
+def _duplicate(first: Item) -> FieldError:
+    where = f"{first.source.file}:{first.source.line}" if first.source else "earlier in this request"
+    return FieldError("metadata.name", "duplicate", f"an object of this kind and name stands already at {where}")
+
+
+def _unkeepable(value: Any, keys: Keys) -> tuple[FieldError, ...]:
+    """Texts that the database can keep and then not look into: those with a NUL character."""
+    match value:
+        case str():
+            wrong = "\x00" in value
+            return (FieldError(path_of(keys), "pattern", "holds a NUL character, which no manifest may"),) if wrong else ()
+        case list():
+            items = cast(list[Any], value)
+            return tuple(error for number, item in enumerate(items) for error in _unkeepable(item, (*keys, number)))
+        case dict():
+            fields = cast(dict[str, Any], value)
+            inside = [error for key, item in fields.items() for error in _unkeepable(item, (*keys, key))]
+            return (*(error for key in fields for error in _unkeepable(key, (*keys, key))), *inside)
+        case _:
+            return ()
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).digest()

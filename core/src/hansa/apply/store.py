@@ -1,0 +1,103 @@
+"""All SQL about objects."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import asyncpg
+
+from hansa.db.pool import Connection
+
+OBJECT = """json_build_object('kind', kind, 'name', name, 'generation', generation, 'manager', manager, 'manifest', manifest,
+  'source', source, 'status', status, 'created_at', created_at, 'updated_at', updated_at)"""
+
+
+async def find(connection: Connection, kind: str, name: str) -> asyncpg.Record | None:
+    """An object, locked for this transaction: record (generation, digest, manifest)."""
+    return await connection.fetchrow(
+        "SELECT generation, digest, manifest FROM hansa.objects "
+        "WHERE tenant_id = (SELECT hansa.tenant()) AND kind = $1 AND name = $2 FOR UPDATE",
+        kind,
+        name,
+    )
+
+
+async def read(connection: Connection, kind: str, name: str) -> str | None:
+    """An object as JSON text."""
+    return await connection.fetchval(
+        f"SELECT {OBJECT} FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) AND kind = $1 AND name = $2", kind, name
+    )
+
+
+async def page(connection: Connection, kind: str | None, after: tuple[str, str], limit: int) -> list[asyncpg.Record]:
+    """Objects by kind and name: records (kind, name, body as JSON text)."""
+    return await connection.fetch(
+        f"SELECT kind, name, {OBJECT} AS body FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) "
+        "AND ($1::text IS NULL OR kind = $1) AND (kind, name) > ($2, $3) ORDER BY kind, name LIMIT $4",
+        kind,
+        *after,
+        limit,
+    )
+
+
+async def manifests(connection: Connection, kind: str) -> list[str]:
+    """All manifests of a kind, as JSON texts."""
+    rows = await connection.fetch(
+        "SELECT manifest FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) AND kind = $1 ORDER BY name", kind
+    )
+    return [row["manifest"] for row in rows]
+
+
+async def tool_servers(connection: Connection, names: Sequence[str]) -> list[str]:
+    """Manifest and status of ToolServers, those that are there, as JSON texts."""
+    rows = await connection.fetch(
+        "SELECT json_build_object('manifest', manifest, 'status', status) AS body FROM hansa.objects "
+        "WHERE tenant_id = (SELECT hansa.tenant()) AND kind = 'ToolServer' AND name = ANY($1) ORDER BY name",
+        names,
+    )
+    return [row["body"] for row in rows]
+
+
+async def set_status(connection: Connection, kind: str, name: str, *, status: str) -> None:
+    """Keep what the platform knows of an object. Its generation stays: that counts what people write."""
+    await connection.execute(
+        "UPDATE hansa.objects SET status = $3 WHERE tenant_id = (SELECT hansa.tenant()) AND kind = $1 AND name = $2", kind, name, status
+    )
+
+
+async def upsert(connection: Connection, values: dict[str, Any]) -> int:
+    """Write an object (kind, name, manager, manifest, digest, source); its new generation."""
+    return await connection.fetchval(
+        "INSERT INTO hansa.objects (tenant_id, kind, name, generation, manager, manifest, digest, source) "
+        "VALUES (hansa.tenant(), $1, $2, 1, $3, $4, $5, $6) ON CONFLICT (tenant_id, kind, name) DO UPDATE SET "
+        "generation = objects.generation + 1, manager = $3, manifest = $4, digest = $5, source = $6, updated_at = clock_timestamp() "
+        "RETURNING generation",
+        *(values[name] for name in ("kind", "name", "manager", "manifest", "digest", "source")),
+    )
+
+
+async def delete(connection: Connection, kind: str, name: str) -> bool:
+    """Delete an object; false: there was none."""
+    done = await connection.execute(
+        "DELETE FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) AND kind = $1 AND name = $2", kind, name
+    )
+    return done != "DELETE 0"
+
+
+async def add_revision(connection: Connection, agent: str, *, digest: bytes, manifest: str) -> int:
+    """The agent's newest revision if its digest is the same, else a new one. The object's row is locked by the caller."""
+    newest = await connection.fetchrow(
+        "SELECT revision, digest FROM hansa.agent_revisions "
+        "WHERE tenant_id = (SELECT hansa.tenant()) AND agent = $1 ORDER BY revision DESC LIMIT 1",
+        agent,
+    )
+    if newest is not None and newest["digest"] == digest:
+        return newest["revision"]
+    revision = newest["revision"] + 1 if newest is not None else 1
+    await connection.execute(
+        "INSERT INTO hansa.agent_revisions (tenant_id, agent, revision, digest, manifest) VALUES (hansa.tenant(), $1, $2, $3, $4)",
+        agent,
+        revision,
+        digest,
+        manifest,
+    )
+    return revision

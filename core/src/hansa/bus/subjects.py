@@ -1,0 +1,18 @@
+"""Every subject name of Hansa; nowhere else is one written. Shape: hansa.<region>.<what>[.<tenant>[.<id>]]."""
+
+from uuid import UUID
+
+
+def runs_ready(region: str) -> str:
+    """Doorbell: there is work. Empty payload, no promise."""
+    return f"hansa.{region}.runs.ready"
+
+
+def runs_cancel(region: str) -> str:
+    """Tells workers that a run is to be canceled; payload: the run's id."""
+    return f"hansa.{region}.runs.cancel"
+
+
+def session_live(region: str, tenant_id: UUID, session_id: UUID) -> str:
+    """Live news of one session: a new last number of its log, or a piece of text that is in no log."""
+    return f"hansa.{region}.sessions.{tenant_id.hex}.{session_id.hex}"

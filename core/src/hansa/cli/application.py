@@ -1,0 +1,79 @@
+"""Every command by name, each loaded only when it is called, and what the exit status of the program is.
+
+    0 done   1 partly failed, or the run failed   2 wrong usage   65 bad data   66 not found   69 unavailable
+    75 try again   77 not permitted   78 misconfigured   130 Ctrl-C   141 nobody reads stdout
+
+Warning: import nothing here that is slow: it would make every command slow, also completion in a shell.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError, Group
+
+from hansa.cli.output import report
+from hansa.errors import HansaError
+
+USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+
+_GROUPS = ("Local stack", "Objects", "Runs", "What is loaded", "Processes", "This program")
+_COMMANDS = (
+    ("up", "hansa.cli.stack:up", 0, "Start PostgreSQL, NATS and Hansa on this machine."),
+    ("down", "hansa.cli.stack:down", 0, "Stop what `hansa up` started."),
+    ("status", "hansa.cli.stack:status", 0, "Show what `hansa up` started, and how it is."),
+    ("doctor", "hansa.cli.doctor:doctor", 0, "Check this machine, the data folder and the server, and say what to do."),
+    ("demo", "hansa.cli.demo:demo", 0, "Start everything and triage real film reviews with a small local model."),
+    ("apply", "hansa.cli.applying:apply", 1, "Create or change the objects that files describe."),
+    ("get", "hansa.cli.objects:get", 1, "Show objects of a kind, or one of them."),
+    ("delete", "hansa.cli.objects:delete", 1, "Delete an object."),
+    ("run", "hansa.cli.running:run", 2, "Run an agent and show its answer as it is written."),
+    ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel or replay one."),
+    ("sessions", "hansa.cli.records:sessions", 2, "List sessions, or show one."),
+    ("logs", "hansa.cli.records:logs", 2, "Print the events of a session or of a run."),
+    ("plugins", "hansa.cli.loaded:plugins", 3, "List plugins, what they bring, and which failed."),
+    ("tools", "hansa.cli.loaded:tools", 3, "List the tools that agents may use."),
+    ("models", "hansa.cli.loaded:models", 3, "List the models that agents may use."),
+    ("serve", "hansa.cli.processes:serve", 4, "Run the control plane."),
+    ("worker", "hansa.cli.processes:worker", 4, "Run a worker."),
+    ("migrate", "hansa.cli.migrating:migrate", 4, "Bring the database to this version's schema."),
+    ("version", "hansa.cli.program:version", 5, "Show the version of Hansa and of what it stands on."),
+    ("completion", "hansa.cli.program:completion", 5, "Print the completion script for a shell."),
+)
+
+
+def build() -> App:
+    """The command line, with no command loaded yet."""
+    app = App(
+        name="hansa",
+        help="Run AI agents for many tenants in many regions, described in Git.",
+        help_format="plaintext",
+        version=lambda: version("hansa"),
+        exit_on_error=False,
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    groups = [Group(name, sort_key=rank) for rank, name in enumerate(_GROUPS)]
+    for name, path, group, text in _COMMANDS:
+        app.command(path, name=name, help=text, group=groups[group])
+    return app
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command and return the exit status."""
+    try:
+        result = build()(arguments)
+        sys.stdout.flush()
+    except CycloptsError:
+        return USAGE
+    except HansaError as error:
+        report(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # As `hansa runs | head` does. Python would complain once more when it closes stdout at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return result if isinstance(result, int) else 0

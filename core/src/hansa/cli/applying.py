@@ -1,0 +1,123 @@
+"""`hansa apply`: objects from files to the control plane; what is wrong with one never stops the others."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from hansa.apply.manifests import Collection, Manifest, read
+from hansa.cli.client import Api, Json, open_api
+from hansa.cli.connection import Connection
+from hansa.cli.output import OutputFlag, describe, say, show_value, write
+from hansa.errors import FieldError
+
+BATCH_BYTES = 256 * 1024
+"""Size of one request; the server refuses bodies beyond 1 MiB."""
+BATCH_OBJECTS = 100
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What became of one object; `errors` say why it failed, `note` what is not right with it although it did not."""
+
+    kind: str
+    name: str
+    action: str
+    generation: int | None = None
+    revision: int | None = None
+    note: str = ""
+    errors: tuple[FieldError, ...] = ()
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """What became of all objects; `errors` are flaws of files, which belong to no object."""
+
+    results: tuple[Result, ...]
+    errors: tuple[FieldError, ...]
+
+    @property
+    def failed(self) -> int:
+        """How many things went wrong."""
+        return sum(result.action == "failed" for result in self.results) + len(self.errors)
+
+
+def apply(
+    *,
+    files: Annotated[
+        tuple[Path, ...],
+        Parameter(name=("--filename", "-f"), negative=(), help="YAML or JSON file, or folder of such; may be given again."),
+    ],
+    recursive: Annotated[bool, Parameter(name=("--recursive", "-R"), negative=(), help="Also sub-folders.")] = False,
+    connection: Connection | None = None,
+    output: OutputFlag = "table",
+) -> int:
+    """Create or change the objects that files describe; status 1 when one of them could not be applied."""
+    with open_api(connection or Connection()) as api:
+        applied = apply_paths(api, files, recursive=recursive, quiet=output != "table")
+    if output != "table":
+        show_value(msgspec.to_builtins(applied), output)
+    elif not applied.results and not applied.errors:
+        say("nothing to apply")
+    return 1 if applied.failed else 0
+
+
+def apply_paths(api: Api, paths: Iterable[Path], *, recursive: bool = False, quiet: bool = False) -> Applied:
+    """Apply what is in files and folders; say on stderr what failed and, unless `quiet`, on stdout what did not."""
+    collection = read(paths, recursive=recursive)
+    for error in collection.errors:
+        say(describe(error), style="red")
+    applied = Applied(tuple(_apply(api, collection, quiet=quiet)), collection.errors)
+    if applied.failed:
+        say(f"{sum(result.action != 'failed' for result in applied.results)} applied, {applied.failed} failed", style="red")
+    return applied
+
+
+def _apply(api: Api, collection: Collection, *, quiet: bool) -> Iterator[Result]:
+    good: list[Manifest] = []
+    for manifest in collection.manifests:
+        problems = manifest.check()
+        if problems:
+            yield _told(Result(manifest.kind, manifest.name, "failed", errors=problems), quiet=quiet)
+        else:
+            good.append(manifest)
+    for batch in _batches(good):
+        answer = api.post("/v1/objects:apply", {"objects": [_sent(manifest) for manifest in batch]})
+        for manifest, each in zip(batch, answer["results"], strict=True):
+            result = msgspec.convert(each, Result)
+            placed = tuple(manifest.place(error) for error in result.errors)
+            yield _told(msgspec.structs.replace(result, errors=placed), quiet=quiet)
+
+
+def _sent(manifest: Manifest) -> Json:
+    start = manifest.document.start
+    return {"manifest": manifest.value, "source": {"file": manifest.file, "line": start.line, "column": start.column}}
+
+
+def _batches(manifests: Sequence[Manifest]) -> Iterator[list[Manifest]]:
+    batch: list[Manifest] = []
+    size = 0
+    for manifest in manifests:
+        length = len(msgspec.json.encode(manifest.value))
+        if batch and (size + length > BATCH_BYTES or len(batch) == BATCH_OBJECTS):
+            yield batch
+            batch, size = [], 0
+        batch.append(manifest)
+        size += length
+    if batch:
+        yield batch
+
+
+def _told(result: Result, *, quiet: bool) -> Result:
+    """Say what became of an object, as soon as it is known."""
+    name = f"{result.kind.lower() or 'object'}/{result.name or '(no name)'}"
+    if result.action != "failed":
+        if not quiet:
+            write(f"{name} {result.action}\n")
+        if result.note:
+            say(f"  {result.note}", style="yellow")
+        return result
+    say(f"{name} failed", style="red")
+    for error in result.errors:
+        say(f"  {describe(error)}")
+    return result

@@ -1,0 +1,105 @@
+"""Where the API is and with which key to go there: from flags, the environment, or the data folder of a local `hansa up`.
+
+Must not know any command. Warning: the key of a data folder is only ever sent to the server of that folder.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from hansa.errors import Misconfigured, Unauthenticated, Unavailable
+
+DEFAULT_DATA = ".hansa"
+
+
+# A dataclass and not a Struct: cyclopts makes options of the fields of dataclasses only.
+@Parameter(name="*", group="Connection")
+@dataclass(frozen=True)
+class Connection:
+    """Options that every command shares which asks the API."""
+
+    url: Annotated[str, Parameter(help="Address of the API (HANSA_URL); left out: that of the data folder.")] = ""
+    api_key_file: Annotated[str, Parameter(help="File with the API key (HANSA_API_KEY holds the key, HANSA_API_KEY_FILE the file).")] = ""
+    data: Annotated[str, Parameter(help="Data folder of a local `hansa up` (HANSA_DATA_DIR), by default .hansa.")] = ""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A server and the key for it, and where each of them was found, for messages."""
+
+    url: str
+    key: str
+    url_source: str
+    key_source: str
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """What the data folder of a running server says of it (`ready.json`)."""
+
+    url: str
+    api_key_file: str
+
+
+def data_dir(connection: Connection, environ: Mapping[str, str] = os.environ) -> Path:
+    """The data folder that is meant."""
+    return Path(connection.data or environ.get("HANSA_DATA_DIR", "") or DEFAULT_DATA)
+
+
+def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Target:
+    """The server and key to use. Raises `Unavailable` when there is no server, `Unauthenticated` when there is no key."""
+    folder = data_dir(connection, environ)
+    ready = read_ready(folder)
+    url, url_source = connection.url, "--url"
+    if not url:
+        url, url_source = environ.get("HANSA_URL", ""), "HANSA_URL"
+    if not url and ready is not None:
+        url, url_source = ready.url, str(folder / "ready.json")
+    if not url:
+        raise Unavailable(
+            f"no Hansa server was found: --url is not given, HANSA_URL is not set, and there is no {folder / 'ready.json'}",
+            hint="Start one here with `hansa up --detach`, or name one with --url or --data.",
+        )
+    key, key_source = _key(connection, environ, ready if ready is not None and ready.url == url else None)
+    if not key:
+        raise Unauthenticated(
+            f"no API key for {url}: HANSA_API_KEY is not set, and no --api-key-file or HANSA_API_KEY_FILE names a file with one",
+            hint="The key that belongs to a data folder is only used for the server of that folder.",
+        )
+    return Target(url, key, url_source, key_source)
+
+
+def read_ready(folder: Path) -> Ready | None:
+    """What `ready.json` says, or None when there is none. Raises `Misconfigured` when it can't be understood."""
+    path = folder / "ready.json"
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Ready)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise Misconfigured(f"{path} can't be read: {error}", hint="`hansa down` and `hansa up` write it anew.") from error
+
+
+def _key(connection: Connection, environ: Mapping[str, str], ready: Ready | None) -> tuple[str, str]:
+    if connection.api_key_file:
+        return _key_in(Path(connection.api_key_file)), connection.api_key_file
+    if environ.get("HANSA_API_KEY"):
+        return environ["HANSA_API_KEY"].strip(), "HANSA_API_KEY"
+    if environ.get("HANSA_API_KEY_FILE"):
+        return _key_in(Path(environ["HANSA_API_KEY_FILE"])), environ["HANSA_API_KEY_FILE"]
+    if ready is not None:
+        return _key_in(Path(ready.api_key_file)), ready.api_key_file
+    return "", ""
+
+
+def _key_in(path: Path) -> str:
+    try:
+        key = path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unauthenticated(f"the API key file {path} can't be read: {error}") from error
+    if not key or not key.isascii() or not key.isprintable():
+        raise Unauthenticated(f"the API key file {path} holds no key")
+    return key

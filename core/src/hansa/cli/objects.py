@@ -1,0 +1,90 @@
+"""`hansa get` and `hansa delete`: objects by kind and name; runs and sessions may be asked for in the same way."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from hansa.cli import records
+from hansa.cli.client import open_api, segment
+from hansa.cli.connection import Connection
+from hansa.cli.output import Column, OutputFlag, age, field, say, show, show_value
+from hansa.cli.usage import UsageError
+from hansa_crds import KINDS
+from hansa_crds.problem import nearest
+
+KindName = Annotated[str, Parameter(help="Kind of object, e.g. agent, agents or hag; also run and session.")]
+_OTHERS = {"run": "run", "runs": "run", "session": "session", "sessions": "session"}
+_OBJECT_COLUMNS = (field("NAME", "name"), field("GENERATION", "generation"), field("MANAGED BY", "manager"), age("CHANGED", "updated_at"))
+_AGENT_COLUMNS = (
+    field("NAME", "name"),
+    field("RUNTIME", "runtime"),
+    field("MODEL", "model"),
+    field("REVISION", "revision"),
+    field("MANAGED BY", "manager"),
+    age("CHANGED", "updated_at"),
+    Column("DESCRIPTION", lambda row: str(row.get("description") or "-")),
+)
+
+
+def get(
+    kind: KindName,
+    name: str | None = None,
+    *,
+    limit: Annotated[int, Parameter(help="How many at most.")] = 200,
+    connection: Connection | None = None,
+    output: OutputFlag = "table",
+) -> None:
+    """Show the objects of a kind, or one of them as the manifest that `hansa apply` takes.
+
+    Parameters
+    ----------
+    name
+        Name of the object, or id of the run or session; left out: list them all.
+    """
+    found = resolve(kind)
+    if found == "run":
+        show_it = records.show_run if name else records.list_runs
+    elif found == "session":
+        show_it = records.show_session if name else records.list_sessions
+    else:
+        show_it = None
+    if show_it is not None:
+        arguments = (name,) if name else ()
+        show_it(*arguments, connection=connection, output=output)
+        return
+    with open_api(connection or Connection()) as api:
+        if name is not None:
+            show_value(api.get(f"/v1/objects/{found}/{segment(name)}")["manifest"], output)
+        elif found == "Agent":
+            show(api.entries("/v1/agents", {}, limit), _AGENT_COLUMNS, output)
+        else:
+            show(api.entries("/v1/objects", {"kind": found}, limit), _OBJECT_COLUMNS, output)
+
+
+def delete(kind: KindName, name: str, *, connection: Connection | None = None) -> None:
+    """Delete an object.
+
+    Parameters
+    ----------
+    name
+        Name of the object.
+    """
+    found = resolve(kind)
+    if found == "run":
+        raise UsageError("a run is a record and is not deleted", hint=f"To stop it: hansa runs cancel {name}")
+    if found == "session":
+        raise UsageError("a session is a record and is not deleted")
+    with open_api(connection or Connection()) as api:
+        api.delete(f"/v1/objects/{found}/{segment(name)}")
+    say(f"{found.lower()}/{name} deleted")
+
+
+def resolve(kind: str) -> str:
+    """The kind that a word names, in any of its forms; `run` and `session` for those. Raises `UsageError`."""
+    names = {form.lower(): each.kind for each in KINDS.values() for form in (each.kind, each.singular, each.plural, *each.short_names)}
+    names |= _OTHERS
+    if kind.lower() in names:
+        return names[kind.lower()]
+    near = nearest(kind, names)
+    known = ", ".join([*(each.plural for each in KINDS.values()), "runs", "sessions"])
+    raise UsageError(f"there is no kind {kind!r}" + (f", did you mean {near!r}?" if near else ""), hint=f"Kinds: {known}")

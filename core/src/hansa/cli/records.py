@@ -1,0 +1,195 @@
+"""`hansa runs`, `hansa sessions`, `hansa logs`: what has happened and what is happening."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import App, Parameter
+
+from hansa.cli.client import Api, Json, open_api, part, segment
+from hansa.cli.connection import Connection
+from hansa.cli.following import DROPPED, Happening, follow
+from hansa.cli.output import Column, Output, OutputFlag, age, field, moment, plain, say, short, show, show_value, write
+from hansa.errors import NotFound
+
+State = Literal["queued", "running", "waiting", "suspended", "completed", "failed", "canceled", "needs_review"]
+Limit = Annotated[int, Parameter(help="How many at most, the newest first.")]
+
+_RUN_COLUMNS = (
+    field("ID", "id"),
+    field("AGENT", "agent"),
+    field("STATE", "state"),
+    Column("TOKENS", lambda row: _tokens(dict(row))),
+    age("AGE", "created_at"),
+    Column("OUTPUT", lambda row: short(_result(dict(row)), 60)),
+)
+_SESSION_COLUMNS = (
+    field("ID", "id"),
+    field("AGENT", "agent"),
+    field("EVENTS", "last_seq"),
+    field("RUN NOW", "active_run"),
+    age("AGE", "created_at"),
+)
+
+runs = App(name="runs")
+sessions = App(name="sessions")
+
+
+@runs.default
+def list_runs(
+    *,
+    agent: Annotated[str, Parameter(help="Only runs of this agent.")] = "",
+    state: Annotated[State | None, Parameter(help="Only runs in this state.")] = None,
+    session: Annotated[str, Parameter(help="Only runs of this session.")] = "",
+    limit: Limit = 50,
+    connection: Connection | None = None,
+    output: OutputFlag = "table",
+) -> None:
+    """List runs, the newest first; `show`, `cancel` and `replay` take the id of one."""
+    with open_api(connection or Connection()) as api:
+        query = {"agent": agent, "state": state or "", "session_id": session}
+        show(api.entries("/v1/runs", query, limit), _RUN_COLUMNS, output)
+
+
+@runs.command(name="show")
+def show_run(run_id: str, *, connection: Connection | None = None, output: OutputFlag = "table") -> None:
+    """Show everything about one run."""
+    with open_api(connection or Connection()) as api:
+        show_value(api.get(f"/v1/runs/{segment(run_id)}"), output)
+
+
+@runs.command(name="cancel")
+def cancel_run(run_id: str, *, connection: Connection | None = None, output: OutputFlag = "table") -> None:
+    """Ask a run to stop; what it has done stays recorded."""
+    with open_api(connection or Connection()) as api:
+        run = api.post(f"/v1/runs/{segment(run_id)}/cancel", {})
+        if output != "table":
+            show_value(run, output)
+        else:
+            say(f"run {run['id']}: {run['state']}, asked to stop" if run["state"] != "canceled" else f"run {run['id']}: canceled")
+
+
+@runs.command(name="replay")
+def replay_run(run_id: str, *, connection: Connection | None = None, output: OutputFlag = "table") -> int:
+    """Run the agent's code again over the recorded log, with no effect, and compare; status 1 when it differs."""
+    with open_api(connection or Connection()) as api:
+        found = api.get(f"/v1/runs/{segment(run_id)}/replay")
+    if output != "table":
+        show_value(found, output)
+    elif found["equal"]:
+        write(f"equal: {found['steps']} steps, {found['digest']}\n")
+    else:
+        write("differs\n")
+        show_value(found.get("diverged_at"), output)
+    return 0 if found["equal"] else 1
+
+
+@sessions.default
+def list_sessions(*, limit: Limit = 50, connection: Connection | None = None, output: OutputFlag = "table") -> None:
+    """List sessions, the newest first; `show` takes the id of one."""
+    with open_api(connection or Connection()) as api:
+        show(api.entries("/v1/sessions", {}, limit), _SESSION_COLUMNS, output)
+
+
+@sessions.command(name="show")
+def show_session(session_id: str, *, connection: Connection | None = None, output: OutputFlag = "table") -> None:
+    """Show everything about one session; its events are what `hansa logs` prints."""
+    with open_api(connection or Connection()) as api:
+        show_value(api.get(f"/v1/sessions/{segment(session_id)}"), output)
+
+
+def logs(
+    target: str,
+    *,
+    follow_on: Annotated[bool, Parameter(name=("--follow", "-f"), negative=(), help="Go on with events as they happen.")] = False,
+    connection: Connection | None = None,
+    output: OutputFlag = "table",
+) -> None:
+    """Print the events of a session or of a run, one a line (as JSON: one object a line).
+
+    Parameters
+    ----------
+    target
+        Id of a session or of a run.
+    """
+    with open_api(connection or Connection()) as api:
+        session, run = _find(api, target)
+        happenings = follow(api, session, after=0, until=run) if follow_on else _past(api, session)
+        for happening in happenings:
+            if happening.type == DROPPED:
+                say("connection lost, trying again")
+            elif happening.seq and run in ("", happening.data.get("run_id")):
+                _print_event(happening.data, output)
+
+
+def _find(api: Api, target: str) -> tuple[str, str]:
+    """The session and the run that an id names; no run when it is the id of a session."""
+    try:
+        run = api.get(f"/v1/runs/{segment(target)}")
+    except NotFound:
+        try:
+            return str(api.get(f"/v1/sessions/{segment(target)}")["id"]), ""
+        except NotFound:
+            raise NotFound(
+                f"there is no session and no run with the id {target}", hint="`hansa runs` and `hansa sessions` list them."
+            ) from None
+    return str(run["session_id"]), str(run["id"])
+
+
+def _past(api: Api, session: str) -> Iterator[Happening]:
+    after = 0
+    more = True
+    while more:
+        page = api.get(f"/v1/sessions/{segment(session)}/events", {"after": str(after), "limit": "200"})
+        for event in page["data"]:
+            after = int(event["seq"])
+            yield Happening(event["type"], after, event)
+        more = bool(page["has_more"]) and bool(page["data"])
+
+
+def _print_event(event: Json, output: Output) -> None:
+    if output == "json":
+        write(msgspec.json.encode(event).decode() + "\n")
+    elif output == "yaml":
+        write("---\n")
+        show_value(event, output)
+    else:
+        time = moment(str(event["at"])).astimezone().strftime("%H:%M:%S")
+        step = f" {event['step']}" if event.get("step") is not None else ""
+        write(f"{time} {event['seq']:>4} {event['type']}{step} {short(_told(event), 160)}".rstrip() + "\n")
+
+
+def _told(event: Json) -> str:
+    """What an event says, in short."""
+    data = part(event, "data")
+    match event["type"]:
+        case "model.completed":
+            return plain(data.get("text") or data.get("tool_calls"))
+        case "tool.called":
+            return f"{data.get('name')} {plain(data.get('arguments'))}"
+        case "tool.completed":
+            return plain(data.get("content"))
+        case "log" | "log.message":
+            return plain(data.get("message"))
+        case "run.queued":
+            return plain(data.get("input"))
+        case "run.completed":
+            return plain(data.get("output"))
+        case "run.failed":
+            return _failure(part(data, "error"))
+        case _:
+            return plain(data) if data else ""
+
+
+def _tokens(run: Json) -> str:
+    usage = part(run, "usage")
+    return f"{usage.get('input_tokens', 0)}+{usage.get('output_tokens', 0)}" if usage else "-"
+
+
+def _result(run: Json) -> str:
+    error = part(run, "error")
+    return _failure(error) if error else plain(run.get("output"))
+
+
+def _failure(error: Json) -> str:
+    return f"{error.get('code', '')}: {error.get('detail', '')}"

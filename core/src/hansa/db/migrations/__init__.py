@@ -1,0 +1,1 @@
+"""Alembic environment and revisions; driven by `hansa.db.migrate`."""

@@ -1,0 +1,160 @@
+-- The first schema. Run as hansa_owner. Every table with a tenant_id gets a forced policy below.
+
+-- STABLE and used as a scalar sub-select: evaluated once per query, not once per row. NULLIF: after a transaction-local
+-- set_config the setting is '' and not NULL for the rest of the session.
+CREATE FUNCTION hansa.tenant() RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE
+  AS $$ SELECT NULLIF(current_setting('hansa.tenant', true), '')::uuid $$;
+
+CREATE TABLE hansa.tenants (
+  tenant_id uuid PRIMARY KEY,
+  name text NOT NULL UNIQUE,
+  display_name text NOT NULL DEFAULT '',
+  suspended boolean NOT NULL DEFAULT false,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE hansa.regions (
+  name text PRIMARY KEY,
+  display_name text NOT NULL DEFAULT '',
+  cordoned boolean NOT NULL DEFAULT false,
+  created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE hansa.api_keys (
+  tenant_id uuid NOT NULL REFERENCES hansa.tenants (tenant_id),
+  id text NOT NULL,
+  name text NOT NULL,
+  digest bytea NOT NULL,
+  roles text[] NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  expires_at timestamptz,
+  revoked_at timestamptz,
+  PRIMARY KEY (tenant_id, id)
+);
+CREATE UNIQUE INDEX api_keys_id ON hansa.api_keys (id);
+
+CREATE TABLE hansa.objects (
+  tenant_id uuid NOT NULL REFERENCES hansa.tenants (tenant_id),
+  kind text NOT NULL,
+  name text NOT NULL,
+  generation integer NOT NULL,
+  manager text NOT NULL,
+  manifest json NOT NULL,
+  digest bytea NOT NULL,
+  source json,
+  status json,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  updated_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, kind, name)
+);
+
+CREATE TABLE hansa.agent_revisions (
+  tenant_id uuid NOT NULL REFERENCES hansa.tenants (tenant_id),
+  agent text NOT NULL,
+  revision integer NOT NULL,
+  digest bytea NOT NULL,
+  manifest json NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, agent, revision)
+);
+
+CREATE TABLE hansa.sessions (
+  tenant_id uuid NOT NULL REFERENCES hansa.tenants (tenant_id),
+  id uuid NOT NULL,
+  agent text NOT NULL,
+  last_seq bigint NOT NULL DEFAULT 0,
+  active_run uuid,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, id)
+);
+
+-- `queued_seq` is the number of the run's run.queued event: a session's runs are done in the order of its log. Ids would not do,
+-- since they are given before the session is locked.
+CREATE TABLE hansa.runs (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  session_id uuid NOT NULL,
+  queued_seq bigint NOT NULL,
+  agent text NOT NULL,
+  revision integer NOT NULL,
+  state text NOT NULL CHECK (state IN ('queued', 'running', 'waiting', 'suspended', 'completed', 'failed', 'canceled', 'needs_review')),
+  ready boolean NOT NULL,
+  input json NOT NULL,
+  output json,
+  error json,
+  input_tokens bigint NOT NULL DEFAULT 0,
+  output_tokens bigint NOT NULL DEFAULT 0,
+  epoch integer NOT NULL DEFAULT 0,
+  takeovers integer NOT NULL DEFAULT 0,
+  writes integer NOT NULL DEFAULT 0,
+  worker text,
+  lease_until timestamptz,
+  cancel_requested_at timestamptz,
+  created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  started_at timestamptz,
+  finished_at timestamptz,
+  PRIMARY KEY (tenant_id, id),
+  FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id),
+  FOREIGN KEY (tenant_id, agent, revision) REFERENCES hansa.agent_revisions (tenant_id, agent, revision)
+);
+CREATE INDEX runs_ready ON hansa.runs (id) WHERE state = 'queued' AND ready;
+CREATE INDEX runs_leased ON hansa.runs (lease_until) WHERE state = 'running';
+CREATE UNIQUE INDEX runs_session ON hansa.runs (tenant_id, session_id, queued_seq);
+CREATE INDEX runs_agent ON hansa.runs (tenant_id, agent, id);
+
+-- No foreign key to sessions: the only writer is hansa.log_append, which has just locked and updated that session's row.
+CREATE TABLE hansa.events (
+  tenant_id uuid NOT NULL,
+  session_id uuid NOT NULL,
+  seq bigint NOT NULL,
+  run_id uuid NOT NULL,
+  type text NOT NULL,
+  step text,
+  data json NOT NULL,
+  at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  PRIMARY KEY (tenant_id, session_id, seq)
+);
+CREATE INDEX events_run ON hansa.events (tenant_id, run_id, seq);
+
+CREATE TABLE hansa.idempotency_keys (
+  tenant_id uuid NOT NULL,
+  principal text NOT NULL,
+  route text NOT NULL,
+  key text NOT NULL,
+  digest bytea NOT NULL,
+  status integer NOT NULL,
+  answer json NOT NULL,
+  created_at timestamptz NOT NULL DEFAULT now(),
+  PRIMARY KEY (tenant_id, principal, route, key)
+);
+CREATE INDEX idempotency_keys_age ON hansa.idempotency_keys (created_at);
+
+DO $$ DECLARE t text; BEGIN
+  FOREACH t IN ARRAY ARRAY['tenants', 'api_keys', 'objects', 'agent_revisions', 'sessions', 'runs', 'events', 'idempotency_keys'] LOOP
+    EXECUTE format('ALTER TABLE hansa.%I ENABLE ROW LEVEL SECURITY', t);
+    EXECUTE format('ALTER TABLE hansa.%I FORCE ROW LEVEL SECURITY', t);
+    EXECUTE format('CREATE POLICY tenant ON hansa.%I TO hansa_app, hansa_owner '
+                   'USING (tenant_id = (SELECT hansa.tenant())) WITH CHECK (tenant_id = (SELECT hansa.tenant()))', t);
+  END LOOP;
+END $$;
+
+-- What the app may do: nothing is deleted but objects; the log and revisions are written once.
+GRANT SELECT, UPDATE (display_name, suspended) ON hansa.tenants TO hansa_app;
+GRANT SELECT, UPDATE (display_name, cordoned) ON hansa.regions TO hansa_app;
+GRANT SELECT, INSERT, UPDATE ON hansa.api_keys, hansa.sessions, hansa.runs TO hansa_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON hansa.objects TO hansa_app;
+GRANT SELECT, INSERT ON hansa.agent_revisions, hansa.events, hansa.idempotency_keys TO hansa_app;
+GRANT INSERT ON hansa.regions TO hansa_app;
+
+-- What the system may do, over all tenants: find keys, claim and renew runs, sweep old idempotency keys. It reads no content.
+CREATE POLICY system ON hansa.tenants FOR SELECT TO hansa_system USING (true);
+CREATE POLICY system ON hansa.api_keys FOR SELECT TO hansa_system USING (true);
+CREATE POLICY system_read ON hansa.runs FOR SELECT TO hansa_system USING (true);
+CREATE POLICY system_claim ON hansa.runs FOR UPDATE TO hansa_system
+  USING (state IN ('queued', 'running')) WITH CHECK (state IN ('queued', 'running'));
+CREATE POLICY system ON hansa.idempotency_keys TO hansa_system USING (created_at < now() - interval '24 hours');
+GRANT SELECT ON hansa.tenants, hansa.api_keys TO hansa_system;
+GRANT SELECT (tenant_id, id, state, ready, epoch, takeovers, writes, worker, lease_until, cancel_requested_at, started_at) ON hansa.runs TO hansa_system;
+GRANT UPDATE (state, epoch, takeovers, writes, worker, lease_until, started_at) ON hansa.runs TO hansa_system;
+GRANT SELECT (created_at), DELETE ON hansa.idempotency_keys TO hansa_system;
+GRANT SELECT ON hansa.alembic_version TO hansa_app, hansa_system;

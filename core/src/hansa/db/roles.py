@@ -1,0 +1,57 @@
+"""The three roles, made and kept right by the admin before any migration runs.
+
+hansa_owner (NOLOGIN) owns the schema; hansa_app serves under row-level security; hansa_system claims and sweeps.
+"""
+
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from hansa.db.pool import patiently
+from hansa.errors import Misconfigured
+from hansa.settings import DatabaseSettings
+
+LOGIN_ROLES = ("hansa_app", "hansa_system")
+
+
+async def ensure_roles(settings: DatabaseSettings) -> None:
+    """Create or repair the roles, their passwords (from the app and system URLs) and the schema. Safe to run at any time, by many."""
+    if not settings.url:
+        raise Misconfigured("HANSA_DATABASE_URL, the admin URL, is not set", hint="It is needed only to migrate.")
+    passwords = {"hansa_app": _password(settings.app_url), "hansa_system": _password(settings.system_url)}
+    connection = await patiently(lambda: asyncpg.connect(settings.url, timeout=settings.timeout_seconds), settings.timeout_seconds)
+    try:
+        # One at a time over all starting processes: CREATE ROLE has no IF NOT EXISTS.
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended('hansa.roles', 0))")
+        await _ensure_role(connection, "hansa_owner", "NOLOGIN")
+        for role in LOGIN_ROLES:
+            await _ensure_role(connection, role, "LOGIN")
+            literal = await connection.fetchval("SELECT quote_literal($1::text)", passwords[role])
+            await connection.execute(f"ALTER ROLE {role} PASSWORD {literal}")
+        # PostgreSQL 16 and later: the right to SET ROLE is granted apart from membership.
+        await connection.execute("GRANT hansa_owner TO CURRENT_USER WITH SET TRUE")
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS hansa AUTHORIZATION hansa_owner")
+        await connection.execute("GRANT USAGE ON SCHEMA hansa TO hansa_app, hansa_system")
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Misconfigured(
+            f"the admin of HANSA_DATABASE_URL may not set up roles: {error}",
+            hint="It needs CREATEROLE and CREATE on the database, or be a superuser.",
+        ) from error
+    finally:
+        await connection.close()
+
+
+async def _ensure_role(connection: asyncpg.Connection, role: str, login: str) -> None:
+    attributes = f"{login} NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
+    known = await connection.fetchrow("SELECT rolsuper OR rolbypassrls AS too_much FROM pg_roles WHERE rolname = $1", role)
+    if known is None:
+        await connection.execute(f"CREATE ROLE {role} {attributes}")
+    elif known["too_much"]:
+        await connection.execute(f"ALTER ROLE {role} {attributes}")
+
+
+def _password(url: str) -> str:
+    password = urlsplit(url).password
+    if not password:
+        raise Misconfigured("HANSA_DATABASE_APP_URL and HANSA_DATABASE_SYSTEM_URL need a password each", hint="`hansa up` makes them.")
+    return unquote(password)

@@ -1,0 +1,151 @@
+"""The one composition root: what each process of Hansa is made of. Everything is opened here, in order, and closed in reverse.
+
+`serve` is the control plane, `worker` runs agents, `migrate` brings the database to where this code needs it.
+"""
+
+import asyncio
+import hashlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvicorn
+import uvloop
+
+from hansa import ids
+from hansa.agents.service import Agents
+from hansa.api.app import create_app
+from hansa.api.services import Services
+from hansa.apply.service import Objects
+from hansa.auth import keys
+from hansa.auth.service import Authenticator
+from hansa.bus.connection import open_bus
+from hansa.db import selfcheck
+from hansa.db.pool import open_database
+from hansa.egress.client import open_client
+from hansa.egress.policy import EgressPolicy
+from hansa.llm.service import open_gateway
+from hansa.plugins import loader
+from hansa.runs.executor import Equipment
+from hansa.runs.service import Runs
+from hansa.runs.worker import Worker
+from hansa.settings import Settings
+from hansa.telemetry.logs import configure
+from hansa.tools.servers import ToolServers
+
+log = structlog.stdlib.get_logger("hansa.process")
+
+
+@asynccontextmanager
+async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equipment]:
+    configure(settings.log, process=process)
+    name = f"{process}-{socket.gethostname()}-{os.getpid()}-{ids.new_id().hex[-6:]}"
+    data_dir = Path(settings.place.data_dir).resolve()
+    plugins = loader.load(settings.plugins)
+    async with (
+        open_database(settings.database) as database,
+        open_bus(settings.nats, name=name) as bus,
+        open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.allow))) as to_providers,
+        open_client(
+            EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
+        ) as for_tools,
+        open_gateway(plugins, to_providers, data_dir, environ=os.environ) as gateway,
+    ):
+        await selfcheck.check(database)
+        yield Equipment(
+            database=database,
+            bus=bus,
+            plugins=plugins,
+            gateway=gateway,
+            http=for_tools,
+            tool_servers=ToolServers(to_providers, os.environ),
+            region=settings.place.region,
+            worker=name,
+            workspaces=data_dir / "workspaces",
+            tool_settings=settings.tools,
+            lease=settings.worker.lease_seconds,
+        )
+
+
+def _entries(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
+async def serve(settings: Settings) -> None:
+    """The control plane, until SIGTERM or SIGINT; then live streams are ended, so that their readers go to another replica."""
+    stopping = _stopping()
+    async with _equipment(settings, process="serve") as equipment:
+        pepper = keys.read_pepper(settings.key.pepper_file)
+        services = Services(
+            settings=settings,
+            authenticator=Authenticator(equipment.database, pepper),
+            equipment=equipment,
+            plugins=equipment.plugins,
+            gateway=equipment.gateway,
+            agents=Agents(equipment.database),
+            objects=Objects(equipment.database, equipment.plugins, equipment.tool_servers.discover),
+            runs=Runs(equipment.database, equipment.bus, equipment.region),
+            stopping=stopping,
+            cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
+        )
+        config = uvicorn.Config(
+            create_app(services),
+            host=settings.server.host,
+            port=settings.server.port,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(settings.server.grace_seconds),
+            h11_max_incomplete_event_size=65_536,
+        )
+        sockets = [socket.socket(fileno=settings.server.fd)] if settings.server.fd >= 0 else None
+        server = _Server(config)
+        ending = asyncio.create_task(_end(server, stopping), name="serve.end")
+        try:
+            await server.serve(sockets)
+        finally:
+            ending.cancel()
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to us: uvicorn would raise them again at its end, before our own clean-up."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _end(server: uvicorn.Server, stopping: asyncio.Event) -> None:
+    await stopping.wait()
+    server.should_exit = True
+
+
+def _stopping() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def run(main: Coroutine[Any, Any, None]) -> None:
+    """Run a process on uvloop."""
+    uvloop.run(main)
+
+
+async def worker(settings: Settings) -> None:
+    """A worker, until SIGTERM or SIGINT; then it drains."""
+    stopping = _stopping()
+    async with _equipment(settings, process="worker") as equipment:
+        log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())
+        await Worker(equipment, settings.worker, stopping).run()

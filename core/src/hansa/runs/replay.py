@@ -1,0 +1,82 @@
+"""Replays a finished run from its log: the runtime is run again and every step must ask what it asked then.
+
+Nothing outside is touched: no model, no tool, no write. What the log holds of a canceled or failed run may end within a step.
+"""
+
+from uuid import UUID
+
+import msgspec
+
+from hansa.auth.model import Principal
+from hansa.errors import Conflict, NotFound
+from hansa.runs import store
+from hansa.runs.context import DurableContext
+from hansa.runs.executor import Equipment, failure, prepare
+from hansa.runs.journal import ReplayEnded, ReplayJournal
+from hansa.runs.model import FINAL_STATES, End, plain
+from hansa.runs.steps import Diverged, digest
+from hansa.runs.voice import Silence
+from hansa.tools.servers import Connections
+
+
+class Divergence(msgspec.Struct, frozen=True):
+    """The first step that differs."""
+
+    step: str
+    expected: str
+    got: str
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """What a replay showed. `steps` is the number of recorded steps; digests are of the run's end."""
+
+    equal: bool
+    steps: int
+    recorded_digest: str
+    digest: str
+    diverged_at: Divergence | None = None
+
+
+async def replay(equipment: Equipment, principal: Principal, run_id: UUID) -> Replay:
+    """Replay a run that has ended. Raises `NotFound`, or `Conflict` while the run goes on."""
+    async with equipment.database.tenant(principal.tenant_id) as connection:
+        found = await store.find_context(connection, run_id)
+    if found is None:
+        raise NotFound(f"there is no run {run_id}")
+    run, data = found
+    if run.state not in FINAL_STATES:
+        raise Conflict(f"run {run_id} is {run.state}: only a run that has ended can be replayed", hint="Wait for it or cancel it.")
+    steps = len({event.step for event in data.steps})
+    then = End(run.state, run.output, run.error)
+    recorded = _digest(then)
+    context: DurableContext | None = None
+    try:
+        runtime, context = prepare(equipment, run, data, Connections(equipment.tool_servers), journal=ReplayJournal(), voice=Silence())
+        now = End("completed", output=plain(await runtime.run(context)))
+    except Diverged as error:
+        return Replay(False, steps, recorded, "", Divergence(error.step, error.expected, error.got))
+    except ReplayEnded as ended:
+        if run.state != "completed":
+            return Replay(True, steps, recorded, recorded)  # the log ends where the run was ended
+        return Replay(False, steps, recorded, "", Divergence("end", _told(then), str(ended)))
+    # Whatever a runtime raises now is held against what it raised then.
+    except Exception as error:
+        now = End("failed", error=failure(error, context))
+    again = _digest(now)
+    if run.state in ("completed", "failed") and _told(then) != _told(now):
+        return Replay(False, steps, recorded, again, Divergence("end", _told(then), _told(now)))
+    unasked = context.unasked() if context is not None and run.state == "completed" else None
+    if unasked is not None:
+        return Replay(False, steps, recorded, again, Divergence(*unasked, "not asked for"))
+    return Replay(True, steps, recorded, again)
+
+
+def _digest(end: End) -> str:
+    return digest(end.output if end.state == "completed" else end.error)
+
+
+def _told(end: End) -> str:
+    """An end as divergences name it. Of an error only the code counts: the text may hold an address or a line number."""
+    if end.state == "completed":
+        return f"completed with output {_digest(end)}"
+    return f"{end.state} with {end.error['code'] if end.error else 'no error'}"

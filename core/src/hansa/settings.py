@@ -1,0 +1,170 @@
+"""Every setting of Hansa's processes: one Struct a group, read once from the environment at start.
+
+Each field names its variable and is followed by a docstring: unit, default and the reason for it. Must not know what the
+settings are used for.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_type_hints
+
+import msgspec
+
+from hansa.errors import FieldError, Misconfigured
+
+
+def env(name: str) -> msgspec.Meta:
+    """The environment variable that a field is read from."""
+    return msgspec.Meta(extra={"env": name})
+
+
+class ServerSettings(msgspec.Struct, frozen=True):
+    """The control plane's HTTP server."""
+
+    host: Annotated[str, env("HANSA_SERVER_HOST")] = "127.0.0.1"
+    """Address to listen on. Loopback by default: nothing is public until someone says so."""
+    port: Annotated[int, env("HANSA_SERVER_PORT")] = 7420
+    """TCP port to listen on; 0 takes a free one."""
+    fd: Annotated[int, env("HANSA_SERVER_FD")] = -1
+    """An inherited listening socket to use instead of host and port; -1: none. `hansa up` uses it to keep the port over restarts."""
+    body_bytes: Annotated[int, env("HANSA_SERVER_BODY_BYTES")] = 1_048_576
+    """Largest request body in bytes, 1 MiB by default: manifests and inputs are small, artifacts go elsewhere."""
+    body_depth: Annotated[int, env("HANSA_SERVER_BODY_DEPTH")] = 64
+    """Deepest nesting of a JSON body; deeper ones are refused before they are decoded."""
+    grace_seconds: Annotated[float, env("HANSA_SERVER_GRACE_SECONDS")] = 10.0
+    """Seconds that open requests are given after SIGTERM."""
+
+
+class DatabaseSettings(msgspec.Struct, frozen=True):
+    """PostgreSQL, three ways in: the admin migrates, the app serves under row-level security, the system claims."""
+
+    url: Annotated[str, env("HANSA_DATABASE_URL")] = ""
+    """Admin URL, used only by `hansa migrate` (and `hansa up`): may create roles and schemas. Never used to serve."""
+    app_url: Annotated[str, env("HANSA_DATABASE_APP_URL")] = ""
+    """URL of the role hansa_app (NOBYPASSRLS), for everything done on behalf of a tenant."""
+    system_url: Annotated[str, env("HANSA_DATABASE_SYSTEM_URL")] = ""
+    """URL of the role hansa_system, whose own narrow policies let it claim, renew, sweep and look up keys."""
+    pool_size: Annotated[int, env("HANSA_DATABASE_POOL_SIZE")] = 8
+    """Connections of the app pool of one process; the system pool has 2. 8 saturates two cores."""
+    timeout_seconds: Annotated[float, env("HANSA_DATABASE_TIMEOUT_SECONDS")] = 10.0
+    """Longest wait for a connection or an answer before the request is refused as unavailable."""
+
+
+class NatsSettings(msgspec.Struct, frozen=True):
+    """NATS, which carries doorbells and live events and is never the only copy of anything."""
+
+    url: Annotated[str, env("HANSA_NATS_URL")] = "nats://127.0.0.1:4222"
+    """Address of the region's NATS."""
+    token_file: Annotated[str, env("HANSA_NATS_TOKEN_FILE")] = ""
+    """File with the token to log in with; empty: no token."""
+
+
+class KeySettings(msgspec.Struct, frozen=True):
+    """API keys."""
+
+    pepper_file: Annotated[str, env("HANSA_KEY_PEPPER_FILE")] = ""
+    """File with the pepper mixed into every key's hash, so that a copy of the database alone verifies nothing."""
+    file: Annotated[str, env("HANSA_API_KEY_FILE")] = ""
+    """Where `hansa migrate` writes the first key (mode 0600) and where the CLI reads it; empty: none is made."""
+
+
+class WorkerSettings(msgspec.Struct, frozen=True):
+    """What runs the agents."""
+
+    concurrency: Annotated[int, env("HANSA_WORKER_CONCURRENCY")] = 16
+    """Runs at once in one worker process; most of their time is waiting for a model."""
+    lease_seconds: Annotated[float, env("HANSA_WORKER_LEASE_SECONDS")] = 30.0
+    """How long a run belongs to a worker that has fallen silent. Longer: later take-over; shorter: more renewals."""
+    renew_seconds: Annotated[float, env("HANSA_WORKER_RENEW_SECONDS")] = 10.0
+    """Pause between renewals of all leases; a third of the lease, so that two may fail."""
+    poll_seconds: Annotated[float, env("HANSA_WORKER_POLL_SECONDS")] = 1.0
+    """Pause between looks for work when no doorbell rings."""
+    grace_seconds: Annotated[float, env("HANSA_WORKER_GRACE_SECONDS")] = 10.0
+    """Seconds that runs are given to finish after SIGTERM; then they are handed over to the next worker."""
+
+
+class PluginSettings(msgspec.Struct, frozen=True):
+    """Which plugins are loaded."""
+
+    names: Annotated[str, env("HANSA_PLUGINS")] = ""
+    """Comma-separated plugin names to load and no others; empty: all that are installed."""
+    trace: Annotated[bool, env("HANSA_TRACE_PLUGINS")] = False
+    """Log every hook call with its plugin, arguments and result."""
+
+
+class EgressSettings(msgspec.Struct, frozen=True):
+    """The door out."""
+
+    allow: Annotated[str, env("HANSA_EGRESS_ALLOW")] = ""
+    """Comma-separated hosts, host:port or CIDRs that model providers and tool servers may be at although they are private, e.g.
+    `127.0.0.1:11434` for Ollama. Tools that a model directs, such as `http_get`, can't reach them."""
+    tools_allow: Annotated[str, env("HANSA_EGRESS_TOOLS_ALLOW")] = ""
+    """The same for tools that a model directs: what is listed here, a model can read."""
+    allow_http: Annotated[bool, env("HANSA_EGRESS_ALLOW_HTTP")] = True
+    """Whether plain http is let out to public hosts. Tools read the public web, much of which still is http."""
+
+
+class LogSettings(msgspec.Struct, frozen=True):
+    """Logs, on stderr."""
+
+    format: Annotated[str, env("HANSA_LOG_FORMAT")] = "json"
+    """`json`, one object a line for machines, or `text` for people."""
+    level: Annotated[str, env("HANSA_LOG_LEVEL")] = "info"
+    """debug, info, warning or error."""
+
+
+class PlaceSettings(msgspec.Struct, frozen=True):
+    """Where this process stands."""
+
+    region: Annotated[str, env("HANSA_REGION")] = "local"
+    """Name of the region that this process serves."""
+    data_dir: Annotated[str, env("HANSA_DATA_DIR")] = ".hansa"
+    """Folder for workspaces and caches of this machine; nothing in it is the only copy of a run."""
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All groups. `tools` holds the operator's HANSA_TOOL_* variables, prefix cut and in lower case."""
+
+    server: ServerSettings = ServerSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    nats: NatsSettings = NatsSettings()
+    key: KeySettings = KeySettings()
+    worker: WorkerSettings = WorkerSettings()
+    plugins: PluginSettings = PluginSettings()
+    egress: EgressSettings = EgressSettings()
+    log: LogSettings = LogSettings()
+    place: PlaceSettings = PlaceSettings()
+    tools: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Read every setting. Raises `Misconfigured` naming each variable that can't be read and what was expected."""
+    errors: list[FieldError] = []
+    groups: dict[str, Any] = {}
+    for field in msgspec.structs.fields(Settings):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            groups[field.name] = _group(field.type, environ, errors)
+    if errors:
+        raise Misconfigured("; ".join(f"{e.path}: {e.message}" for e in errors), errors=tuple(errors))
+    tools = {name.removeprefix("HANSA_TOOL_").lower(): value for name, value in environ.items() if name.startswith("HANSA_TOOL_")}
+    return Settings(**groups, tools=tools)
+
+
+def data_dir(settings: Settings) -> Path:
+    """The data folder as a path."""
+    return Path(settings.place.data_dir)
+
+
+def _group(group: type[msgspec.Struct], environ: Mapping[str, str], errors: list[FieldError]) -> msgspec.Struct:
+    values: dict[str, Any] = {}
+    for name, annotation in get_type_hints(group, include_extras=True).items():
+        kind, meta = get_args(annotation)
+        variable = str(meta.extra["env"])
+        text = environ.get(variable, "")
+        if not text:
+            continue
+        try:
+            values[name] = msgspec.convert(text, kind, strict=False)
+        except msgspec.ValidationError as error:
+            errors.append(FieldError(variable, "type", f"{error}, got {text[:40]!r}"))
+    return group(**values)

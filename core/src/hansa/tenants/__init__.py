@@ -1,0 +1,1 @@
+"""Tenants and regions as the platform keeps them."""

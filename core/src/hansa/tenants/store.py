@@ -1,0 +1,37 @@
+"""All SQL about tenants and regions."""
+
+from uuid import UUID
+
+from hansa.db.pool import Connection
+
+
+async def lock_defaults(connection: Connection) -> None:
+    """Let only one process at a time make what a first start makes, key file included; until the end of the transaction."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('hansa.defaults', 0))")
+
+
+async def ensure_tenant(connection: Connection, tenant_id: UUID, name: str) -> UUID:
+    """Make the tenant unless one of this name is there; its id. Needs the owner: the app may not make tenants."""
+    await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant_id))
+    await connection.execute("INSERT INTO hansa.tenants (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
+    return tenant_id
+
+
+async def ensure_region(connection: Connection, name: str) -> None:
+    """Make the region unless it is there."""
+    await connection.execute("INSERT INTO hansa.regions (name) VALUES ($1) ON CONFLICT DO NOTHING", name)
+
+
+async def update_tenant(connection: Connection, *, display_name: str, suspended: bool) -> None:
+    """Change the tenant of the connection."""
+    await connection.execute(
+        "UPDATE hansa.tenants SET display_name = $1, suspended = $2 WHERE tenant_id = (SELECT hansa.tenant())", display_name, suspended
+    )
+
+
+async def update_region(connection: Connection, name: str, *, display_name: str, cordoned: bool) -> bool:
+    """Change a region; false: there is none of this name."""
+    done = await connection.execute(
+        "UPDATE hansa.regions SET display_name = $2, cordoned = $3 WHERE name = $1", name, display_name, cordoned
+    )
+    return done != "UPDATE 0"

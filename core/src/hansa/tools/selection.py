@@ -1,0 +1,47 @@
+"""Which tools an agent may call in a run: those of plugins and of ToolServers that it names, by what is there when the run begins.
+
+The same is asked when the agent is applied; what has changed since then ends the run with a reason.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from hansa.apply.model import KnownServer
+from hansa.plugins.model import Plugins
+from hansa.tools.servers import Connections
+from hansa_crds import Agent, AgentTools
+from hansa_sdk import RunFailed, Tool
+
+
+def select(agent: Agent, plugins: Plugins, servers: Sequence[KnownServer], connections: Connections) -> dict[str, tuple[str, Tool]]:
+    """Tools by name, each with where it comes from. Raises `RunFailed` for one that is not there and for a name that comes twice."""
+    known = {server.name: server for server in servers}
+    tools: dict[str, tuple[str, Tool]] = {}
+    for use in agent.spec.tools:
+        source, offered = _offered(use, plugins, known, connections)
+        missing = sorted(set(use.allow) - set(offered)) if offered else sorted(use.allow) or ["all its tools"]
+        if missing:
+            raise RunFailed(
+                f"{source} does not bring {', '.join(missing)} (it brings: {', '.join(sorted(offered)) or 'nothing'})",
+                code="tool_missing",
+                hint="`hansa tools` lists what plugins bring; for a ToolServer, apply it again and look at its status.",
+            )
+        for name in use.allow or offered:
+            if name in tools:
+                raise RunFailed(
+                    f"{source} and {tools[name][0]} both bring a tool {name!r}",
+                    code="tool_ambiguous",
+                    hint="Leave it out of one of them: write the others in `allow`.",
+                )
+            tools[name] = (source, offered[name])
+    return tools
+
+
+def _offered(use: AgentTools, plugins: Plugins, known: Mapping[str, KnownServer], connections: Connections) -> tuple[str, dict[str, Tool]]:
+    if use.tool_server is None:
+        return f"plugin {use.plugin!r}", {name: tool for name, (plugin, tool) in plugins.tools.items() if plugin == use.plugin}
+    server = known.get(use.tool_server)
+    if server is None:
+        raise RunFailed(f"there is no ToolServer {use.tool_server!r}", code="tool_missing", hint="Apply it, or change the agent.")
+    if not server.tools and server.trouble:
+        raise RunFailed(f"ToolServer {use.tool_server!r}: {server.trouble}", code="tool_missing", hint="Apply it again when it works.")
+    return f"ToolServer {use.tool_server!r}", connections.tools(server)

@@ -1,0 +1,114 @@
+"""An agent's tools within one run: allow-list, arguments checked before the tool sees them, deadline, answer capped.
+
+A tool's failure is an outcome that the model is told. Must not know the log: whoever calls `run` has written the intent.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from hansa import clock
+from hansa.egress.client import HttpClient
+from hansa.tools.schemas import wrong_arguments
+from hansa_sdk import Effect, Tool, ToolCall, ToolFailed, ToolOutcome, ToolSpec
+
+log = structlog.stdlib.get_logger("hansa.tools")
+MAX_ANSWER_BYTES = 262_144
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What the tools of one run may touch."""
+
+    workspace: Path
+    http: HttpClient
+    settings: Mapping[str, str]
+
+
+class CallContext:
+    """Implements `hansa_sdk.ToolContext` for one call."""
+
+    def __init__(self, surroundings: Surroundings, idempotency_key: str) -> None:
+        self._surroundings = surroundings
+        self._key = idempotency_key
+
+    @property
+    def idempotency_key(self) -> str:
+        return self._key
+
+    @property
+    def workspace(self) -> Path:
+        self._surroundings.workspace.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._surroundings.workspace
+
+    @property
+    def http(self) -> HttpClient:
+        return self._surroundings.http
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        return self._surroundings.settings
+
+    def now(self) -> datetime:
+        return clock.now()
+
+
+class ToolBox:
+    """The tools one run may use: name -> (where it comes from, tool)."""
+
+    def __init__(self, tools: Mapping[str, tuple[str, Tool]], surroundings: Surroundings) -> None:
+        self._tools = tools
+        self._surroundings = surroundings
+
+    def specs(self) -> tuple[ToolSpec, ...]:
+        """What the model is shown, in the order of names."""
+        return tuple(ToolSpec(tool.name, tool.description, tool.parameters) for _, (_, tool) in sorted(self._tools.items()))
+
+    def effect(self, name: str) -> Effect:
+        """The declared effect of a tool that may be used."""
+        return self._tools[name][1].effect
+
+    def refusal(self, name: str, arguments: dict[str, Any]) -> ToolOutcome | None:
+        """Why a call can't be made, as the model will be told; None: it can."""
+        if name not in self._tools:
+            allowed = ", ".join(sorted(self._tools)) or "none"
+            return ToolOutcome(f"there is no tool {name!r} for this agent; the tools are: {allowed}", is_error=True, invalid_arguments=True)
+        tool = self._tools[name][1]
+        try:
+            wrong = wrong_arguments(tool.parameters, arguments) if tool.arguments is dict else ""
+            _read(tool, arguments)
+        except msgspec.ValidationError as error:
+            wrong = str(error)
+        return ToolOutcome(f"the arguments of {name} are wrong: {wrong}", is_error=True, invalid_arguments=True) if wrong else None
+
+    async def run(self, call: ToolCall) -> ToolOutcome:
+        """Make a call that `refusal` lets pass. Cancelling the task stops the tool."""
+        source, tool = self._tools[call.name]
+        arguments = _read(tool, call.arguments)
+        try:
+            async with asyncio.timeout(tool.timeout):
+                answer = await tool.run(CallContext(self._surroundings, call.id), arguments)
+            return _outcome(call.name, answer)
+        except ToolFailed as error:
+            return ToolOutcome(f"{error.detail} {error.hint}".strip(), is_error=True)
+        except TimeoutError:
+            return ToolOutcome(f"{call.name} did not finish within {tool.timeout:g} s and was stopped", is_error=True)
+        # A tool is a stranger's code: its defect is told to the model and logged with where it comes from; the run goes on.
+        except Exception as error:
+            log.exception("tool.broke", tool=call.name, source=source)
+            return ToolOutcome(f"{call.name} broke: {type(error).__name__}: {error}", is_error=True)
+
+
+def _read(tool: Tool, arguments: dict[str, Any]) -> Any:
+    return msgspec.convert(arguments, tool.arguments, strict=True)
+
+
+def _outcome(name: str, answer: Any) -> ToolOutcome:
+    encoded = msgspec.json.encode(answer)
+    if len(encoded) > MAX_ANSWER_BYTES:
+        return ToolOutcome(f"{name} answered {len(encoded)} bytes; the most that is taken is {MAX_ANSWER_BYTES}", is_error=True)
+    return ToolOutcome(msgspec.json.decode(encoded))

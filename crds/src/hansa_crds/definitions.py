@@ -1,0 +1,188 @@
+"""Kubernetes' view of the kinds: a CustomResourceDefinition with a structural schema for each.
+
+Knows the types, the rules and what Kubernetes allows in such a schema: no references, no unions, defaults only here. What
+it cannot say (an alias used by two models, names of map keys) the control plane still checks and answers.
+"""
+
+from typing import Any, cast
+
+from msgspec import NODEFAULT, Struct, inspect
+
+from hansa_crds.inspection import bare, described
+from hansa_crds.kinds import Kind
+from hansa_crds.model import GROUP, LABEL_PATTERN, VERSION
+from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, Once, Rule, SchemaObject, rules_of
+
+Schema = dict[str, Any]
+
+_FREE = "x-kubernetes-preserve-unknown-fields"
+_RULES = "x-kubernetes-validations"
+_LIST = "x-kubernetes-list-type"
+
+
+def definition(kind: Kind) -> Schema:
+    """Give the CustomResourceDefinition of a kind."""
+    version: Schema = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": [
+            {"name": each.name, "type": each.type, "jsonPath": each.path, **({"priority": 1} if each.wide else {})} for each in kind.columns
+        ],
+        "schema": {"openAPIV3Schema": _object_schema(kind)},
+    }
+    names: Schema = {
+        "kind": kind.kind,
+        "listKind": f"{kind.kind}List",
+        "plural": kind.plural,
+        "singular": kind.singular,
+        "shortNames": list(kind.short_names),
+        "categories": ["hansa"],
+    }
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {"group": GROUP, "scope": kind.scope, "names": names, "versions": [version]},
+    }
+
+
+def structural(info: inspect.Type) -> Schema:
+    """Give the structural schema of a type."""
+    found = bare(info)
+    text = described(info)
+    head: Schema = {"description": text} if text else {}
+    match found:
+        case inspect.UnionType():
+            (only,) = (each for each in found.types if not isinstance(bare(each), inspect.NoneType))
+            return head | structural(only)
+        case inspect.StrType():
+            return head | _given(type="string", minLength=found.min_length, maxLength=found.max_length, pattern=found.pattern)
+        case inspect.IntType():
+            return head | _given(type="integer", format="int64", minimum=found.ge, maximum=found.le)
+        case inspect.FloatType():
+            return head | _given(type="number", minimum=found.ge, maximum=found.le)
+        case inspect.BoolType():
+            return head | {"type": "boolean"}
+        case inspect.LiteralType():
+            return head | {"type": "string", "enum": list(found.values)}
+        case inspect.AnyType():
+            return head | {"nullable": True, _FREE: True}
+        case inspect.DictType():
+            bound = _given(type="object", maxProperties=found.max_length)
+            free = isinstance(bare(found.value_type), inspect.AnyType)
+            return head | bound | ({_FREE: True} if free else {"additionalProperties": structural(found.value_type)})
+        case inspect.VarTupleType():
+            bound = _given(type="array", minItems=found.min_length, maxItems=found.max_length)
+            return head | bound | {_LIST: "atomic", "items": structural(found.item_type)}
+        case inspect.StructType():
+            return head | _struct(found)
+        case _:
+            raise TypeError(f"a structural schema cannot say {found}")
+
+
+def _struct(info: inspect.StructType) -> Schema:
+    properties: Schema = {}
+    for field in info.fields:
+        default = field.default
+        if isinstance(default, Struct):
+            default = cast("Any", {})
+        plain = isinstance(default, bool | int | float | dict) or (isinstance(default, str) and default)
+        extra: Schema = {"default": default} if field.default is not NODEFAULT and plain else {}
+        properties[field.encode_name] = structural(field.type) | extra
+    required = [each.encode_name for each in info.fields if each.required]
+    schema: Schema = {"type": "object", **({"required": required} if required else {}), "properties": properties}
+    for rule in rules_of(info.cls):
+        _apply(rule, schema)
+    return schema
+
+
+def _apply(rule: Rule, schema: Schema) -> None:
+    """Write a rule into the schema of the object it holds for."""
+    properties = schema["properties"]
+    match rule:
+        case ExactlyOne():
+            count = " + ".join(f"(has(self.{each}) ? 1 : 0)" for each in rule.fields)
+            message = f"exactly one of {', '.join(rule.fields)} must be set: {rule.hint.replace('`', '')}"
+            _require(schema, f"{count} == 1", message)
+        case DistinctItems(keys=()):
+            properties[rule.field][_LIST] = "set"
+        case DistinctItems():
+            for key in rule.keys:
+                test = f"self.all(a, !has(a.{key}) || self.exists_one(b, has(b.{key}) && b.{key} == a.{key}))"
+                _require(properties[rule.field], test, f"no two entries with one {key}: {rule.hint.replace('`', '')}")
+        case DistinctNames():
+            properties[rule.field] |= {_LIST: "map", "x-kubernetes-list-map-keys": [rule.name]}
+            properties[rule.field]["items"]["properties"][rule.more][_LIST] = "set"
+        case Once():
+            test = f"self.contains('{rule.text}') && self.indexOf('{rule.text}') == self.lastIndexOf('{rule.text}')"
+            _require(properties[rule.field], test, f"must contain {rule.text} exactly once: write it where the text of the user belongs")
+        case SchemaObject():
+            properties[rule.field] |= {"required": ["type"], "properties": {"type": {_FREE: True}}}
+        case _:
+            return
+
+
+def _require(schema: Schema, rule: str, message: str) -> None:
+    schema.setdefault(_RULES, []).append({"rule": rule, "message": message})
+
+
+def _object_schema(kind: Kind) -> Schema:
+    info = inspect.type_info(kind.type)
+    if not isinstance(info, inspect.StructType):
+        raise TypeError(f"{kind.kind} is not a Struct")
+    spec = next(each for each in info.fields if each.encode_name == "spec")
+    default: Schema = {} if spec.required else {"default": {}}
+    return {
+        "description": (kind.type.__doc__ or "").strip(),
+        "type": "object",
+        **({"required": ["spec"]} if spec.required else {}),
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 63, "pattern": LABEL_PATTERN}}},
+            "spec": structural(spec.type) | default,
+            "status": _status(),
+        },
+    }
+
+
+def _status() -> Schema:
+    """Give the schema of what a controller reports; -1 until it has, or tools would call a new object ready."""
+    moment = {"type": "string", "format": "date-time"}
+    condition: Schema = {
+        "type": "object",
+        "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+        "properties": {
+            "type": {"type": "string", "maxLength": 316, "description": "What the condition is about, such as Ready."},
+            "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+            "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
+            "reason": {"type": "string", "minLength": 1, "maxLength": 1024, "description": "One word for programs."},
+            "message": {"type": "string", "maxLength": 32768, "description": "A sentence for people."},
+            "lastTransitionTime": moment,
+        },
+    }
+    return {
+        "type": "object",
+        "description": "What the platform reports of the object.",
+        "default": {"observedGeneration": -1},
+        "properties": {
+            "observedGeneration": {
+                "type": "integer",
+                "format": "int64",
+                "description": "Generation of the object that was judged last; -1: none yet.",
+            },
+            "conditions": {
+                "type": "array",
+                "maxItems": 16,
+                _LIST: "map",
+                "x-kubernetes-list-map-keys": ["type"],
+                "items": condition,
+            },
+        },
+    }
+
+
+def _given(**fields: Any) -> Schema:
+    return {key: each for key, each in fields.items() if each is not None}

@@ -1,0 +1,289 @@
+"""The objects of Hansa, as people write them in YAML and send them to the API.
+
+Knows nothing of files, databases, HTTP or Kubernetes clients: only what an object may contain. Each field here is obeyed
+by the platform; a field that nothing obeys yet does not belong here. Rules that span fields are in `rules.py`.
+
+Warning: the bounds in `Meta` are promises to users. Widening one is safe, narrowing one breaks objects already stored.
+Patterns are written in the dialect that Python, RE2 and ECMAScript share; a value must match from first to last
+character (`validation.py` also refuses the trailing newline that Python's `$` lets through).
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+GROUP = "hansa.dev"
+VERSION = "v1alpha1"
+API_VERSION = "hansa.dev/v1alpha1"
+
+LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
+LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
+ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
+REF_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
+PLUGIN_PATTERN = r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$"
+TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+ENV_PATTERN = r"^[A-Z][A-Z0-9_]*$"
+URL_PATTERN = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][!$-~]*)?$"
+
+PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
+    {
+        LABEL_PATTERN: "lower-case letters, digits and `-`, with a letter or digit at both ends",
+        KEY_PATTERN: "letters, digits, `-`, `_` and `.`, with a letter or digit at both ends, after a domain and `/` if there is one",
+        LABEL_VALUE_PATTERN: "letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
+        MODEL_PATTERN: "letters, digits and `. _ : / @ + -`, with a letter or digit first",
+        ALIAS_PATTERN: "letters, digits and `. _ : -`, with a letter or digit first (a name with `/` is a `ref`)",
+        REF_PATTERN: "the name of a ModelProvider, `/`, and a model of it, as in `openai/some-model`",
+        PLUGIN_PATTERN: "lower-case letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
+        TOOL_PATTERN: "letters, digits, `_`, `-` and `.`, with a letter, digit or `_` first",
+        ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
+        URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
+    }
+)
+"""Each pattern in words, for messages and reference pages."""
+
+DnsLabel = Annotated[str, Meta(min_length=1, max_length=63, pattern=LABEL_PATTERN)]
+MetaKey = Annotated[str, Meta(min_length=1, max_length=317, pattern=KEY_PATTERN)]
+LabelValue = Annotated[str, Meta(max_length=63, pattern=LABEL_VALUE_PATTERN)]
+AnnotationValue = Annotated[str, Meta(max_length=262_144)]
+ModelName = Annotated[str, Meta(min_length=1, max_length=253, pattern=MODEL_PATTERN)]
+ModelAlias = Annotated[str, Meta(min_length=1, max_length=63, pattern=ALIAS_PATTERN)]
+PluginName = Annotated[str, Meta(min_length=1, max_length=63, pattern=PLUGIN_PATTERN)]
+ToolName = Annotated[str, Meta(min_length=1, max_length=128, pattern=TOOL_PATTERN)]
+Effect = Literal["read", "idempotent", "keyed", "unsafe"]
+
+
+class Part(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
+    """What all parts of an object share: camelCase names outside, unknown fields refused, defaults not written."""
+
+
+class ObjectMeta(Part, frozen=True, kw_only=True):
+    """How an object is named and found."""
+
+    name: Annotated[DnsLabel, Meta(description="Name of the object, unique for its kind (and namespace).")]
+    namespace: Annotated[
+        DnsLabel | None,
+        Meta(description="Namespace of an Agent, ModelProvider or ToolServer; left out: the one it is applied to."),
+    ] = None
+    labels: Annotated[dict[MetaKey, LabelValue], Meta(max_length=64, description="Labels to select objects by.")] = {}
+    annotations: Annotated[
+        dict[MetaKey, AnnotationValue],
+        Meta(max_length=64, description="Notes of people and programs; the platform keeps them and does not read them."),
+    ] = {}
+
+
+class Example(Part, frozen=True, kw_only=True):
+    """One exchange shown to the model before the conversation begins (few-shot)."""
+
+    input: Annotated[str, Meta(min_length=1, max_length=8192, description="What a user would say.")]
+    output: Annotated[Any, Meta(description="What the agent should answer: text, or any JSON value.")]
+
+
+class ModelChoice(Part, frozen=True, kw_only=True):
+    """One model: by `alias` or by `ref`, never both."""
+
+    alias: Annotated[ModelAlias | None, Meta(description="Alias that a ModelProvider gives to one of its models; write this or `ref`.")] = (
+        None
+    )
+    ref: Annotated[
+        Annotated[str, Meta(max_length=317, pattern=REF_PATTERN)] | None,
+        Meta(description="Provider and model as `provider/model`; write this or `alias`."),
+    ] = None
+
+
+class ModelParams(Part, frozen=True, kw_only=True):
+    """How the model is asked. What is left out, the provider decides."""
+
+    temperature: Annotated[
+        Annotated[float, Meta(ge=0, le=2)] | None,
+        Meta(description="Randomness of the answer: 0 is the most repeatable."),
+    ] = None
+    max_tokens: Annotated[
+        Annotated[int, Meta(ge=1, le=65536)] | None,
+        Meta(description="Most tokens of one answer of the model."),
+    ] = None
+
+
+class AgentModel(ModelChoice, frozen=True, kw_only=True):
+    """The model an agent thinks with, and those that stand in for it."""
+
+    params: Annotated[ModelParams, Meta(description="How the model is asked.")] = ModelParams()
+    fallbacks: Annotated[
+        tuple[ModelChoice, ...],
+        Meta(max_length=8, description="Models to use, in this order, when the first one cannot be used."),
+    ] = ()
+
+
+class AgentRuntime(Part, frozen=True, kw_only=True):
+    """The program that drives the agent: which one, and its own settings."""
+
+    name: Annotated[PluginName, Meta(description="Name of a runtime that a loaded plugin brings.")] = "loop"
+    config: Annotated[dict[str, Any], Meta(max_length=64, description="Settings of the runtime; the runtime says which it has.")] = {}
+
+
+class AgentTools(Part, frozen=True, kw_only=True):
+    """Tools an agent may call: those of a plugin or those of a ToolServer, never both in one entry."""
+
+    plugin: Annotated[PluginName | None, Meta(description="Plugin whose tools the agent may call; write this or `toolServer`.")] = None
+    tool_server: Annotated[
+        DnsLabel | None,
+        Meta(description="ToolServer of the same namespace whose tools the agent may call; write this or `plugin`."),
+    ] = None
+    allow: Annotated[
+        tuple[ToolName, ...], Meta(max_length=64, description="Names of the tools it may call; left out or empty: all of them.")
+    ] = ()
+
+
+class AgentLimits(Part, frozen=True, kw_only=True):
+    """Bounds of one run; the run fails with the limit's name when one is reached."""
+
+    turns: Annotated[int, Meta(ge=1, le=200, description="Most times the model is asked in one run.")] = 16
+    tokens: Annotated[int, Meta(ge=0, le=2**53 - 1, description="Most tokens (read and written) of one run; 0: no bound.")] = 0
+    timeout_seconds: Annotated[int, Meta(ge=1, le=86400, description="Most seconds from start to end of one run.")] = 600
+
+
+class AgentSpec(Part, frozen=True, kw_only=True):
+    """What an agent is."""
+
+    instructions: Annotated[
+        str, Meta(min_length=1, max_length=32768, description="What the agent is told before anything else: its system prompt.")
+    ]
+    model: Annotated[AgentModel, Meta(description="The model the agent thinks with.")]
+    description: Annotated[str, Meta(max_length=1000, description="For people: what the agent is for.")] = ""
+    examples: Annotated[
+        tuple[Example, ...], Meta(max_length=32, description="Exchanges shown to the model before the conversation (few-shot).")
+    ] = ()
+    input_template: Annotated[
+        Annotated[str, Meta(max_length=8192)] | None,
+        Meta(description="How a text input is put before the model; contains `{input}` exactly once. Left out: the input alone."),
+    ] = None
+    runtime: Annotated[AgentRuntime, Meta(description="The program that drives the agent.")] = AgentRuntime()
+    tools: Annotated[tuple[AgentTools, ...], Meta(max_length=32, description="Tools the agent may call; left out: none.")] = ()
+    limits: Annotated[AgentLimits, Meta(description="Bounds of one run.")] = AgentLimits()
+    output_schema: Annotated[
+        dict[str, Any] | None,
+        Meta(description="JSON Schema that the agent's answer must obey; has a `type`. Left out: the answer is text."),
+    ] = None
+    suspend: Annotated[bool, Meta(description="True: no new run of this agent starts; runs under way go on.")] = False
+
+
+class TenantSpec(Part, frozen=True, kw_only=True):
+    """Who shares the platform, kept apart from all others."""
+
+    display_name: Annotated[str, Meta(max_length=200, description="Name for people.")] = ""
+    suspend: Annotated[bool, Meta(description="True: no run of this tenant starts; runs under way go on.")] = False
+
+
+class RegionSpec(Part, frozen=True, kw_only=True):
+    """A place where runs are carried out."""
+
+    display_name: Annotated[str, Meta(max_length=200, description="Name for people.")] = ""
+    cordoned: Annotated[bool, Meta(description="True: the region accepts no new runs; runs under way go on.")] = False
+
+
+class Credentials(Part, frozen=True, kw_only=True):
+    """Where a worker finds a secret. The secret itself is never part of an object."""
+
+    env: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=128,
+            pattern=ENV_PATTERN,
+            description="Name of the worker's environment variable that holds the secret; never the secret itself.",
+        ),
+    ]
+
+
+class ProviderModel(Part, frozen=True, kw_only=True):
+    """One model that a provider offers."""
+
+    name: Annotated[ModelName, Meta(description="The model's name at the provider.")]
+    aliases: Annotated[tuple[ModelAlias, ...], Meta(max_length=16, description="Other names by which agents may ask for it.")] = ()
+
+
+class ModelProviderSpec(Part, frozen=True, kw_only=True):
+    """Where models are to be had."""
+
+    plugin: Annotated[PluginName, Meta(description="Kind of provider that a loaded plugin brings, such as `openai`.")]
+    models: Annotated[tuple[ProviderModel, ...], Meta(min_length=1, max_length=200, description="The models agents may use.")]
+    endpoint: Annotated[
+        Annotated[str, Meta(max_length=2048, pattern=URL_PATTERN)] | None,
+        Meta(description="Address (http or https) of the provider; left out: the plugin's own."),
+    ] = None
+    credentials: Annotated[Credentials | None, Meta(description="Where the worker finds the provider's key; left out: none is sent.")] = (
+        None
+    )
+    max_concurrency: Annotated[int, Meta(ge=0, le=1000, description="Most calls at once from one worker; 0: the plugin's own bound.")] = 0
+
+
+class ToolServerSpec(Part, frozen=True, kw_only=True):
+    """A server of tools, spoken to by MCP over streamable HTTP."""
+
+    endpoint: Annotated[str, Meta(max_length=2048, pattern=URL_PATTERN, description="Address (http or https) of the MCP server.")]
+    credentials: Annotated[
+        Credentials | None, Meta(description="Where the worker finds the server's bearer token; left out: none is sent.")
+    ] = None
+    allow: Annotated[
+        tuple[ToolName, ...], Meta(max_length=256, description="Tools of the server that may be used; left out or empty: all.")
+    ] = ()
+    effects: Annotated[
+        dict[ToolName, Effect],
+        Meta(
+            max_length=256,
+            description=(
+                "What repeating a call does, by tool: `read` changes nothing, `idempotent` changes nothing twice, `keyed` obeys an"
+                " idempotency key, `unsafe` acts again. A tool not listed is `unsafe` and is never repeated after a crash."
+            ),
+        ),
+    ] = {}
+
+
+ApiVersion = Annotated[Literal["hansa.dev/v1alpha1"], Meta(description="Version of the object's format: `hansa.dev/v1alpha1`.")]
+Metadata = Annotated[ObjectMeta, Meta(description="How the object is named and found.")]
+
+
+class Agent(Part, frozen=True, kw_only=True, tag_field="kind", tag="Agent"):
+    """An agent: instructions, a model, tools and bounds. Each change of its spec makes a new revision."""
+
+    api_version: ApiVersion
+    metadata: Metadata
+    spec: Annotated[AgentSpec, Meta(description="What the agent is.")]
+
+
+class Tenant(Part, frozen=True, kw_only=True, tag_field="kind", tag="Tenant"):
+    """A tenant: who shares the platform with others and sees nothing of theirs."""
+
+    api_version: ApiVersion
+    metadata: Metadata
+    spec: Annotated[TenantSpec, Meta(description="Who the tenant is.")] = TenantSpec()
+
+
+class Region(Part, frozen=True, kw_only=True, tag_field="kind", tag="Region"):
+    """A region: a place where runs are carried out."""
+
+    api_version: ApiVersion
+    metadata: Metadata
+    spec: Annotated[RegionSpec, Meta(description="What the region accepts.")] = RegionSpec()
+
+
+class ModelProvider(Part, frozen=True, kw_only=True, tag_field="kind", tag="ModelProvider"):
+    """A model provider: where models are to be had, under which names, with which key."""
+
+    api_version: ApiVersion
+    metadata: Metadata
+    spec: Annotated[ModelProviderSpec, Meta(description="Where the models are.")]
+
+
+class ToolServer(Part, frozen=True, kw_only=True, tag_field="kind", tag="ToolServer"):
+    """A tool server: tools that agents may call over MCP."""
+
+    api_version: ApiVersion
+    metadata: Metadata
+    spec: Annotated[ToolServerSpec, Meta(description="Where the tools are.")]
+
+
+HansaObject = Agent | Tenant | Region | ModelProvider | ToolServer

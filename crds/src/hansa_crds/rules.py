@@ -1,0 +1,182 @@
+"""Rules that span fields of one object, declared once for validation and for the generated Kubernetes definitions.
+
+A rule looks at plain data, not at Structs, so that it can speak even where other fields are wrong. What it cannot judge
+(a value of the wrong type) it leaves to the type's own check.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, cast
+
+from msgspec import Struct
+
+from hansa_crds.model import (
+    AgentSpec,
+    AgentTools,
+    ModelChoice,
+    ModelProviderSpec,
+    Region,
+    Tenant,
+    ToolServerSpec,
+)
+from hansa_crds.problem import Keys, Problem, listed, meant, path_of, problem, shown
+
+SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
+
+
+class ExactlyOne(Struct, frozen=True):
+    """Exactly one of the fields is present. `hint` says how to choose."""
+
+    fields: tuple[str, ...]
+    hint: str
+
+
+class DistinctItems(Struct, frozen=True):
+    """No two items of the list `field` are alike: by the values of `keys`, or by themselves when there are none."""
+
+    field: str
+    keys: tuple[str, ...] = ()
+    hint: str = "remove one of them"
+
+
+class DistinctNames(Struct, frozen=True):
+    """Over all items of the list `field`, no `name` and no entry of the list `more` occurs twice."""
+
+    field: str
+    name: str
+    more: str
+
+
+class Once(Struct, frozen=True):
+    """The text `field` contains `text` exactly once."""
+
+    field: str
+    text: str
+
+
+class SchemaObject(Struct, frozen=True):
+    """The object `field` is a JSON Schema that says its `type`."""
+
+    field: str
+
+
+class NoNamespace(Struct, frozen=True):
+    """`metadata.namespace` is left out: the kind lives in no namespace."""
+
+    kind: str
+
+
+Rule = ExactlyOne | DistinctItems | DistinctNames | Once | SchemaObject | NoNamespace
+
+RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
+    {
+        ModelChoice: (ExactlyOne(("alias", "ref"), "name the model by `alias` or as `ref: provider/model`"),),
+        AgentTools: (
+            ExactlyOne(("plugin", "toolServer"), "write one entry for each plugin and each ToolServer"),
+            DistinctItems("allow"),
+        ),
+        AgentSpec: (
+            Once("inputTemplate", "{input}"),
+            SchemaObject("outputSchema"),
+            DistinctItems("tools", ("plugin", "toolServer"), "put all names in the `allow` of one entry"),
+        ),
+        ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
+        ToolServerSpec: (DistinctItems("allow"),),
+        Tenant: (NoNamespace("Tenant"),),
+        Region: (NoNamespace("Region"),),
+    }
+)
+"""Rules by the Struct they hold for; they hold for its subclasses too."""
+
+
+def rules_of(type_: type) -> tuple[Rule, ...]:
+    """Give all rules of a type, its own and inherited."""
+    return tuple(rule for each in type_.__mro__ for rule in RULES.get(each, ()))
+
+
+def broken(rule: Rule, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:
+    """Give the problems that a rule has with the object `data` found at `keys`."""
+    match rule:
+        case ExactlyOne():
+            yield from _exactly_one(rule, data, keys)
+        case DistinctItems():
+            yield from _distinct_items(rule, data, keys)
+        case DistinctNames():
+            yield from _distinct_names(rule, data, keys)
+        case Once():
+            yield from _once(rule, data, keys)
+        case SchemaObject():
+            yield from _schema_object(rule, data, keys)
+        case NoNamespace():
+            meta = data.get("metadata")
+            if isinstance(meta, dict) and cast("dict[str, Any]", meta).get("namespace") is not None:
+                where = (*keys, "metadata", "namespace")
+                yield problem(where, "unknown_field", f"a {rule.kind} lives in no namespace", "remove the field")
+
+
+def _exactly_one(rule: ExactlyOne, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:
+    present = [each for each in rule.fields if data.get(each) is not None]
+    if len(present) != 1:
+        got = f"got {listed(present)}" if present else "got none of them"
+        yield problem(keys, "one_of", f"exactly one of {listed(rule.fields)} must be set, {got}", rule.hint)
+
+
+def _distinct_items(rule: DistinctItems, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:
+    seen: dict[tuple[str | None, ...], int] = {}
+    for position, item in enumerate(_items(data.get(rule.field))):
+        fields = cast("dict[str, Any]", item) if isinstance(item, dict) else {}
+        parts: list[Any] = [fields.get(each) for each in rule.keys] if rule.keys else [item]
+        names = [each for each in parts if isinstance(each, str)]
+        if not names or any(not isinstance(each, str | None) for each in parts):
+            continue
+        first = seen.setdefault(tuple(parts), position)
+        if first != position:
+            message = f"`{shown(names[0])}` is already entry {first} of `{rule.field}`"
+            yield problem((*keys, rule.field, position), "duplicate", message, rule.hint)
+
+
+def _distinct_names(rule: DistinctNames, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for position, item in enumerate(_items(data.get(rule.field))):
+        if not isinstance(item, dict):
+            continue
+        fields = cast("dict[str, Any]", item)
+        where: Keys = (*keys, rule.field, position)
+        names: list[tuple[Keys, Any]] = [((*where, rule.name), fields.get(rule.name))]
+        names += [((*where, rule.more, at), each) for at, each in enumerate(_items(fields.get(rule.more)))]
+        for place, name in names:
+            if not isinstance(name, str):
+                continue
+            if name in seen:
+                message = f"`{shown(name)}` already stands at `{seen[name]}`"
+                yield problem(place, "duplicate", message, "give each model its own name and aliases")
+            else:
+                seen[name] = path_of(place)
+
+
+def _once(rule: Once, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:
+    text = data.get(rule.field)
+    if isinstance(text, str) and (count := text.count(rule.text)) != 1:
+        got = "not at all" if count == 0 else f"{count} times"
+        message = f"must contain `{rule.text}` exactly once, has it {got}"
+        yield problem((*keys, rule.field), "pattern", message, f"write `{rule.text}` where the text of the user belongs")
+
+
+def _schema_object(rule: SchemaObject, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:
+    schema = data.get(rule.field)
+    if not isinstance(schema, dict):
+        return
+    found = cast("dict[str, Any]", schema).get("type")
+    where = (*keys, rule.field, "type")
+    if found is None:
+        yield problem(where, "required", "a JSON Schema here must say its `type`", "write `type: object` and its `properties`")
+        return
+    for name in _items(found) or [found]:
+        if name not in SCHEMA_TYPES:
+            word = shown(name) if isinstance(name, str) else ""
+            suggestion = meant(word, SCHEMA_TYPES, otherwise="known types")
+            yield problem(where, "one_of", f"must be a type of JSON Schema, got {f'`{word}`' if word else 'none'}", suggestion)
+
+
+def _items(data: Any) -> list[Any]:
+    return list(cast("list[Any]", data)) if isinstance(data, list | tuple) else []

@@ -1,0 +1,1 @@
+"""A third-party plugin. `plugin` is where Hansa begins."""

@@ -1,0 +1,1 @@
+"""Model provider for a small model on this machine. `plugin` is where Hansa begins."""

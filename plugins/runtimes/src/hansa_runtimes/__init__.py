@@ -1,0 +1,1 @@
+"""Agent runtimes that come with Hansa."""

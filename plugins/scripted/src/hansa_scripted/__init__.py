@@ -1,0 +1,1 @@
+"""Model provider that follows a script. `plugin` is where Hansa begins."""

@@ -1,0 +1,70 @@
+"""The public face of the SDK: what a plugin imports.
+
+Knows nothing of Hansa's core: neither database, nor messaging, nor HTTP server. The names listed in `__all__` are the
+contract; everything else may change between minor versions.
+"""
+
+from hansa_sdk.errors import (
+    PluginError,
+    ProviderError,
+    ProviderRefused,
+    ProviderUnavailable,
+    RunFailed,
+    ToolFailed,
+)
+from hansa_sdk.hooks import API_VERSION, HookSpecs, hookimpl, hookspec
+from hansa_sdk.llm import (
+    Completion,
+    LLMProvider,
+    LLMRequest,
+    LLMResponse,
+    Message,
+    ProviderConfig,
+    ProviderKind,
+    ProviderServices,
+    Role,
+    StopReason,
+    TextSink,
+    ToolCall,
+    ToolSpec,
+    Usage,
+)
+from hansa_sdk.runtime import AgentDefinition, Example, Limits, RunContext, Runtime, ToolOutcome
+from hansa_sdk.tools import Effect, Tool, ToolContext, tool
+
+__all__ = [
+    "API_VERSION",
+    "AgentDefinition",
+    "Completion",
+    "Effect",
+    "Example",
+    "HookSpecs",
+    "LLMProvider",
+    "LLMRequest",
+    "LLMResponse",
+    "Limits",
+    "Message",
+    "PluginError",
+    "ProviderConfig",
+    "ProviderError",
+    "ProviderKind",
+    "ProviderRefused",
+    "ProviderServices",
+    "ProviderUnavailable",
+    "Role",
+    "RunContext",
+    "RunFailed",
+    "Runtime",
+    "StopReason",
+    "TextSink",
+    "Tool",
+    "ToolCall",
+    "ToolContext",
+    "ToolFailed",
+    "ToolOutcome",
+    "ToolSpec",
+    "Usage",
+    "hookimpl",
+    "hookspec",
+    "tool",
+]

@@ -1,0 +1,61 @@
+"""Errors a plugin may raise; anything else it raises is treated as its own defect and shown with its name.
+
+    PluginError
+    ├── ToolFailed           the tool could not do it: the model is told and may try something else
+    ├── ProviderError
+    │   ├── ProviderUnavailable   down, slow, 429, 5xx, broken stream: worth a retry or the next model
+    │   └── ProviderRefused       bad request, wrong credentials, unknown model: no retry helps
+    └── RunFailed            the runtime gives the run up for a reason the caller should read
+
+Every error has a `code` (snake_case, stable), a `detail` for people and a `hint` that says what to do.
+"""
+
+from typing import ClassVar
+
+
+class PluginError(Exception):
+    """Root of what plugins raise. `detail` is shown to users: no secrets in it."""
+
+    code: ClassVar[str] = "plugin_error"
+
+    def __init__(self, detail: str, *, hint: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.hint = hint
+
+
+class ToolFailed(PluginError):
+    """A tool could not do what was asked; the text goes back to the model as a typed error."""
+
+    code: ClassVar[str] = "tool_failed"
+
+
+class ProviderError(PluginError):
+    """An LLM provider did not answer as it should. `status` is the HTTP status where there was one, else 0."""
+
+    code: ClassVar[str] = "provider_error"
+
+    def __init__(self, detail: str, *, hint: str = "", status: int = 0, retry_after: float | None = None) -> None:
+        super().__init__(detail, hint=hint)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class ProviderUnavailable(ProviderError):
+    """A passing fault: retry after `retry_after` seconds (None: by the caller's backoff) or use the next model."""
+
+    code: ClassVar[str] = "provider_unavailable"
+
+
+class ProviderRefused(ProviderError):
+    """The request can't succeed as it is: wrong key, unknown model, bad parameters."""
+
+    code: ClassVar[str] = "provider_refused"
+
+
+class RunFailed(PluginError):
+    """The runtime ends the run as failed. `code` names the reason: limit_turns, output_invalid, tool_arguments_invalid ..."""
+
+    def __init__(self, detail: str, *, code: str = "run_failed", hint: str = "") -> None:
+        super().__init__(detail, hint=hint)
+        self.reason = code

@@ -1,0 +1,71 @@
+"""The `hansa` command as people call it: a process of its own, with nothing in its environment that a test did not put there."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+SECONDS = 100
+
+
+class Ended(NamedTuple):
+    """How a command ended, and what it said."""
+
+    status: int
+    out: str
+    err: str
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HANSA_", "NO_COLOR", "FORCE_COLOR"))}
+    return {**kept, "HANSA_API_KEY": "key-of-the-test", "COLUMNS": "120", "TERM": "xterm-256color", **more}
+
+
+def hansa(*arguments: str, cwd: Path, stdin: str = "", **env: str) -> Ended:
+    ended = subprocess.run(
+        [sys.executable, "-m", "hansa", *arguments],
+        cwd=cwd,
+        env=environment(**env),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "hansa", *arguments],
+        cwd=cwd,
+        env=environment(**env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def on_terminal(*arguments: str, cwd: Path, **env: str) -> tuple[int, str]:
+    """The exit status and all that stood on a terminal, stdout and stderr alike."""
+    ours, theirs = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "hansa", *arguments], cwd=cwd, env=environment(**env), stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    seen = b""
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    os.close(ours)
+    return child.wait(SECONDS), seen.decode().replace("\r\n", "\n")

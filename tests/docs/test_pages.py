@@ -1,0 +1,68 @@
+"""Every command of the documentation is typed by a test, against the whole platform on its real model."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from docs.pages import Step, steps
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SET_UP = ("make run", "make test", "make check", "make setup", "make generate", "make bench")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of what a page's commands need of a clone, with a stack of its own running in it."""
+    place = tmp_path_factory.mktemp("clone")
+    subprocess.run(["cp", "-a", str(ROOT / "gitops"), str(ROOT / "docs"), str(place)], check=True)
+    (place / ".venv").symlink_to(ROOT / ".venv")
+    typed(place, "hansa up --data .hansa --port 0 --detach")
+    yield place
+    typed(place, "hansa down --data .hansa")
+
+
+def environ() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HANSA_")}
+    return {**kept, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
+
+
+def typed(place: Path, commands: str) -> str:
+    """What a shell answers to commands; fails when one of them does."""
+    shell = ["bash", "-euo", "pipefail", "-c", commands]
+    done = subprocess.run(shell, cwd=place, env=environ(), capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, f"{commands}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def runnable(step: Step, place: Path) -> str:
+    """The commands of a step as they can be typed here: set-up has been done, and RUN is the newest run."""
+    lines = [line for line in step.text.splitlines() if not line.startswith(SET_UP)]
+    text = "\n".join(lines).replace("hansa up --data .hansa --detach", "hansa status").replace("hansa down --data .hansa", "hansa status")
+    if re.search(r"\bRUN\b", text):
+        newest = typed(place, 'hansa runs --output json | python -c \'import json,sys; print(json.load(sys.stdin)["data"][0]["id"])\'')
+        text = re.sub(r"\bRUN\b", newest.strip(), text)
+    return text
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_commands_of_a_page_do_what_it_says(page: Path, place: Path) -> None:
+    for step in steps(page):
+        if step.file is not None:
+            (place / step.file).write_text(step.text)
+        else:
+            typed(place, runnable(step, place))
+
+
+def test_a_command_that_fails_is_seen(place: Path) -> None:
+    with pytest.raises(AssertionError, match="there is no agent"):
+        typed(place, "hansa run nobody-of-this-name hello")
+
+
+def test_the_pages_have_commands() -> None:
+    assert sum(len(steps(page)) for page in PAGES) >= 4

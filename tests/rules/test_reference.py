@@ -1,0 +1,132 @@
+"""Generated files are what a fresh run makes, and what they are made from is documented whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import reference
+from rules.source_tree import ROOT, made_up
+
+ERRORS = '''"""Errors."""
+
+class Trouble(Exception):
+    """Root."""
+
+    code, status, retryable = "trouble", 500, False
+
+class Late(Trouble):
+    """It came
+    too late."""
+
+    code = "late"
+
+class Unnamed(Late):
+    """Inherits its code."""
+
+class Other(Exception):
+    """Without a code: not part of a tree."""
+'''
+SETTINGS = '''"""Settings."""
+
+class PlaceSettings(msgspec.Struct):
+    """Where."""
+
+    region: Annotated[str, env("HANSA_REGION")] = "local"
+    """Name of the
+    region."""
+    mute: Annotated[int, env("HANSA_MUTE")] = 3
+    plain: int = 4
+    """No variable."""
+'''
+
+
+def made_up_root(tmp_path: Path) -> Path:
+    """A workspace with one error tree and one group of settings."""
+    return made_up(tmp_path, {"core/src/hansa/errors.py": ERRORS, "core/src/hansa/settings.py": SETTINGS}).root
+
+
+def undocumented_settings(root: Path) -> list[str]:
+    """Settings without a docstring, and variables that two fields read."""
+    settings = reference.settings(root)
+    variables = [setting.variable for setting in settings]
+    twice = sorted({variable for variable in variables if variables.count(variable) > 1})
+    return [f"{setting.variable}: no docstring" for setting in settings if not setting.text] + [f"{each}: read twice" for each in twice]
+
+
+def undocumented_errors(root: Path) -> list[str]:
+    """Errors of the trees without a docstring."""
+    return [f"{error.module}.{error.name}: no docstring" for error in reference.error_classes(root) if not error.text]
+
+
+def test_the_reference_pages_are_fresh() -> None:
+    assert reference.stale(ROOT) == []
+
+
+def test_the_generated_definitions_are_fresh() -> None:
+    command = [sys.executable, "-m", "hansa_crds.generate", "--check"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_every_setting_is_documented() -> None:
+    assert len(reference.settings(ROOT)) > 0
+    assert undocumented_settings(ROOT) == []
+
+
+def test_every_error_is_documented() -> None:
+    assert {"internal", "plugin_error"} <= {error.facts["code"] for error in reference.error_classes(ROOT)}
+    assert undocumented_errors(ROOT) == []
+
+
+def test_every_code_stands_on_the_page() -> None:
+    page = (ROOT / "docs/reference/errors.md").read_text()
+    codes = {str(error.facts["code"]) for error in reference.error_classes(ROOT)} | {reason.code for reason in reference.reasons(ROOT)}
+    assert sorted(code for code in codes if f"| `{code}` |" not in page) == []
+
+
+def test_a_stale_page_is_found(tmp_path: Path) -> None:
+    root = made_up_root(tmp_path)
+    assert reference.stale(root) == ["docs/reference/errors.md", "docs/reference/settings.md"]
+    reference.write(root)
+    assert reference.stale(root) == []
+    (root / "core/src/hansa/errors.py").write_text(ERRORS.replace('"late"', '"too_late"'))
+    assert reference.stale(root) == ["docs/reference/errors.md"]
+
+
+def test_an_error_inherits_what_it_does_not_say(tmp_path: Path) -> None:
+    errors = reference.error_classes(made_up_root(tmp_path))
+    assert [(error.name, error.depth, error.facts["code"], error.facts["status"]) for error in errors] == [
+        ("Trouble", 0, "trouble", 500),
+        ("Late", 1, "late", 500),
+        ("Unnamed", 2, "late", 500),
+    ]
+    assert errors[1].text == "It came too late."
+
+
+def test_an_error_tree_goes_on_in_another_distribution(tmp_path: Path) -> None:
+    root = made_up_root(tmp_path)
+    made_up(root, {"plugins/a/src/hansa_a/errors.py": '"""Errors."""\nclass Far(Late):\n    code = "far"\n'})
+    assert [error.name for error in reference.error_classes(root)] == ["Trouble", "Late", "Unnamed", "Far"]
+    assert undocumented_errors(root) == ["hansa_a.errors.Far: no docstring"]
+
+
+def test_a_reason_given_at_a_call_is_found(tmp_path: Path) -> None:
+    root = made_up_root(tmp_path)
+    text = '"""Runtime."""\nraise RunFailed("no", code="limit_turns")\nFieldError("spec.x", "range", "too big")\nRunFailed("other")\n'
+    made_up(root, {"core/src/hansa/turns.py": text})
+    assert [(reason.call, reason.code) for reason in reference.reasons(root)] == [("FieldError", "range"), ("RunFailed", "limit_turns")]
+
+
+def test_a_setting_without_a_docstring_is_found(tmp_path: Path) -> None:
+    root = made_up_root(tmp_path)
+    assert [(setting.variable, setting.text) for setting in reference.settings(root)] == [
+        ("HANSA_REGION", "Name of the region."),
+        ("HANSA_MUTE", ""),
+    ]
+    assert undocumented_settings(root) == ["HANSA_MUTE: no docstring"]
+
+
+def test_a_variable_that_two_fields_read_is_found(tmp_path: Path) -> None:
+    root = made_up_root(tmp_path)
+    (root / "core/src/hansa/settings.py").write_text(SETTINGS.replace("HANSA_MUTE", "HANSA_REGION"))
+    assert "HANSA_REGION: read twice" in undocumented_settings(root)

@@ -1,0 +1,185 @@
+"""The whole platform for tests: real PostgreSQL, real NATS, and as many control planes and workers as a test starts.
+
+Processes are real ones (`python -m hansa serve`), killed and frozen by their pid. What they say goes to files in the stack's folder.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx2
+
+from hansa.dev.environment import Places, for_migrate, for_processes
+from hansa.dev.servers import Servers, embedded_servers
+from hansa.settings import Settings, load
+
+READY_SECONDS = 30.0
+
+
+class Process:
+    """A running `hansa serve` or `hansa worker`."""
+
+    def __init__(self, name: str, env: dict[str, str], log: Path, *, port: int = 0) -> None:
+        self.log = log
+        self.port = port
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen([sys.executable, "-m", "hansa", name], env=env, stdout=sink, stderr=sink)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> Self:
+        """Wait for a control plane to be ready, or for a worker to have started."""
+        end = time.monotonic() + READY_SECONDS
+        while time.monotonic() < end:
+            if self._process.poll() is not None:
+                break
+            if self.port and _answers(self.url):
+                return self
+            if not self.port and b"worker.started" in self.log.read_bytes():
+                return self
+            time.sleep(0.05)
+        raise AssertionError(f"the process is not ready:\n{self.log.read_text()[-4000:]}")
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.wait(10)
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def terminate(self, patience: float = 20.0) -> int:
+        """SIGTERM, and the exit status."""
+        self._process.terminate()
+        return self._process.wait(patience)
+
+    def stop(self) -> None:
+        """End it however it is."""
+        if self._process.poll() is None:
+            self.thaw()
+            self._process.terminate()
+            try:
+                self._process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+class Stack:
+    """Servers, and the processes started over them. Use `open_stack`."""
+
+    def __init__(self, servers: Servers, folder: Path) -> None:
+        self.servers = servers
+        self.folder = folder
+        self._places = Places(servers.folder, servers.postgres.url(password=True), servers.nats.url, str(servers.nats.token_file))
+        self._processes: list[Process] = []
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What the processes are given."""
+        return for_processes({**os.environ, "HANSA_LOG_FORMAT": "text"}, self._places)
+
+    @property
+    def settings(self) -> Settings:
+        """Settings with the admin's URL, for tests that open the database themselves."""
+        return load(for_migrate({}, self._places))
+
+    @property
+    def admin_url(self) -> str:
+        return self._places.database
+
+    @property
+    def key(self) -> str:
+        """The first API key."""
+        return self.servers.folder.api_key.read_text().strip()
+
+    def migrate(self) -> None:
+        env = for_migrate({**os.environ, "HANSA_LOG_FORMAT": "text"}, self._places)
+        subprocess.run([sys.executable, "-m", "hansa", "migrate"], env=env, check=True, timeout=60)
+
+    def serve(self, **extra: str) -> Process:
+        """One more control plane, ready."""
+        port = free_port()
+        env = {**self.environ, "HANSA_SERVER_PORT": str(port), **extra}
+        return self._keep(Process("serve", env, self.folder / f"serve-{len(self._processes)}.log", port=port))
+
+    def worker(self, **extra: str) -> Process:
+        """One more worker, started."""
+        return self._keep(Process("worker", {**self.environ, **extra}, self.folder / f"worker-{len(self._processes)}.log"))
+
+    def client(self, process: Process, **options: Any) -> httpx2.AsyncClient:
+        """A client with the first key."""
+        headers = {"authorization": f"Bearer {self.key}"}
+        return httpx2.AsyncClient(base_url=process.url, headers=headers, trust_env=False, timeout=30, **options)
+
+    def stop(self) -> None:
+        for process in reversed(self._processes):
+            process.stop()
+
+    def _keep(self, process: Process) -> Process:
+        self._processes.append(process)
+        return process.ready()
+
+
+@contextmanager
+def open_stack(folder: Path) -> Iterator[Stack]:
+    """Servers over `folder`, migrated; they run on a loop and thread of their own, so that a test may block."""
+    started, stopping, found, failed = threading.Event(), threading.Event(), list[Servers](), list[BaseException]()
+
+    async def run() -> None:
+        async with embedded_servers(folder / "data") as servers:
+            found.append(servers)
+            started.set()
+            while not stopping.is_set():
+                await asyncio.sleep(0.05)
+
+    def guarded() -> None:
+        try:
+            asyncio.run(run())
+        except BaseException as error:
+            failed.append(error)
+            raise
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=guarded, name="servers")
+    thread.start()
+    try:
+        started.wait(60)
+        assert found, f"the servers did not start: {failed}"
+        stack = Stack(found[0], folder)
+        stack.migrate()
+        try:
+            yield stack
+        finally:
+            stack.stop()
+    finally:
+        stopping.set()
+        thread.join(30)
+
+
+def free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx2.get(f"{url}/readyz", trust_env=False, timeout=2).status_code == 200
+    except httpx2.TransportError:
+        return False
