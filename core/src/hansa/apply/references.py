@@ -7,9 +7,10 @@ import jsonschema_rs
 from hansa.apply.model import KnownServer
 from hansa.errors import FieldError
 from hansa.plugins.model import Plugins
-from hansa_crds import Agent, AgentTools, HansaObject, ModelChoice, ModelProvider
+from hansa_crds import Agent, AgentTools, Credentials, HansaObject, ModelChoice, ModelProvider, ToolServer
 from hansa_crds.problem import nearest
 
+OWN_VARIABLES = "HANSA_"
 LISTED = 30
 """Most names that a message lists."""
 
@@ -22,9 +23,18 @@ def unresolved(
         case Agent():
             return [*_agent(found, plugins, providers), *_all_tools(found, plugins, {server.name: server for server in servers})]
         case ModelProvider():
-            return _kind(found, plugins)
+            return [*_kind(found, plugins), *_own_variable(found.spec.credentials)]
+        case ToolServer():
+            return _own_variable(found.spec.credentials)
         case _:
             return []
+
+
+def _own_variable(credentials: Credentials | None) -> list[FieldError]:
+    """Variables named HANSA_* are the platform's own: no object may have them sent anywhere."""
+    if credentials is None or not credentials.env.startswith(OWN_VARIABLES):
+        return []
+    return [FieldError("spec.credentials.env", "reference", f"variables named {OWN_VARIABLES}* are the platform's own; name another one")]
 
 
 def _agent(agent: Agent, plugins: Plugins, providers: Sequence[ModelProvider]) -> list[FieldError]:

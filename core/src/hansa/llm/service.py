@@ -29,6 +29,7 @@ from hansa_sdk import (
 )
 
 log = structlog.stdlib.get_logger("hansa.llm")
+OWN_VARIABLES = "HANSA_"
 ATTEMPTS = 3
 LONGEST_PAUSE = 30.0
 
@@ -75,6 +76,8 @@ class Gateway:
             return f"no loaded plugin brings the provider kind {spec.plugin!r} (loaded: {loaded}); a package hansa-{spec.plugin} might"
         if spec.credentials is not None and not self._environ.get(spec.credentials.env) and known[1].requires_credential:
             return f"the environment variable {spec.credentials.env} is not set"
+        if spec.credentials is not None and spec.credentials.env.startswith(OWN_VARIABLES):
+            return f"the environment variable {spec.credentials.env} is the platform's own and is sent nowhere"
         if spec.credentials is None and known[1].requires_credential:
             return "it needs credentials: set spec.credentials.env"
         if spec.endpoint is None and known[1].requires_endpoint:
