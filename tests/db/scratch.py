@@ -1,0 +1,68 @@
+"""A database of one's own in the session's PostgreSQL: migrated, and dropped at the end. For tests that break what is in it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID, uuid4
+
+import asyncpg
+import msgspec
+
+from hansa.migration import migrate
+from hansa.settings import Settings
+from stack import Stack
+
+
+class Scratch:
+    """The database by its settings, and a superuser's way in. Use `open_scratch`."""
+
+    def __init__(self, settings: Settings, owner: asyncpg.Connection) -> None:
+        self.settings = settings
+        self.owner = owner
+        self.key_file = Path(settings.key.file)
+
+    async def execute(self, sql: str, *arguments: Any) -> None:
+        await self.owner.execute(sql, *arguments)
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[dict[str, Any]]:
+        return [dict(row) for row in await self.owner.fetch(sql, *arguments)]
+
+    async def add_tenant(self, tenant: UUID, name: str) -> None:
+        await self.execute("INSERT INTO hansa.tenants (tenant_id, name) VALUES ($1, $2)", tenant, name)
+
+    def with_url(self, **urls: str) -> Settings:
+        """The settings with other database URLs."""
+        return msgspec.structs.replace(self.settings, database=msgspec.structs.replace(self.settings.database, **urls))
+
+
+@asynccontextmanager
+async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True) -> AsyncIterator[Scratch]:
+    """A fresh database; the roles are those of the whole server."""
+    name = f"scratch_{uuid4().hex}"
+    admin = await asyncpg.connect(stack.admin_url)
+    try:
+        await admin.execute(f"CREATE DATABASE {name}")
+        try:
+            settings = _moved(stack.settings, name, folder)
+            if migrated:
+                await migrate(settings)
+            owner = await asyncpg.connect(settings.database.url)
+            try:
+                yield Scratch(settings, owner)
+            finally:
+                await owner.close()
+        finally:
+            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+def _moved(settings: Settings, name: str, folder: Path) -> Settings:
+    def move(url: str) -> str:
+        return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+    database = settings.database
+    moved = msgspec.structs.replace(database, url=move(database.url), app_url=move(database.app_url), system_url=move(database.system_url))
+    return msgspec.structs.replace(settings, database=moved, key=msgspec.structs.replace(settings.key, file=str(folder / "api-key")))

@@ -1,0 +1,198 @@
+"""Tenants are kept apart by the database itself, in every table, whatever the app's role asks."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from db.scratch import Scratch
+from hansa.db.pool import open_database
+
+A, B = UUID(int=0xA), UUID(int=0xB)
+WITH_TENANT = """
+SELECT c.relname AS name, c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
+  ARRAY(SELECT pg_get_expr(p.polqual, p.polrelid) || ' / ' || pg_get_expr(p.polwithcheck, p.polrelid) FROM pg_policy p
+        WHERE p.polrelid = c.oid AND p.polname = 'tenant' AND p.polcmd = '*' AND p.polpermissive) AS policy
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+WHERE c.relnamespace = 'hansa'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1
+"""
+ROWS: dict[str, dict[str, Any]] = {
+    "api_keys": {"id": "k", "name": "n", "digest": b"d", "roles": ["viewer"]},
+    "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
+    "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
+    "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},
+    "runs": {
+        "id": UUID(int=2),
+        "session_id": UUID(int=1),
+        "queued_seq": 1,
+        "agent": "a",
+        "revision": 1,
+        "state": "queued",
+        "ready": True,
+        "input": '"secret of b"',
+    },
+    "events": {"session_id": UUID(int=1), "seq": 1, "run_id": UUID(int=2), "type": "log", "data": '"secret of b"'},
+    "idempotency_keys": {"principal": "p", "route": "r", "key": "k", "digest": b"d", "status": 202, "answer": "{}"},
+}
+
+
+async def insert(connection: Any, table: str, tenant: UUID, **changes: Any) -> None:
+    values = {"tenant_id": tenant, **ROWS[table], **changes}
+    places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
+    await connection.execute(f"INSERT INTO hansa.{table} ({', '.join(values)}) VALUES ({places})", *values.values())
+
+
+@pytest.fixture
+async def two_tenants(scratch: Scratch) -> Scratch:
+    """Tenant B has a row in every table, tenant A in none but its own."""
+    await scratch.add_tenant(A, "a")
+    await scratch.add_tenant(B, "b")
+    for table in ROWS:
+        await insert(scratch.owner, table, B)
+    return scratch
+
+
+@asynccontextmanager
+async def app(scratch: Scratch, tenant: UUID | None) -> AsyncIterator[asyncpg.Connection]:
+    """The app's role, in a transaction of a tenant or of none, rolled back at the end."""
+    connection = await asyncpg.connect(scratch.settings.database.app_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        if tenant is not None:
+            await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant))
+        yield connection
+    finally:
+        await transaction.rollback()
+        await connection.close()
+
+
+async def test_every_table_with_a_tenant_has_its_forced_policy(scratch: Scratch) -> None:
+    tables = await scratch.fetch(WITH_TENANT)
+    assert {table["name"] for table in tables} == {"tenants", *ROWS}, "a table that this test does not know"
+    whole = "(tenant_id = ( SELECT hansa.tenant() AS tenant))"
+    assert [table for table in tables if not (table["enabled"] and table["forced"] and table["policy"] == [f"{whole} / {whole}"])] == []
+
+
+async def test_the_tenant_leads_every_key_and_every_reference(scratch: Scratch) -> None:
+    rows = await scratch.fetch("""
+        SELECT c.conname, c.contype::text AS kind,
+          (SELECT attname FROM pg_attribute WHERE attrelid = c.conrelid AND attnum = c.conkey[1]) AS first
+        FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid WHERE t.relnamespace = 'hansa'::regnamespace AND c.contype IN ('p', 'f')
+        AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = t.oid AND attname = 'tenant_id')""")
+    assert len(rows) >= len(ROWS)
+    assert [row for row in rows if row["first"] != "tenant_id"] == []
+
+
+async def test_no_function_runs_with_more_rights_than_its_caller(scratch: Scratch) -> None:
+    functions = await scratch.fetch("SELECT proname, prosecdef FROM pg_proc WHERE pronamespace = 'hansa'::regnamespace")
+    assert functions
+    assert [row["proname"] for row in functions if row["prosecdef"]] == []
+
+
+@pytest.mark.parametrize("tenant", [A, None])
+async def test_no_row_of_another_tenant_is_seen_or_changed(two_tenants: Scratch, tenant: UUID | None) -> None:
+    for table in ("tenants", *ROWS):
+        async with app(two_tenants, tenant) as connection:
+            seen = await connection.fetch(f"SELECT tenant_id FROM hansa.{table}")
+            assert {row["tenant_id"] for row in seen} == ({A} if tenant and table == "tenants" else set()), table
+            for sql in (f"UPDATE hansa.{table} SET tenant_id = tenant_id", f"DELETE FROM hansa.{table}"):
+                transaction = connection.transaction()
+                await transaction.start()
+                try:
+                    assert (await connection.execute(sql)).endswith(" 0") or table == "tenants"
+                except asyncpg.InsufficientPrivilegeError:
+                    pass
+                finally:
+                    await transaction.rollback()
+    assert len(await two_tenants.fetch("SELECT FROM hansa.runs WHERE tenant_id = $1", B)) == 1
+
+
+async def test_the_owner_of_a_row_does_see_it(two_tenants: Scratch) -> None:
+    async with app(two_tenants, B) as connection:
+        for table in ROWS:
+            assert len(await connection.fetch(f"SELECT FROM hansa.{table}")) == 1, table
+
+
+@pytest.mark.parametrize("table", ROWS)
+async def test_no_row_is_written_for_another_tenant(two_tenants: Scratch, table: str) -> None:
+    fresh = {"id": "other"} if table == "api_keys" else {}
+    for tenant in (A, None):
+        async with app(two_tenants, tenant) as connection:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError, match="row-level security"):
+                await insert(connection, table, B, **fresh)
+
+
+async def test_no_row_of_another_tenant_is_referred_to(two_tenants: Scratch) -> None:
+    async with app(two_tenants, A) as connection:
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
+            await insert(connection, "runs", A)
+
+
+async def test_the_engines_verbs_find_nothing_of_another_tenant(two_tenants: Scratch) -> None:
+    async with open_database(two_tenants.settings.database) as database:
+        assert await database.call("SELECT hansa.run_cancel($1, $2)", A, UUID(int=2)) is None
+        assert await database.call("SELECT hansa.run_load($1, $2, 0, 'w')", A, UUID(int=2)) is None
+        row = await database.call_row(
+            "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', NULL, NULL, $2, $3, $4, '1')",
+            *(A, UUID(int=1), uuid4(), uuid4()),
+        )
+        assert row is not None
+        assert row["outcome"] == "no_session"
+        assert await database.call("SELECT hansa.run_cancel($1, $2)", B, UUID(int=2)) is not None, "the owner is not found either"
+
+
+async def test_the_system_role_reads_no_content(two_tenants: Scratch) -> None:
+    connection = await asyncpg.connect(two_tenants.settings.database.system_url)
+    try:
+        assert await connection.fetchval("SELECT count(*) FROM (SELECT id FROM hansa.runs) r") == 1
+        for sql in (
+            *("SELECT input FROM hansa.runs", "SELECT data FROM hansa.events", "SELECT manifest FROM hansa.objects"),
+            *("DELETE FROM hansa.runs", "UPDATE hansa.runs SET input = '1'", "SELECT id FROM hansa.sessions"),
+            *("SELECT answer FROM hansa.idempotency_keys", "INSERT INTO hansa.api_keys (id) VALUES ('x')"),
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(sql)
+    finally:
+        await connection.close()
+
+
+async def test_the_app_rewrites_no_history(two_tenants: Scratch) -> None:
+    async with app(two_tenants, B) as connection:
+        for sql in (
+            *("UPDATE hansa.events SET data = '1'", "DELETE FROM hansa.events", "DELETE FROM hansa.runs", "DELETE FROM hansa.sessions"),
+            *("UPDATE hansa.agent_revisions SET manifest = '1'", "UPDATE hansa.tenants SET name = 'other'", "SET ROLE hansa_owner"),
+            *("SET row_security = off; SELECT count(*) FROM hansa.runs", "UPDATE hansa.idempotency_keys SET answer = '1'"),
+        ):
+            transaction = connection.transaction()
+            await transaction.start()
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(sql)
+            await transaction.rollback()
+
+
+async def test_a_connection_that_goes_back_to_the_pool_forgets_its_tenant(two_tenants: Scratch) -> None:
+    async with open_database(two_tenants.settings.database) as database:
+        for _ in range(20):
+            async with database.tenant(B) as connection:
+                assert await connection.fetchval("SELECT count(*) FROM hansa.runs") == 1
+            assert await database.call("SELECT count(*) FROM hansa.runs") == 0
+
+
+async def test_the_policy_is_answered_from_the_tenants_index(two_tenants: Scratch) -> None:
+    await two_tenants.execute(
+        "INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, data) "
+        "SELECT $1, $2, n, $3, 'log', '1' FROM generate_series(2, 20000) n",
+        *(B, UUID(int=1), UUID(int=2)),
+    )
+    await two_tenants.execute("ANALYZE hansa.events")
+    async with app(two_tenants, B) as connection:
+        plan = "\n".join(
+            row[0]
+            for row in await connection.fetch("EXPLAIN SELECT * FROM hansa.events WHERE session_id = $1 AND seq > 19990", UUID(int=1))
+        )
+    assert "events_pkey" in plan, plan
+    assert "InitPlan" in plan, plan
