@@ -123,7 +123,7 @@ class Stack:
     def client(self, process: Process, **options: Any) -> httpx2.AsyncClient:
         """A client with the first key."""
         headers = {"authorization": f"Bearer {self.key}"}
-        return httpx2.AsyncClient(base_url=process.url, headers=headers, trust_env=False, timeout=30, **options)
+        return plain_client(process.url, headers=headers, **options)
 
     def stop(self) -> None:
         for process in reversed(self._processes):
@@ -169,6 +169,11 @@ def open_stack(folder: Path) -> Iterator[Stack]:
     finally:
         stopping.set()
         thread.join(30)
+
+
+def plain_client(url: str, **options: Any) -> httpx2.AsyncClient:
+    """A client of an address on this machine. It is plain HTTP: reading the system's certificates for it would cost 75 ms each."""
+    return httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30, verify=False, **options)
 
 
 def free_port() -> int:

@@ -35,9 +35,15 @@ def digest(body: bytes) -> bytes:
     return hashlib.sha256(body).digest()
 
 
-def in_flight() -> Conflict:
+class KeyInFlight(Conflict):
+    """The first request under an idempotency key is still being worked on."""
+
+    code, title, retryable = "key_in_flight", "Request under way", True
+
+
+def in_flight() -> KeyInFlight:
     """The refusal while the first request is still being worked on."""
-    return Conflict(
+    return KeyInFlight(
         "a request with this Idempotency-Key is being worked on", hint="Try again shortly; the first answer will be given.", retry_after=1.0
     )
 

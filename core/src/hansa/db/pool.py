@@ -43,31 +43,32 @@ async def translated() -> AsyncIterator[None]:
 class Database:
     """The two pools of a process. Use `open_database`."""
 
-    def __init__(self, app: asyncpg.Pool, system: asyncpg.Pool) -> None:
+    def __init__(self, app: asyncpg.Pool, system: asyncpg.Pool, timeout: float) -> None:
         self._app = app
         self._system = system
+        self._timeout = timeout
 
     @asynccontextmanager
     async def tenant(self, tenant_id: UUID) -> AsyncIterator[Connection]:
         """A transaction that sees this tenant's rows and no others; commits at the end, rolls back on an exception."""
-        async with translated(), self._app.acquire() as connection, connection.transaction():
+        async with translated(), self._app.acquire(timeout=self._timeout) as connection, connection.transaction():
             await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant_id))
             yield connection
 
     async def call(self, sql: str, *arguments: Any) -> Any:
         """The single value of one statement by the app, in one round trip: for functions that set the tenant themselves."""
-        async with translated():
-            return await self._app.fetchval(sql, *arguments)
+        async with translated(), self._app.acquire(timeout=self._timeout) as connection:
+            return await connection.fetchval(sql, *arguments)
 
     async def call_row(self, sql: str, *arguments: Any) -> asyncpg.Record | None:
         """The first row of one statement by the app, in one round trip."""
-        async with translated():
-            return await self._app.fetchrow(sql, *arguments)
+        async with translated(), self._app.acquire(timeout=self._timeout) as connection:
+            return await connection.fetchrow(sql, *arguments)
 
     async def system(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Rows of one statement by the system role."""
-        async with translated():
-            return await self._system.fetch(sql, *arguments)
+        async with translated(), self._system.acquire(timeout=self._timeout) as connection:
+            return await connection.fetch(sql, *arguments)
 
 
 async def _prepare(connection: Any) -> None:
@@ -86,7 +87,7 @@ async def open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
         _pool(settings.app_url, settings.pool_size, settings.timeout_seconds) as app,
         _pool(settings.system_url, 2, settings.timeout_seconds) as system,
     ):
-        yield Database(app, system)
+        yield Database(app, system, settings.timeout_seconds)
 
 
 @asynccontextmanager

@@ -1,0 +1,195 @@
+"""Every route is public or names a permission, and every one that does refuses: no credential, a wrong one, one without the
+permission, another tenant's. The matrix is made from the routes themselves, so that a new route is in it from its first day.
+"""
+
+import asyncio
+import re
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import msgspec
+import pytest
+from litestar import get
+from litestar.handlers import HTTPRouteHandler
+
+from api.keys import Keys, bearer, make_keys
+from api.problem import problem
+from hansa import ids
+from hansa.api.app import HANDLERS, unguarded
+from hansa.auth.model import PERMISSIONS, ROLES, Principal
+from samples import SCRIPTED, agent
+from stack import Process, Stack, plain_client
+
+BODIES: dict[str, Any] = {
+    "apply_objects": {"objects": []},
+    "start_run": {"input": "hello"},
+    "open_session": {"agent": "{name}"},
+    "post_event": {"type": "user.message", "content": "hello"},
+}
+"""A right body of each route that takes one; `{name}` stands for the name of an agent."""
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Values for the parts of a path."""
+
+    name: str
+    run_id: UUID
+    session_id: UUID
+    kind: str = "Agent"
+
+
+def path_of(handler: HTTPRouteHandler) -> str:
+    """The one path of a route, as in `/v1/runs/{run_id}`."""
+    (path,) = handler.paths
+    return path.replace(":str}", "}")
+
+
+def case_of(value: Any) -> str:
+    """How a case of the matrix is called."""
+    return value.fn.__name__ if isinstance(value, HTTPRouteHandler) else str(value)
+
+
+def nowhere() -> Place:
+    """A place where nothing is."""
+    return Place(name=f"none-{ids.new_id().hex[-8:]}", run_id=ids.new_id(), session_id=ids.new_id())
+
+
+async def call(url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str]) -> httpx2.Response:
+    """Ask a route for something at a place."""
+    body = None
+    if "body" in handler.opt:
+        body = msgspec.json.encode(BODIES[handler.fn.__name__]).replace(b"{name}", at.name.encode())
+    path = path_of(handler).format(**msgspec.to_builtins(at))
+    async with plain_client(url, headers=headers) as client:
+        return await client.request(method, path, content=body)
+
+
+GUARDED = [(method, handler) for handler in HANDLERS if not handler.opt.get("public") for method in sorted(handler.http_methods)]
+OWNED = [(method, handler) for method, handler in GUARDED if re.search(r"\{\w+\}", path_of(handler) + str(BODIES.get(handler.fn.__name__)))]
+every_guarded_route = pytest.mark.parametrize(("method", "handler"), GUARDED, ids=case_of)
+
+
+@pytest.fixture(scope="module")
+def keys(stack: Stack) -> Keys:
+    """A key of every role."""
+    return asyncio.run(make_keys(stack))
+
+
+@pytest.fixture
+async def mine(api: httpx2.AsyncClient) -> Place:
+    """A place of tenant `default` where everything is."""
+    name = "matrix"
+    applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": agent(name)}]})
+    assert applied.json()["failed"] == 0, applied.text
+    run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": "mine"})).json()
+    return Place(name=name, run_id=UUID(run["id"]), session_id=UUID(run["session_id"]))
+
+
+def test_every_route_is_public_or_guarded() -> None:
+    assert unguarded(HANDLERS) == []
+
+
+def test_only_these_routes_are_public() -> None:
+    public = {path_of(handler) for handler in HANDLERS if handler.opt.get("public")}
+    assert public == {"/livez", "/readyz", "/v1/openapi.json", "/docs", "/docs/{name}"}
+
+
+def test_an_unguarded_route_is_found() -> None:
+    async def fine(principal: Principal) -> None: ...
+
+    async def nobody_asked() -> None: ...
+
+    routes = [
+        get("/fine", opt={"permission": "runs:read"})(fine),
+        get("/public", opt={"public": True})(nobody_asked),
+        get("/bare")(fine),
+        get("/made-up", opt={"permission": "runs:juggle"})(fine),
+        get("/unasked", opt={"permission": "runs:read"})(nobody_asked),
+    ]
+    assert [re.findall(r"/[a-z-]+", line)[0] for line in unguarded(routes)] == ["/bare", "/made-up", "/unasked"]
+
+
+def test_every_route_with_a_body_has_an_example_here() -> None:
+    assert {handler.fn.__name__ for _, handler in GUARDED if "body" in handler.opt} == BODIES.keys()
+
+
+def test_every_permission_guards_something() -> None:
+    named = {handler.opt["permission"] for _, handler in GUARDED}
+    assert named | {"platform:write"} == PERMISSIONS.keys()
+
+
+@every_guarded_route
+async def test_without_a_right_credential_nobody_gets_in(
+    method: str, handler: HTTPRouteHandler, stack: Stack, api: httpx2.AsyncClient
+) -> None:
+    key = stack.key
+    typo = key[:-1] + ("A" if key[-1] != "A" else "B")
+    refused = {
+        "no credential was sent": dict[str, str](),
+        "not of the Bearer scheme": {"authorization": f"Basic {key}"},
+        "the checksum of the API key is wrong": bearer(typo),
+        "does not have the form": bearer("hsa_live_short"),
+    }
+    for said, headers in refused.items():
+        answer = await call(str(api.base_url), method, handler, at=nowhere(), headers=headers)
+        assert said in problem(answer, 401, "unauthenticated")["detail"]
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert key not in answer.text + str(answer.headers)
+        assert key[-36:] not in answer.text + str(answer.headers)
+
+
+@every_guarded_route
+async def test_a_role_does_what_it_has_the_permission_for_and_nothing_else(
+    method: str, handler: HTTPRouteHandler, control_plane: Process, keys: Keys
+) -> None:
+    needed = handler.opt["permission"]
+    having = [role for role, permissions in ROLES.items() if needed in permissions]
+    for role, headers in {**keys.of_role, "none": keys.without_role}.items():
+        answer = await call(control_plane.url, method, handler, at=nowhere(), headers=headers)
+        if role in having:
+            assert answer.status_code in (200, 201, 202, 204, 404), (role, answer.text)
+        else:
+            found = problem(answer, 403, "forbidden")
+            assert needed in found["detail"]
+            assert found["hint"] == f"Roles that have it: {', '.join(having)}."
+
+
+@pytest.mark.parametrize(("method", "handler"), OWNED, ids=case_of)
+async def test_what_another_tenant_has_is_not_there(
+    method: str, handler: HTTPRouteHandler, control_plane: Process, keys: Keys, api: httpx2.AsyncClient, mine: Place
+) -> None:
+    missing = nowhere()
+    foreign = await call(control_plane.url, method, handler, at=mine, headers=keys.other_tenant)
+    nothing = await call(control_plane.url, method, handler, at=missing, headers=keys.other_tenant)
+    problem(nothing, 404, "not_found")
+    assert _without_names(foreign, mine) == _without_names(nothing, missing)
+    assert (foreign.status_code, _headers(foreign)) == (nothing.status_code, _headers(nothing))
+    # It is there for its own tenant, still: what was asked with the other key changed nothing.
+    own = {"authorization": api.headers["authorization"]}
+    for read in (each for each in GUARDED if each[0] == "GET" and each in OWNED and each[1].fn.__name__ != "stream_events"):
+        assert (await call(control_plane.url, *read, at=mine, headers=own)).status_code == 200, read
+    assert (await api.get(f"/v1/runs/{mine.run_id}")).json()["state"] == "completed"
+
+
+@pytest.mark.parametrize(("method", "handler"), [each for each in GUARDED if each[0] == "GET" and each not in OWNED], ids=case_of)
+async def test_a_list_holds_nothing_of_another_tenant(
+    method: str, handler: HTTPRouteHandler, control_plane: Process, keys: Keys, api: httpx2.AsyncClient, mine: Place
+) -> None:
+    text = (await call(control_plane.url, method, handler, at=mine, headers=keys.other_tenant)).text
+    assert '"data":' in text
+    for secret in (mine.name, str(mine.run_id), str(mine.session_id), SCRIPTED["metadata"]["name"] + "/"):
+        assert secret not in text
+
+
+def _without_names(answer: httpx2.Response, place: Place) -> str:
+    """The body to the byte, but for what names the place and the request."""
+    text = re.sub(r'"trace_id":"[0-9a-f]{32}"', "", answer.text)
+    for part in (place.name, str(place.run_id), str(place.session_id)):
+        text = text.replace(part, "X")
+    return text
+
+
+def _headers(answer: httpx2.Response) -> dict[str, str]:
+    """Headers but for the date and the length."""
+    return {name: value for name, value in answer.headers.items() if name not in ("date", "content-length")}
