@@ -1,5 +1,7 @@
 """What holds for every test: none is skipped, for a skipped promise is an untested one."""
 
+import signal
+
 import pytest
 
 
@@ -18,3 +20,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("skipped", []):
         terminalreporter.write_line(f"FAILED {report.nodeid}: skipped, and a skipped test counts as a failure here")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Started in the background, a shell has us ignore Ctrl-C, and every process that a test starts would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -42,11 +42,13 @@ class Process:
         """Wait for a control plane to be ready, or for a worker to have started."""
         end = time.monotonic() + READY_SECONDS
         while time.monotonic() < end:
-            if self._process.poll() is not None:
+            died = self._process.poll() is not None
+            # What was started may have died of its work since: only one that never got there has failed to start.
+            if not self.port and b"worker.started" in self.log.read_bytes():
+                return self
+            if died:
                 break
             if self.port and _answers(self.url):
-                return self
-            if not self.port and b"worker.started" in self.log.read_bytes():
                 return self
             time.sleep(0.05)
         raise AssertionError(f"the process is not ready:\n{self.log.read_text()[-4000:]}")

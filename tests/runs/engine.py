@@ -60,6 +60,13 @@ class Engine:
         """The process of `postgres` or `nats`."""
         return int((self.stack.servers.folder.run / f"{server}.pid").read_text())
 
+    def is_back(self, server: str, dead: int) -> bool:
+        """Whether the supervisor has started a server again after process `dead`."""
+        try:
+            return self.pid(server) != dead
+        except FileNotFoundError:
+            return False
+
     def kill_server(self, server: str) -> None:
         """kill -9; the supervisor starts it again."""
         os.kill(self.pid(server), signal.SIGKILL)

@@ -106,7 +106,7 @@ async def test_a_bus_that_was_killed_is_used_again_when_it_is_back(engine: Engin
     await running(client, run)
     dead = engine.pid("nats")
     engine.kill_server("nats")
-    await until(lambda: (engine.stack.servers.folder.run / "nats.pid").exists() and engine.pid("nats") != dead, "NATS is back")
+    await until(lambda: engine.is_back("nats", dead), "NATS is back")
     other = await start(client, "cancel", script({"text": "said"}), wait=20)
     assert other["output"] == "said"
 

@@ -45,14 +45,22 @@ def obeying(schema: dict[str, Any], *, exact: bool = True) -> Constraint:
     return Constraint(_json(loose), opening="{" if loose.get("type") == "object" else "")
 
 
-def tool_or_answer(tools: tuple[ToolSpec, ...], output_schema: dict[str, Any] | None, *, exact: bool = True) -> Constraint:
+class Offer(msgspec.Struct, frozen=True):
+    """What a conversation with tools may go on with: a call of one of `tools`, or, unless one `is_due`, an answer."""
+
+    tools: tuple[ToolSpec, ...]
+    is_due: bool
+    output_schema: dict[str, Any] | None
+
+
+def tool_or_answer(offer: Offer, *, exact: bool = True) -> Constraint:
     """`{"tool":NAME,"arguments":{...}}` or `{"answer":...}`: text, or what obeys the schema; any objects if not `exact`."""
-    schemas = {f"arguments{number}": {**tool.parameters, "type": "object"} for number, tool in enumerate(tools)}
-    options = [_object(tool={"const": tool.name}, arguments=_defined(name)) for tool, name in zip(tools, schemas, strict=True)]
-    if output_schema is None:
+    schemas = {f"arguments{number}": {**tool.parameters, "type": "object"} for number, tool in enumerate(offer.tools)}
+    options = [_object(tool={"const": tool.name}, arguments=_defined(name)) for tool, name in zip(offer.tools, schemas, strict=True)]
+    if not offer.is_due and offer.output_schema is None:
         options.append(_object(answer={"type": "string", "minLength": 1}))
-    else:
-        schemas["answer"] = output_schema
+    elif not offer.is_due and offer.output_schema is not None:
+        schemas["answer"] = offer.output_schema
         options.append(_object(answer=_defined("answer")))
     definitions = {name: loosened(schema, base=f"#/$defs/{name}") if exact else _ANY_OBJECT for name, schema in schemas.items()}
     return Constraint(_json({"$defs": definitions, "anyOf": options}), opening="{")

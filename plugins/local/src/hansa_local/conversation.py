@@ -1,6 +1,7 @@
 """The conversation as llama.cpp takes it, tools and all: this model has learnt no tools, so they are told in plain words.
 
-A model this small repeats itself: a tool is offered once for a user's message, and after two rounds only an answer is left.
+A model this small repeats itself: a tool is offered once for a user's message, and after two rounds only an answer is left. It
+seldom sees by itself that a tool is called for, so one that the user's message names has to be called.
 """
 
 import re
@@ -8,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from hansa_local.constraint import FREE, Constraint, obeying, tool_or_answer
+from hansa_local.constraint import FREE, Constraint, Offer, obeying, tool_or_answer
 from hansa_sdk import LLMRequest, Message, Role, ToolCall, ToolSpec
 
 _TOOL_ROUNDS = 2
@@ -20,7 +21,7 @@ _HELLO = (("user", "Hello!"), ("assistant", '{"answer":"Hello! How can I help yo
 def constraint_of(request: LLMRequest, *, exact: bool = True) -> Constraint:
     """What the next answer may look like; `exact` also in what is inside of arguments and outputs."""
     if request.tools:
-        return tool_or_answer(_offered(request), request.output_schema, exact=exact)
+        return tool_or_answer(_offer(request), exact=exact)
     return FREE if request.output_schema is None else obeying(request.output_schema, exact=exact)
 
 
@@ -42,14 +43,17 @@ def question_of(request: LLMRequest, constraint: Constraint) -> dict[str, Any]:
     return question if constraint.grammar is None else {**question, "grammar": constraint.grammar}
 
 
-def _offered(request: LLMRequest) -> tuple[ToolSpec, ...]:
-    """The tools that may still be called."""
+def _offer(request: LLMRequest) -> Offer:
     asked = max((at for at, message in enumerate(request.messages) if message.role is Role.USER), default=0)
     rounds = [message.tool_calls for message in request.messages[asked:] if message.tool_calls]
-    if len(rounds) >= _TOOL_ROUNDS:
-        return ()
     called = {call.name for calls in rounds for call in calls}
-    return tuple(tool for tool in request.tools if tool.name not in called)
+    left = tuple(tool for tool in request.tools if tool.name not in called and len(rounds) < _TOOL_ROUNDS)
+    named = tuple(tool for tool in left if _names(request.messages[asked].text, tool.name))
+    return Offer(named or left, bool(named), request.output_schema)
+
+
+def _names(text: str, tool: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(tool)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _messages(request: LLMRequest) -> list[dict[str, Any]]:

@@ -142,7 +142,9 @@ def _load(weights: Path) -> ChatServer:
     parameters.model.path = str(weights)
     parameters.n_ctx, parameters.n_parallel, parameters.kv_unified = CONTEXT_TOKENS, SLOTS, True
     parameters.n_batch = parameters.n_ubatch = _BATCH_TOKENS
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
+    for processors in (parameters.cpuparams, parameters.cpuparams_batch):
+        processors.n_threads = threads
+        processors.poll = 0  # a thread that waits must not burn the processor that the database or a tool needs
     # Its store of old prompts may grow to gigabytes; what a slot still holds is reused all the same.
     parameters.cache_ram_mib = 0
     parameters.verbosity = -1
