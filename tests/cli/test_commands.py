@@ -291,3 +291,31 @@ def test_the_demonstration_says_what_it_misses_before_it_starts_anything(tmp_pat
     assert "gitops/tenants/default" in ended.err
     assert "--manifests" in ended.err
     assert not (tmp_path / ".hansa").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("up", "--port", "99999"),
+        ("up", "--nats-port", "70000"),
+        ("up", "--postgres-port", "-1"),
+        ("up", "--workers", "0"),
+        ("runs", "--limit", "0"),
+        ("sessions", "--limit", "-3"),
+    ],
+)
+def test_a_number_out_of_range_is_refused_before_anything_starts(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ended = hansa(*arguments, cwd=tmp_path)
+    assert (ended.status, ended.out) == (2, "")
+    assert arguments[1] in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_behind_the_result_is_told_in_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "hansa", "version"]
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert ended.returncode == 74
+    assert ended.stderr.strip() == "error: the result can't be written: No space left on device"

@@ -10,6 +10,7 @@ from hansa.plugins.model import Plugins
 from hansa_crds import Agent, AgentTools, Credentials, HansaObject, ModelChoice, ModelProvider, ToolServer
 from hansa_crds.problem import nearest
 
+PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
 OWN_VARIABLES = "HANSA_"
 LISTED = 30
 """Most names that a message lists."""
@@ -53,7 +54,8 @@ def _agent(agent: Agent, plugins: Plugins, providers: Sequence[ModelProvider]) -
             errors.append(_no_model(f"{path}.ref", "model", choice.ref, refs))
     if spec.output_schema is not None:
         try:
-            jsonschema_rs.Draft202012Validator(spec.output_schema)
+            # Offline: a reference to another place is refused, never fetched, whatever its scheme.
+            jsonschema_rs.validator_for(spec.output_schema, offline=True, pattern_options=PATTERNS)
         except (jsonschema_rs.ValidationError, ValueError) as error:
             errors.append(FieldError("spec.outputSchema", "schema", f"is not a valid JSON Schema: {str(error).splitlines()[0]}"))
     return errors

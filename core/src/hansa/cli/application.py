@@ -1,7 +1,7 @@
 """Every command by name, each loaded only when it is called, and what the exit status of the program is.
 
     0 done   1 partly failed, or the run failed   2 wrong usage   65 bad data   66 not found   69 unavailable
-    75 try again   77 not permitted   78 misconfigured   130 Ctrl-C   141 nobody reads stdout
+    74 can't write the result   75 try again   77 not permitted   78 misconfigured   130 Ctrl-C   141 nobody reads stdout
 
 Warning: import nothing here that is slow: it would make every command slow, also completion in a shell.
 """
@@ -9,6 +9,7 @@ Warning: import nothing here that is slow: it would make every command slow, als
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError, Group
@@ -16,7 +17,7 @@ from cyclopts import App, CycloptsError, Group
 from hansa.cli.output import report
 from hansa.errors import HansaError
 
-USAGE, INTERRUPTED, PIPE_CLOSED = 2, 130, 141
+USAGE, DATA_ERROR, IO_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 65, 74, 130, 141
 
 _GROUPS = ("Local stack", "Objects", "Runs", "What is loaded", "Processes", "This program")
 _COMMANDS = (
@@ -76,4 +77,19 @@ def main(arguments: Sequence[str]) -> int:
         # As `hansa runs | head` does. Python would complain once more when it closes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
+    except UnicodeEncodeError as error:
+        return _unusable(f"a text can't be written or sent in {error.encoding}: {error.reason}", DATA_ERROR)
+    except OSError as error:
+        # A full disk behind stdout, or stdout closed: told on stderr if that is still there.
+        return _unusable(f"the result can't be written: {error.strerror or error}", IO_ERROR)
     return result if isinstance(result, int) else 0
+
+
+def _unusable(text: str, status: int) -> int:
+    """Say what went wrong with input or output itself, and keep Python from complaining once more at exit."""
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(f"error: {text}\n")
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from hansa.cli.client import Api, Json, open_api, part, segment
 from hansa.cli.connection import Connection
@@ -13,7 +13,7 @@ from hansa.cli.output import Column, Output, OutputFlag, age, field, moment, pla
 from hansa.errors import NotFound
 
 State = Literal["queued", "running", "waiting", "suspended", "completed", "failed", "canceled", "needs_review"]
-Limit = Annotated[int, Parameter(help="How many at most, the newest first.")]
+Limit = Annotated[int, Parameter(help="How many at most, the newest first.", validator=validators.Number(gte=1))]
 
 _RUN_COLUMNS = (
     field("ID", "id"),

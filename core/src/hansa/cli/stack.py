@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from hansa.cli.connection import Connection, data_dir
 from hansa.cli.output import Column, OutputFlag, Row, say, show, show_value, write
@@ -17,6 +17,7 @@ from hansa.dev.instance import Down
 from hansa.dev.up import UpOptions
 
 DataFlag = Annotated[str, Parameter(help="Data folder (HANSA_DATA_DIR), by default .hansa.")]
+PORT = validators.Number(gte=0, lte=65535)
 _STOPPED_STATUS = 3
 _MIB = 1024 * 1024
 
@@ -28,15 +29,15 @@ class Where:
 
     data: DataFlag = ""
     host: Annotated[str, Parameter(help="Address that the API listens on.")] = "127.0.0.1"
-    port: Annotated[int, Parameter(help="TCP port of the API; 0 takes a free one.")] = 7420
-    postgres_port: Annotated[int, Parameter(help="Port of the embedded PostgreSQL; 0 takes a free one.")] = 0
-    nats_port: Annotated[int, Parameter(help="Port of the embedded NATS; 0 takes a free one.")] = 0
+    port: Annotated[int, Parameter(help="TCP port of the API; 0 takes a free one.", validator=PORT)] = 7420
+    postgres_port: Annotated[int, Parameter(help="Port of the embedded PostgreSQL; 0 takes a free one.", validator=PORT)] = 0
+    nats_port: Annotated[int, Parameter(help="Port of the embedded NATS; 0 takes a free one.", validator=PORT)] = 0
 
 
 def up(
     *,
     where: Where | None = None,
-    workers: Annotated[int, Parameter(help="Worker processes.")] = 1,
+    workers: Annotated[int, Parameter(help="Worker processes.", validator=validators.Number(gte=1, lte=64))] = 1,
     detach: Annotated[bool, Parameter(negative=(), help="Return when it is ready and let it run.")] = False,
 ) -> int:
     """Start PostgreSQL, NATS and Hansa on this machine, until Ctrl-C.

@@ -17,7 +17,7 @@ import msgspec
 from hansa import clock, ids
 from hansa.llm.service import LiveText
 from hansa.runs.journal import Journal
-from hansa.runs.model import Entry, EventType, RunView
+from hansa.runs.model import Entry, EventType, RunView, as_recorded
 from hansa.runs.steps import StepIds, StepLog, check_same, digest
 from hansa.tools.service import ToolBox
 from hansa_sdk import (
@@ -116,7 +116,8 @@ class DurableContext:
             self._parts.journal.reach_out(f"the model request at step {step}")
             async with self._parts.voice.speak(step) as live:
                 completion = await self._parts.model.complete(request, live)
-            response = completion.response
+            # The runtime is given what a replay will give it, to the order of keys: else it could tell the two apart.
+            response = as_recorded(completion.response, LLMResponse)
             data = {
                 **msgspec.to_builtins(response),
                 "provider": completion.provider,
@@ -141,7 +142,7 @@ class DurableContext:
         if done is not None:
             outcome = msgspec.convert(done, ToolOutcome)
         else:
-            outcome = await self._call(step, name, arguments, intent=known.get(EventType.TOOL_CALLED))
+            outcome = as_recorded(await self._call(step, name, arguments, intent=known.get(EventType.TOOL_CALLED)), ToolOutcome)
         self._invalid_calls = self._invalid_calls + 1 if outcome.invalid_arguments else 0
         if self._invalid_calls >= MAX_INVALID_CALLS:
             raise RunFailed(

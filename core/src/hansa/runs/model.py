@@ -4,12 +4,14 @@ The log of a session is the truth: every other view is made from it.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from hansa_sdk import Usage
+
+T = TypeVar("T")
 
 
 class EventType(StrEnum):
@@ -129,3 +131,8 @@ def plain(value: Any) -> Any:
 def canonical(value: Any) -> bytes:
     """The one encoding of a JSON value: keys sorted, no blanks. Equal values have equal bytes."""
     return msgspec.json.encode(value, order="sorted")
+
+
+def as_recorded(value: Any, type_: type[T]) -> T:
+    """A value as it will be read back from the log."""
+    return msgspec.json.decode(canonical(msgspec.to_builtins(value)), type=type_)

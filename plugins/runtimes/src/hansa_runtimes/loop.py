@@ -12,6 +12,7 @@ import msgspec
 from hansa_sdk import LLMRequest, LLMResponse, Message, Role, RunContext, RunFailed, StopReason, ToolOutcome
 
 MAX_INVALID_ANSWERS = 3
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
 
 
 class Loop:
@@ -89,18 +90,19 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _validator(schema: dict[str, Any] | None) -> jsonschema_rs.Draft202012Validator | None:
+def _validator(schema: dict[str, Any] | None) -> Any:
     if schema is None:
         return None
     try:
-        return jsonschema_rs.Draft202012Validator(schema)
+        # Offline: a schema comes from whoever wrote the agent, and nothing is fetched or read for it.
+        return jsonschema_rs.validator_for(schema, offline=True, pattern_options=_PATTERNS)
     except jsonschema_rs.ValidationError as error:
         raise RunFailed(
             f"spec.outputSchema is not a valid JSON Schema: {error.message}", code="output_schema", hint="Mend it and apply."
         ) from error
 
 
-def _answer(response: LLMResponse, validator: jsonschema_rs.Draft202012Validator | None) -> tuple[str | None, Any]:
+def _answer(response: LLMResponse, validator: Any) -> tuple[str | None, Any]:
     """(what is wrong, None) or (None, the output)."""
     if response.stop_reason is StopReason.REFUSAL:
         return f"the model refused to answer: {response.text}", None
