@@ -8,6 +8,7 @@ import httpx2
 import jsonschema_rs
 import pytest
 
+from api.asking import asking_run
 from api.sse import read
 from hansa.api.app import HANDLERS
 from samples import agent
@@ -99,12 +100,18 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         "start_run": {"input": "hello"},
         "open_session": {"agent": "echo"},
         "post_event": {"type": "user.message", "content": "hello"},
+        "send_event": {"data": 1},
+        "resume_run": {"as": "retry"},
+        "fork_run": {"at": 1},
+        "decide_approval": {"decision": "approve"},
     }
+    asking, approval = await asking_run(api)
     places = [
-        {"name": "echo", "kind": "Agent", "run_id": run["id"], "session_id": run["session_id"]},
-        {"name": "documented", "kind": "Agent", "run_id": broken["id"], "session_id": broken["session_id"]},
-        {"name": "none", "kind": "Agent", "run_id": str(uuid4()), "session_id": str(uuid4())},
-        {"name": "none", "kind": "None", "run_id": "none", "session_id": "none"},
+        {"name": "echo", "run_id": run["id"], "session_id": run["session_id"], "approval_id": approval["id"]},
+        {"name": "documented", "run_id": broken["id"], "session_id": broken["session_id"], "approval_id": "1"},
+        {"name": "asking", "run_id": asking["id"], "session_id": asking["session_id"], "approval_id": "1"},
+        {"name": "none", "run_id": str(uuid4()), "session_id": str(uuid4()), "approval_id": str(uuid4())},
+        {"name": "none", "kind": "None", "run_id": "none", "session_id": "none", "approval_id": "none", "event": "e" * 300},
     ]
     seen: set[tuple[str, str]] = set()
     for (method, path), operation in operations(document).items():
@@ -113,7 +120,7 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         for place in places:
             body = bodies.get(operation["operationId"])
             for sent in [body, {"wrong": 1}] if body is not None else [None]:
-                answer = await api.request(method, path.format(**place), json=sent)
+                answer = await api.request(method, path.format(**{"kind": "Agent", "event": "e", **place}), json=sent)
                 status = str(answer.status_code)
                 expected = operation["responses"].get(status, operation["responses"]["default"])
                 assert answer.status_code < 300 or status not in operation["responses"]
@@ -128,6 +135,7 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
     assert done == {each["operationId"] for (method, _), each in operations(document).items() if method != "DELETE"} - {
         "stream_events",
         "docs_asset",
+        "resume_run",
     }
     events = await read(api, run["session_id"], run["id"])
     event = validator(document, {"$ref": "#/components/schemas/Event"})
@@ -141,6 +149,15 @@ async def test_a_right_request_by_the_document_is_taken_and_a_wrong_one_is_not(d
     assert not found.is_valid({})
     assert not found.is_valid({"input": 1, "inptu": 2})
     assert not found.is_valid({"input": 1, "revision": 0})
+
+
+async def test_a_resumed_run_is_answered_as_documented(api: httpx2.AsyncClient, document: dict[str, Any]) -> None:
+    run, _ = await asking_run(api)
+    assert (await api.post(f"/v1/runs/{run['id']}/suspend")).json()["state"] == "suspended"
+    answer = await api.post(f"/v1/runs/{run['id']}/resume", json={})
+    assert answer.status_code == 202
+    content = operations(document)["POST", "/v1/runs/{run_id}/resume"]["responses"]["202"]["content"]["application/json"]
+    validator(document, content["schema"]).validate(answer.json())
 
 
 async def test_the_page_and_all_its_parts_come_from_this_host(api: httpx2.AsyncClient) -> None:

@@ -174,6 +174,8 @@ def test_defaults_of_the_definition_are_those_of_the_types() -> None:
         "turns": 16,
         "tokens": 0,
         "timeoutSeconds": 600,
+        "approvalSeconds": 86400,
+        "concurrentRuns": 0,
     }
     assert (spec["limits"]["default"], spec["runtime"]["default"], spec["suspend"]["default"]) == ({}, {}, False)
     assert spec["runtime"]["properties"]["name"]["default"] == "loop"

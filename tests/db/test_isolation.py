@@ -1,5 +1,6 @@
 """Tenants are kept apart by the database itself, in every table, whatever the app's role asks."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -31,9 +32,12 @@ ROWS: dict[str, dict[str, Any]] = {
         "agent": "a",
         "revision": 1,
         "state": "queued",
-        "ready": True,
         "input": '"secret of b"',
     },
+    "agent_slots": {"agent": "a", "bound": 1},
+    "waits": {"run_id": UUID(int=2), "step": "1", "kind": "timer"},
+    "approvals": {"id": UUID(int=3), "run_id": UUID(int=2), "step": "1", "kind": "tool", "subject": '"secret of b"'},
+    "mailbox": {"session_id": UUID(int=1), "id": UUID(int=4), "name": "e", "data": '"secret of b"'},
     "events": {"session_id": UUID(int=1), "seq": 1, "run_id": UUID(int=2), "type": "log", "data": '"secret of b"'},
     "idempotency_keys": {"principal": "p", "route": "r", "key": "k", "digest": b"d", "status": 202, "answer": "{}"},
 }
@@ -134,12 +138,17 @@ async def test_no_row_of_another_tenant_is_referred_to(two_tenants: Scratch) -> 
 
 async def test_the_engines_verbs_find_nothing_of_another_tenant(two_tenants: Scratch) -> None:
     async with open_database(two_tenants.settings.database) as database:
-        assert await database.call("SELECT hansa.run_cancel($1, $2)", A, UUID(int=2)) is None
-        assert await database.call("SELECT hansa.run_load($1, $2, 0, 'w')", A, UUID(int=2)) is None
-        row = await database.call_row(
-            "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', NULL, NULL, $2, $3, $4, '1')",
-            *(A, UUID(int=1), uuid4(), uuid4()),
-        )
+        for verb in ("run_cancel", "run_suspend"):
+            assert await database.call(f"SELECT hansa.{verb}($1, $2)", A, UUID(int=2)) is None
+        assert await database.call("SELECT hansa.approval_settle($1, $2, 'approved', 'p', NULL, NULL)", A, UUID(int=3)) == "gone"
+        assert await database.call("SELECT hansa.wait_expire($1, $2, '1')", A, UUID(int=2)) == "gone"
+        assert await database.call("SELECT outcome FROM hansa.run_resume($1, $2, NULL, NULL, 'p')", A, UUID(int=2)) == "no_run"
+        forked = "SELECT outcome FROM hansa.run_fork($1, $2, 1, $3, $3)"
+        assert await database.call(forked, A, UUID(int=2), UUID(int=9)) == "no_run"
+        assert await database.call("SELECT outcome FROM hansa.event_send($1, $2, $2, 'e', '1')", A, UUID(int=1)) == "no_session"
+        assert await database.call_rows("SELECT hansa.run_load($1, $2, '{0}')", A, [UUID(int=2)]) == []
+        new = {"id": str(uuid4()), "session_id": str(UUID(int=1)), "new_session_id": str(uuid4())}
+        row = await database.call_row("SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', $2, '1')", A, json.dumps(new))
         assert row is not None
         assert row["outcome"] == "no_session"
         assert await database.call("SELECT hansa.run_cancel($1, $2)", B, UUID(int=2)) is not None, "the owner is not found either"

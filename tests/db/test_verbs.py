@@ -23,24 +23,23 @@ class Verbs:
         self.system = system
 
     async def start(self, run: UUID, *, fresh: bool = False) -> str:
-        sql = "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', 'a', NULL, $2, $3, $4, $5)"
-        return await self.app.fetchval(
-            sql, TENANT, None if fresh else SESSION, SESSION if fresh else UUID(int=9), run, json.dumps(str(run))
-        )
+        new = {"id": str(run), "agent": "a", "new_session_id": str(SESSION)} | ({} if fresh else {"session_id": str(SESSION)})
+        sql = "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', $2, $3)"
+        return await self.app.fetchval(sql, TENANT, json.dumps(new), json.dumps(str(run)))
 
     async def claim(self, *, lease: str = "30 seconds") -> list[tuple[UUID, int]]:
-        rows = await self.system.fetch(f"SELECT id, epoch FROM hansa.run_claim('w', 16, '{lease}')")
-        return [(row["id"], row["epoch"]) for row in rows]
+        rows = await self.system.fetch(f"SELECT id, epoch FROM hansa.run_claim('w', 16, '{lease}', 'default', '{UUID(int=0)}', 0)")
+        return [(row["id"], row["epoch"]) for row in rows if row["id"]]
 
-    async def append(self, run: UUID, epoch: int, write: int, *, end: bool = False) -> int | None:
-        sql = "SELECT hansa.run_append($1, $2, $3, $4, '30 seconds', $5, $6, $7, 0, 0, $8, $9, NULL)"
-        types, steps = (["run.completed"], [None]) if end else (["log"], [f"{write}"])
-        return await self.app.fetchval(
-            sql, TENANT, run, epoch, write, types, steps, ["{}"], "completed" if end else None, '"out"' if end else None
-        )
+    async def write(self, run: UUID, epoch: int, number: int, *, end: bool = False) -> int | None:
+        rest = "'{0}', '{0}', $6, $7, ARRAY[NULL::text], '{1}', $8, $9, ARRAY['{}'], '{}', '{}'"
+        sql = f"SELECT seq FROM hansa.run_write($1, $2, $3, $4, $5, {rest})"
+        types, steps = (["run.completed"], [None]) if end else (["log"], [f"{number}"])
+        states = ["completed" if end else None], ['"out"' if end else None]
+        return await self.app.fetchval(sql, TENANT, [SESSION], [run], [epoch], [number], *states, types, steps)
 
     async def load(self, run: UUID, epoch: int) -> Any:
-        text = await self.app.fetchval("SELECT hansa.run_load($1, $2, $3, 'w')", TENANT, run, epoch)
+        text = await self.app.fetchval("SELECT body FROM hansa.run_load($1, $2, $3)", TENANT, [run], [epoch])
         return None if text is None else json.loads(text)
 
 
@@ -71,12 +70,12 @@ async def log(scratch: Scratch) -> list[str]:
 async def test_a_write_that_is_sent_again_is_done_once(scratch: Scratch, verbs: Verbs) -> None:
     await verbs.start(FIRST, fresh=True)
     assert await verbs.claim() == [(FIRST, 1)]
-    assert await verbs.append(FIRST, 1, 1) == 2
-    assert await verbs.append(FIRST, 1, 1) == 2
-    assert await verbs.append(FIRST, 1, 3) is None, "a number was left out"
-    assert await verbs.append(FIRST, 1, 2, end=True) == 3
-    assert await verbs.append(FIRST, 1, 2, end=True) == 3
-    assert await verbs.append(FIRST, 1, 3) is None, "the run has ended"
+    assert await verbs.write(FIRST, 1, 1) == 2
+    assert await verbs.write(FIRST, 1, 1) == 2
+    assert await verbs.write(FIRST, 1, 3) is None, "a number was left out"
+    assert await verbs.write(FIRST, 1, 2, end=True) == 3
+    assert await verbs.write(FIRST, 1, 2, end=True) == 3
+    assert await verbs.write(FIRST, 1, 3) is None, "the run has ended"
     assert await log(scratch) == ["run.queued", "log", "run.completed"]
 
 
@@ -85,11 +84,11 @@ async def test_an_older_epoch_writes_nothing(scratch: Scratch, verbs: Verbs) -> 
     assert await verbs.claim(lease="0 seconds") == [(FIRST, 1)]
     assert await verbs.claim() == [(FIRST, 2)]
     assert await verbs.claim() == []
-    assert await verbs.append(FIRST, 1, 1) is None
+    assert await verbs.write(FIRST, 1, 1) is None
     assert await verbs.load(FIRST, 1) is None
     assert await verbs.system.fetch("SELECT hansa.run_renew($1, $2, '{1}', '30 seconds')", [TENANT], [FIRST]) == []
     assert await verbs.system.fetchval("SELECT hansa.run_release($1, $2, '{1}')", [TENANT], [FIRST]) == 0
-    assert await verbs.append(FIRST, 2, 1) == 2
+    assert await verbs.write(FIRST, 2, 1) == 2
     assert await log(scratch) == ["run.queued", "log"]
 
 
@@ -100,8 +99,8 @@ async def test_a_session_is_worked_off_in_the_order_of_its_log_and_not_of_ids(ve
     history: list[str] = []
     for run in (FIRST, SECOND, THIRD):
         assert await verbs.claim() == [(run, 1)]
-        assert [turn[0] for turn in (await verbs.load(run, 1))["context"]["history"]] == history
-        await verbs.append(run, 1, 1, end=True)
+        assert [turn[0] for turn in (await verbs.load(run, 1))["history"]] == history
+        await verbs.write(run, 1, 1, end=True)
         history.append(str(run))
 
 
@@ -115,7 +114,7 @@ async def test_a_run_given_back_is_taken_at_once_and_counts_as_no_loss(scratch: 
     assert [row["takeovers"] for row in await scratch.fetch("SELECT takeovers FROM hansa.runs")] == [1]
 
 
-@pytest.mark.parametrize("verb", ["append", "load", "cancel"])
+@pytest.mark.parametrize("verb", ["write", "cancel", "suspend"])
 async def test_every_verb_waits_for_the_session_before_it_locks_a_run(scratch: Scratch, verbs: Verbs, verb: str) -> None:
     """Were it the other way round, the end of one run and the canceling of the next could wait for each other."""
     await verbs.start(FIRST, fresh=True)
@@ -125,9 +124,9 @@ async def test_every_verb_waits_for_the_session_before_it_locks_a_run(scratch: S
     await holder.start()
     await scratch.execute("SELECT FROM hansa.sessions FOR UPDATE")
     waits = {
-        "append": lambda: verbs.append(FIRST, 1, 1, end=True),
-        "load": lambda: verbs.load(FIRST, 1),
+        "write": lambda: verbs.write(FIRST, 1, 1, end=True),
         "cancel": lambda: verbs.app.fetchval("SELECT hansa.run_cancel($1, $2)", TENANT, SECOND),
+        "suspend": lambda: verbs.app.fetchval("SELECT hansa.run_suspend($1, $2)", TENANT, FIRST),
     }
     waiting = asyncio.create_task(waits[verb]())
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

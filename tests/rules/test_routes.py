@@ -13,6 +13,7 @@ import pytest
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 
+from api.asking import asking_run
 from api.keys import Keys, bearer, make_keys
 from api.problem import problem
 from hansa import ids
@@ -26,6 +27,10 @@ BODIES: dict[str, Any] = {
     "start_run": {"input": "hello"},
     "open_session": {"agent": "{name}"},
     "post_event": {"type": "user.message", "content": "hello"},
+    "send_event": {"data": "hello"},
+    "resume_run": {},
+    "fork_run": {"at": 1},
+    "decide_approval": {"decision": "deny"},
 }
 """A right body of each route that takes one; `{name}` stands for the name of an agent."""
 
@@ -36,6 +41,8 @@ class Place(msgspec.Struct, frozen=True):
     name: str
     run_id: UUID
     session_id: UUID
+    approval_id: UUID
+    event: str = "ready"
     kind: str = "Agent"
 
 
@@ -52,7 +59,7 @@ def case_of(value: Any) -> str:
 
 def nowhere() -> Place:
     """A place where nothing is."""
-    return Place(name=f"none-{ids.new_id().hex[-8:]}", run_id=ids.new_id(), session_id=ids.new_id())
+    return Place(name=f"none-{ids.new_id().hex[-8:]}", run_id=ids.new_id(), session_id=ids.new_id(), approval_id=ids.new_id())
 
 
 async def call(url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str]) -> httpx2.Response:
@@ -83,7 +90,7 @@ async def mine(api: httpx2.AsyncClient) -> Place:
     applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": agent(name)}]})
     assert applied.json()["failed"] == 0, applied.text
     run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": "mine"})).json()
-    return Place(name=name, run_id=UUID(run["id"]), session_id=UUID(run["session_id"]))
+    return Place(name=name, run_id=UUID(run["id"]), session_id=UUID(run["session_id"]), approval_id=UUID((await asking_run(api))[1]["id"]))
 
 
 def test_every_route_is_public_or_guarded() -> None:
@@ -180,14 +187,14 @@ async def test_a_list_holds_nothing_of_another_tenant(
     assert (await api.post("/v1/objects:apply", json={"objects": [{"manifest": own}]})).json()["failed"] == 0
     text = (await call(control_plane.url, method, handler, at=mine, headers=keys.other_tenant)).text
     assert '"data":' in text
-    for secret in (mine.name, str(mine.run_id), str(mine.session_id), "matrix-models"):
+    for secret in (mine.name, str(mine.run_id), str(mine.session_id), str(mine.approval_id), "matrix-models"):
         assert secret not in text
 
 
 def _without_names(answer: httpx2.Response, place: Place) -> str:
     """The body to the byte, but for what names the place and the request."""
     text = re.sub(r'"trace_id":"[0-9a-f]{32}"', "", answer.text)
-    for part in (place.name, str(place.run_id), str(place.session_id)):
+    for part in (place.name, str(place.run_id), str(place.session_id), str(place.approval_id)):
         text = text.replace(part, "X")
     return text
 

@@ -13,10 +13,12 @@ from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.service import LiveText
 from hansa.runs.context import DurableContext, NeedsReview, Parts
-from hansa.runs.journal import ReplayEnded, ReplayJournal
-from hansa.runs.model import End, Entry, EventType, Recorded, RunView, plain
+from hansa.runs.journal import NOTHING, ReplayEnded, ReplayJournal
+from hansa.runs.model import End, Entry, EventType, Recorded, RunView, Wait, plain
 from hansa.runs.steps import Diverged, StepLog
 from hansa.runs.voice import Silence
+from hansa.runs.waiting import Waiting
+from hansa.tools.model import Selection
 from hansa.tools.service import Surroundings, ToolBox
 from hansa_sdk import (
     AgentDefinition,
@@ -54,7 +56,14 @@ class Pages:
     def reach_out(self, what: str) -> None:
         """Nobody else owns the run."""
 
-    async def write(self, *entries: Entry, usage: Usage = Usage(), end: End | None = None) -> None:
+    def put(self, entry: Entry, *, usage: Usage = NOTHING) -> None:
+        self._keep(entry)
+
+    async def write(self, *entries: Entry, wait: Wait | None = None, end: End | None = None) -> str:
+        self._keep(*entries)
+        return "running"
+
+    def _keep(self, *entries: Entry) -> None:
         written = [*self._noted, *entries]
         self._noted.clear()
         self.entries.extend(written)
@@ -96,7 +105,8 @@ class Desk:
 
     def context(self, recorded: list[Recorded] | None = None, *, replay: bool = False) -> DurableContext:
         journal = ReplayJournal() if replay else self.pages
-        parts = Parts(self.agent, (), ToolBox(self.tools(), self._surroundings), Parrot(), Silence(), journal)
+        box = ToolBox(Selection(self.tools()), self._surroundings)
+        parts = Parts(self.agent, (), box, Parrot(), Silence(), journal, Waiting(lambda: None))
         return DurableContext(RUN, StepLog(recorded or []), parts)
 
 

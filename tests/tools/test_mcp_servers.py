@@ -12,6 +12,7 @@ from doubles.mcp_server import WITH_SESSION, McpServer, Trouble, echo_tool, mcp_
 from hansa.apply.model import KnownServer, ToolServerStatus
 from hansa.egress.client import HttpClient, open_client
 from hansa.egress.policy import EgressPolicy
+from hansa.tools.model import Selection
 from hansa.tools.servers import ToolServers
 from hansa.tools.service import Surroundings, ToolBox
 from hansa_crds import ToolServer
@@ -49,7 +50,7 @@ async def outcome(
     status = await ToolServers(http, {"DOUBLE_TOKEN": server.token}).discover(asked)
     async with servers.connections() as connections:
         tools = {tool: ("double", made) for tool, made in connections.tools(KnownServer(asked, status)).items()}
-        box = ToolBox(tools, Surroundings(Path("workspace"), http, {}))
+        box = ToolBox(Selection(tools), Surroundings(Path("workspace"), http, {}))
         call = ToolCall(id="run-1:2", name=name, arguments={"text": "ahoy"})
         return box.refusal(name, call.arguments) or await box.run(call)
 
@@ -225,7 +226,7 @@ async def test_calls_of_one_run_share_a_session_and_runs_do_not(server: McpServe
     context: Any = Surroundings(Path("workspace"), http, {})
     for _ in range(2):
         async with servers.connections() as connections:
-            box = ToolBox({"echo": ("double", connections.tools(known)["echo"])}, context)
+            box = ToolBox(Selection({"echo": ("double", connections.tools(known)["echo"])}), context)
             calls = [ToolCall(id=f"run:{n}", name="echo", arguments={}) for n in range(3)]
             assert [told.content for told in await asyncio.gather(*map(box.run, calls))] == ["{}"] * 3
     assert server.methods() == ["initialize", "notifications/initialized", *["tools/call"] * 3, "DELETE"] * 2

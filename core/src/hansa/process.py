@@ -31,9 +31,13 @@ from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.service import open_gateway
 from hansa.plugins import loader
-from hansa.runs.executor import Equipment
+from hansa.runs.acceptor import open_acceptor
+from hansa.runs.approvals import Approvals
+from hansa.runs.equipment import Equipment
 from hansa.runs.service import Runs
 from hansa.runs.worker import Worker
+from hansa.runs.worlds import Worlds
+from hansa.runs.writer import open_writer
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
 from hansa.tools.servers import ToolServers
@@ -55,6 +59,7 @@ async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equip
             EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
         open_gateway(plugins, to_providers, data_dir, environ=os.environ) as gateway,
+        open_writer(database, lease=settings.worker.lease_seconds) as writer,
     ):
         await selfcheck.check(database)
         yield Equipment(
@@ -68,7 +73,8 @@ async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equip
             worker=name,
             workspaces=data_dir / "workspaces",
             tool_settings=settings.tools,
-            lease=settings.worker.lease_seconds,
+            worlds=Worlds(database, plugins),
+            writer=writer,
         )
 
 
@@ -79,7 +85,10 @@ def _entries(text: str) -> tuple[str, ...]:
 async def serve(settings: Settings) -> None:
     """The control plane, until SIGTERM or SIGINT; then live streams are ended, so that their readers go to another replica."""
     stopping = _stopping()
-    async with _equipment(settings, process="serve") as equipment:
+    async with (
+        _equipment(settings, process="serve") as equipment,
+        open_acceptor(equipment.database, equipment.region) as acceptor,
+    ):
         pepper = keys.read_pepper(settings.key.pepper_file)
         services = Services(
             settings=settings,
@@ -89,7 +98,8 @@ async def serve(settings: Settings) -> None:
             gateway=equipment.gateway,
             agents=Agents(equipment.database),
             objects=Objects(equipment.database, equipment.plugins, equipment.tool_servers.discover),
-            runs=Runs(equipment.database, equipment.bus, equipment.region),
+            approvals=Approvals(equipment.database, equipment.bus, equipment.region),
+            runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor),
             stopping=stopping,
             cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
         )

@@ -73,6 +73,8 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
     concurrency: Annotated[int, env("HANSA_WORKER_CONCURRENCY")] = 16
     """Runs at once in one worker process; most of their time is waiting for a model."""
+    pools: Annotated[str, env("HANSA_WORKER_POOLS")] = "default"
+    """Comma-separated pools whose runs this worker takes, the first named first; an agent chooses one by spec.placement.pool."""
     lease_seconds: Annotated[float, env("HANSA_WORKER_LEASE_SECONDS")] = 30.0
     """How long a run belongs to a worker that has fallen silent. Longer: later take-over; shorter: more renewals."""
     renew_seconds: Annotated[float, env("HANSA_WORKER_RENEW_SECONDS")] = 10.0

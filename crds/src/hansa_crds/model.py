@@ -26,6 +26,7 @@ ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
 REF_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
 PLUGIN_PATTERN = r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$"
 TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
+APPROVAL_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*|\*)$"
 ENV_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 URL_PATTERN = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][!$-~]*)?$"
 
@@ -39,6 +40,7 @@ PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
         REF_PATTERN: "the name of a ModelProvider, `/`, and a model of it, as in `openai/some-model`",
         PLUGIN_PATTERN: "lower-case letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
         TOOL_PATTERN: "letters, digits, `_`, `-` and `.`, with a letter, digit or `_` first",
+        APPROVAL_PATTERN: "the name of a tool, or `*` for all of the entry",
         ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
         URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
     }
@@ -53,6 +55,7 @@ ModelName = Annotated[str, Meta(min_length=1, max_length=253, pattern=MODEL_PATT
 ModelAlias = Annotated[str, Meta(min_length=1, max_length=63, pattern=ALIAS_PATTERN)]
 PluginName = Annotated[str, Meta(min_length=1, max_length=63, pattern=PLUGIN_PATTERN)]
 ToolName = Annotated[str, Meta(min_length=1, max_length=128, pattern=TOOL_PATTERN)]
+ToolNameOrAll = Annotated[str, Meta(min_length=1, max_length=128, pattern=APPROVAL_PATTERN)]
 Effect = Literal["read", "idempotent", "keyed", "unsafe"]
 
 
@@ -125,15 +128,25 @@ class AgentRuntime(Part, frozen=True, kw_only=True):
 
 
 class AgentTools(Part, frozen=True, kw_only=True):
-    """Tools an agent may call: those of a plugin or those of a ToolServer, never both in one entry."""
+    """Tools an agent may call: those of a plugin, those of a ToolServer, or another agent; one of them in one entry."""
 
-    plugin: Annotated[PluginName | None, Meta(description="Plugin whose tools the agent may call; write this or `toolServer`.")] = None
+    plugin: Annotated[
+        PluginName | None, Meta(description="Plugin whose tools the agent may call; write this, `toolServer` or `agent`.")
+    ] = None
     tool_server: Annotated[
         DnsLabel | None,
-        Meta(description="ToolServer of the same namespace whose tools the agent may call; write this or `plugin`."),
+        Meta(description="ToolServer of the same namespace whose tools the agent may call; write this, `plugin` or `agent`."),
+    ] = None
+    agent: Annotated[
+        DnsLabel | None,
+        Meta(description="Agent of the same namespace that may be called, as a tool of that name; write this, `plugin` or `toolServer`."),
     ] = None
     allow: Annotated[
         tuple[ToolName, ...], Meta(max_length=64, description="Names of the tools it may call; left out or empty: all of them.")
+    ] = ()
+    require_approval: Annotated[
+        tuple[ToolNameOrAll, ...],
+        Meta(max_length=64, description="Names of the tools that a person must approve before each call; `*`: all of the entry."),
     ] = ()
 
 
@@ -142,7 +155,30 @@ class AgentLimits(Part, frozen=True, kw_only=True):
 
     turns: Annotated[int, Meta(ge=1, le=200, description="Most times the model is asked in one run.")] = 16
     tokens: Annotated[int, Meta(ge=0, le=2**53 - 1, description="Most tokens (read and written) of one run; 0: no bound.")] = 0
-    timeout_seconds: Annotated[int, Meta(ge=1, le=86400, description="Most seconds from start to end of one run.")] = 600
+    timeout_seconds: Annotated[
+        int, Meta(ge=1, le=86400, description="Most seconds that one run is worked on; while it waits, none are counted.")
+    ] = 600
+    approval_seconds: Annotated[
+        int, Meta(ge=0, le=31_536_000, description="Seconds after which an approval or question expires unanswered; 0: never.")
+    ] = 86400
+    concurrent_runs: Annotated[
+        int, Meta(ge=0, le=100_000, description="Most runs of this agent at once, over all workers; further ones wait; 0: no bound.")
+    ] = 0
+
+
+class AgentRetry(Part, frozen=True, kw_only=True):
+    """What happens when a run fails for a passing reason (a provider that is away): it goes on from its last step later."""
+
+    attempts: Annotated[int, Meta(ge=1, le=20, description="Most attempts, the first one included; 1: none is repeated.")] = 1
+    backoff_seconds: Annotated[
+        float, Meta(ge=0.1, le=86400, description="Seconds before the second attempt; doubled before each further one, up to a day.")
+    ] = 10.0
+
+
+class AgentPlacement(Part, frozen=True, kw_only=True):
+    """Where an agent's runs are worked on."""
+
+    pool: Annotated[DnsLabel, Meta(description="Only workers that serve this pool (HANSA_WORKER_POOLS) take its runs.")] = "default"
 
 
 class AgentSpec(Part, frozen=True, kw_only=True):
@@ -167,7 +203,26 @@ class AgentSpec(Part, frozen=True, kw_only=True):
         dict[str, Any] | None,
         Meta(description="JSON Schema that the agent's answer must obey; has a `type`. Left out: the answer is text."),
     ] = None
-    suspend: Annotated[bool, Meta(description="True: no new run of this agent starts; runs under way go on.")] = False
+    concurrency: Annotated[
+        Literal["Enqueue", "Reject", "Interrupt", "Rollback"],
+        Meta(
+            description=(
+                "What a new run does in a session that has one under way: `Enqueue` waits for its turn, `Reject` is refused, `Interrupt`"
+                " cancels what is under way, `Rollback` does that and leaves it out of the session's history."
+            )
+        ),
+    ] = "Enqueue"
+    retry: Annotated[AgentRetry, Meta(description="What happens when a run fails for a passing reason.")] = AgentRetry()
+    placement: Annotated[AgentPlacement, Meta(description="Where its runs are worked on.")] = AgentPlacement()
+    suspend: Annotated[bool, Meta(description="True: no run of this agent starts, and those under way are held until it is false.")] = False
+
+
+class TenantQuotas(Part, frozen=True, kw_only=True):
+    """Bounds of what a tenant may use at once."""
+
+    concurrent_runs: Annotated[
+        int, Meta(ge=0, le=1_000_000, description="Most runs worked on at once, over all workers; further ones wait; 0: no bound.")
+    ] = 0
 
 
 class TenantSpec(Part, frozen=True, kw_only=True):
@@ -175,6 +230,8 @@ class TenantSpec(Part, frozen=True, kw_only=True):
 
     display_name: Annotated[str, Meta(max_length=200, description="Name for people.")] = ""
     suspend: Annotated[bool, Meta(description="True: no run of this tenant starts; runs under way go on.")] = False
+    weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the workers when tenants compete: 2 gets twice as much as 1.")] = 1
+    quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use at once.")] = TenantQuotas()
 
 
 class RegionSpec(Part, frozen=True, kw_only=True):

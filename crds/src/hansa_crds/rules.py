@@ -72,13 +72,14 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
     {
         ModelChoice: (ExactlyOne(("alias", "ref"), "name the model by `alias` or as `ref: provider/model`"),),
         AgentTools: (
-            ExactlyOne(("plugin", "toolServer"), "write one entry for each plugin and each ToolServer"),
+            ExactlyOne(("plugin", "toolServer", "agent"), "write one entry for each plugin, ToolServer and agent"),
             DistinctItems("allow"),
+            DistinctItems("requireApproval"),
         ),
         AgentSpec: (
             Once("inputTemplate", "{input}"),
             SchemaObject("outputSchema"),
-            DistinctItems("tools", ("plugin", "toolServer"), "put all names in the `allow` of one entry"),
+            DistinctItems("tools", ("plugin", "toolServer", "agent"), "put all names in the `allow` of one entry"),
         ),
         ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
         ToolServerSpec: (DistinctItems("allow"),),

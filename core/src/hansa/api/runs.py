@@ -1,7 +1,8 @@
 """/v1/agents/{name}/runs and /v1/runs."""
 
 import asyncio
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -12,7 +13,7 @@ from hansa.api.services import AnyRequest, services
 from hansa.auth.idempotency import Answer
 from hansa.auth.model import Principal
 from hansa.runs.replay import Replay, replay
-from hansa.runs.service import is_final
+from hansa.runs.service import Start, is_final
 from hansa.runs.stream import Reading, follow
 
 MAX_WAIT = 60
@@ -25,6 +26,30 @@ class StartRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input: Any
     session_id: UUID | None = None
     revision: Revision | None = None
+    priority: Annotated[int, msgspec.Meta(ge=-100, le=100)] = 0
+    start_at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
+
+
+class ResumeRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a run goes on: nothing for a suspended one; `as` done (with the call's `answer`), retry or fail for one that needs review."""
+
+    decision: Literal["done", "retry", "fail"] | None = msgspec.field(name="as", default=None)
+    answer: Any = None
+
+
+class ForkRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where a fork begins: `at` is the number of the last event that it takes over."""
+
+    at: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+
+
+class RunWait(msgspec.Struct, frozen=True):
+    """What a run waits for. `kind`: start, timer, retry, child, approval, event; `key`: id of the child or approval, the event's name."""
+
+    kind: str
+    step: str
+    key: str | None
+    until: str | None
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -35,11 +60,16 @@ class Run(msgspec.Struct, frozen=True):
     agent: str
     revision: int
     state: str
+    priority: int
     input: Any
     output: Any
     error: dict[str, str] | None
     usage: dict[str, int]
     epoch: int
+    attempt: int
+    parent_run: UUID | None
+    suspended_by: str | None
+    waits: list[RunWait]
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -53,7 +83,8 @@ async def start_run(request: AnyRequest, principal: Principal, name: str) -> Res
     wait = requests.number(request, "wait", 0, most=MAX_WAIT)
     key = await requests.idempotency_key(request)
     asked = await bodies.body(request, StartRun)
-    answer = await services(request).runs.start(principal, name, asked.input, session_id=asked.session_id, revision=asked.revision, key=key)
+    start = Start(name, asked.input, asked.session_id, asked.revision, asked.priority, asked.start_at)
+    answer = await services(request).runs.start(principal, start, key=key)
     run = msgspec.json.decode(answer.body, type=Run)
     if wait:
         ended = await _ended(request, principal, run, wait)
@@ -103,10 +134,34 @@ async def cancel_run(request: AnyRequest, principal: Principal, run_id: str) -> 
     return answers.kept(await services(request).runs.cancel(principal, requests.uuid(run_id, "run"), key=key))
 
 
+@post("/v1/runs/{run_id:str}/suspend", status_code=202, opt={"permission": "runs:cancel", "answer": Run})
+async def suspend_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
+    """Hold a run until it is resumed; one that is worked on as soon as its worker has heard."""
+    key = await requests.idempotency_key(request)
+    return answers.kept(await services(request).runs.suspend(principal, requests.uuid(run_id, "run"), key=key))
+
+
+@post("/v1/runs/{run_id:str}/resume", status_code=202, opt={"permission": "runs:cancel", "body": ResumeRun, "answer": Run})
+async def resume_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
+    """Let a suspended run go on, or decide about a call of which nobody knows whether it was made."""
+    key = await requests.idempotency_key(request)
+    asked = await bodies.body(request, ResumeRun)
+    run = requests.uuid(run_id, "run")
+    return answers.kept(await services(request).runs.resume(principal, run, decision=asked.decision, answer=asked.answer, key=key))
+
+
+@post("/v1/runs/{run_id:str}/fork", status_code=202, opt={"permission": "runs:start", "body": ForkRun, "answer": Run})
+async def fork_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
+    """A new run, in a session of its own, that takes over what this one had done up to an event and goes on by itself."""
+    key = await requests.idempotency_key(request)
+    asked = await bodies.body(request, ForkRun)
+    return answers.kept(await services(request).runs.fork(principal, requests.uuid(run_id, "run"), at=asked.at, key=key))
+
+
 @get("/v1/runs/{run_id:str}/replay", opt={"permission": "runs:read", "answer": Replay})
 async def replay_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """Run the runtime again over the run's log, touching nothing outside; names the first step that differs."""
     return answers.value(await replay(services(request).equipment, principal, requests.uuid(run_id, "run")))
 
 
-HANDLERS = (start_run, list_runs, get_run, cancel_run, replay_run)
+HANDLERS = (start_run, list_runs, get_run, cancel_run, suspend_run, resume_run, fork_run, replay_run)

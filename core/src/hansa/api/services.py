@@ -11,7 +11,8 @@ from hansa.apply.service import Objects
 from hansa.auth.service import Authenticator
 from hansa.llm.service import Gateway
 from hansa.plugins.model import Plugins
-from hansa.runs.executor import Equipment
+from hansa.runs.approvals import Approvals
+from hansa.runs.equipment import Equipment
 from hansa.runs.service import Runs
 from hansa.settings import Settings
 
@@ -29,6 +30,7 @@ class Services(msgspec.Struct, frozen=True):
     agents: Agents
     objects: Objects
     runs: Runs
+    approvals: Approvals
     cursor_key: bytes
     stopping: asyncio.Event
 

@@ -14,11 +14,13 @@ from hansa.api.runs import Run
 from hansa.api.services import AnyRequest, services
 from hansa.auth.model import Principal
 from hansa.errors import Invalid
-from hansa.runs.model import FINAL_STATES
+from hansa.runs.model import RESTING_STATES
+from hansa.runs.service import Start
 from hansa.runs.stream import Reading, Sent, follow
 
 KEEP_ALIVE_SECONDS = 5
 LARGEST_SEQ = 2**53
+MAX_EVENT_NAME = 200
 AgentName = Annotated[str, msgspec.Meta(max_length=253, pattern=r"^[^\x00]*$")]
 """Any text that could name an agent; whether one has the name is seen later."""
 
@@ -34,6 +36,20 @@ class UserMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     type: Literal["user.message"]
     content: Any
+
+
+class NamedEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The data of an event that a run may wait for."""
+
+    data: Any = None
+
+
+class Delivered(msgspec.Struct, frozen=True):
+    """What became of an event: given to run `run_id`, or kept until a run of the session waits for one of this name."""
+
+    name: str
+    delivered: bool
+    run_id: UUID | None
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -97,10 +113,23 @@ async def post_event(request: AnyRequest, principal: Principal, session_id: str)
     """Say something to the session's agent; the answer is the run that it starts."""
     key = await requests.idempotency_key(request)
     asked = await bodies.body(request, UserMessage)
-    answer = await services(request).runs.start(
-        principal, None, asked.content, session_id=requests.uuid(session_id, "session"), revision=None, key=key
-    )
-    return answers.kept(answer)
+    start = Start(None, asked.content, requests.uuid(session_id, "session"))
+    return answers.kept(await services(request).runs.start(principal, start, key=key))
+
+
+@post(
+    "/v1/sessions/{session_id:str}/events/{event:str}",
+    status_code=202,
+    opt={"permission": "runs:start", "body": NamedEvent, "answer": Delivered},
+)
+async def send_event(request: AnyRequest, principal: Principal, session_id: str, event: str) -> Response[bytes]:
+    """Send an event to the session: the run that waits for one of this name goes on with it, or the next one that will."""
+    key = await requests.idempotency_key(request)
+    asked = await bodies.body(request, NamedEvent)
+    session = requests.uuid(session_id, "session")
+    if not 0 < len(event) <= MAX_EVENT_NAME or "\x00" in event:
+        raise Invalid(f"an event's name has 1 to {MAX_EVENT_NAME} characters, got {len(event)}")
+    return answers.kept(await services(request).runs.send_event(principal, session, event, data=asked.data, key=key))
 
 
 @get(
@@ -122,7 +151,7 @@ async def stream_events(request: AnyRequest, principal: Principal, session_id: s
         run = msgspec.json.decode(await services(request).runs.get(principal, requests.uuid(asked["until"], "until")), type=Run)
         if run.session_id != session:
             raise Invalid(f"until: run {run.id} is in session {run.session_id}, not in this one")
-        reading = Reading(session, after, until=run.id, over=run.state in FINAL_STATES)
+        reading = Reading(session, after, until=run.id, over=run.state in RESTING_STATES)
     stream = follow(equipment.database, equipment.bus, equipment.region, principal=principal, reading=reading)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return Stream(_server_sent(stream, services(request).stopping), media_type="text/event-stream", headers=headers)
@@ -144,4 +173,4 @@ async def _server_sent(stream: AsyncIterator[Sent | None], stopping: asyncio.Eve
         yield f"{number}event: {sent.type}\ndata: {sent.data}\n\n".encode()
 
 
-HANDLERS = (open_session, list_sessions, get_session, list_events, post_event, stream_events)
+HANDLERS = (open_session, list_sessions, get_session, list_events, post_event, send_event, stream_events)

@@ -65,6 +65,8 @@ def _all_tools(agent: Agent, plugins: Plugins, servers: Mapping[str, KnownServer
     errors: list[FieldError] = []
     owners: dict[str, str] = {}
     for number, use in enumerate(agent.spec.tools):
+        if use.agent is not None:
+            continue  # looked up when it is called: agents may be applied in any order, and call each other
         path = f"spec.tools[{number}]"
         field, source = (
             (f"{path}.plugin", f"plugin {use.plugin!r}") if use.plugin else (f"{path}.toolServer", f"ToolServer {use.tool_server!r}")

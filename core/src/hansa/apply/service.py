@@ -115,6 +115,8 @@ class Objects:
             results[number] = _failed(item, refused) if refused else await self._write(connection, item, found, manager)
             if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
                 results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
+        # Last, and also for what a tool server says now: the tenant's row is held only until the commit.
+        await tenant_store.objects_changed(connection)
         return [results[number] for number in range(len(items))]
 
     async def _refusals(self, connection: Connection, principal: Principal, found: HansaObject) -> tuple[FieldError, ...]:
@@ -137,7 +139,14 @@ class Objects:
         ):
             return _failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),))
         if isinstance(found, Tenant):
-            await tenant_store.update_tenant(connection, display_name=found.spec.display_name, suspended=found.spec.suspend)
+            spec = found.spec
+            await tenant_store.update_tenant(
+                connection,
+                display_name=spec.display_name,
+                suspended=spec.suspend,
+                weight=spec.weight,
+                concurrent_runs=spec.quotas.concurrent_runs or None,
+            )
         if known is not None and known["digest"] == digest:
             action, generation = "unchanged", known["generation"]
         else:
@@ -149,6 +158,8 @@ class Objects:
         if isinstance(found, Agent):
             spec = msgspec.json.encode(found.spec, order="sorted")
             revision = await store.add_revision(connection, name, digest=_digest(spec), manifest=manifest.decode())
+            if action != "unchanged":
+                await store.agent_changed(connection, name, bound=found.spec.limits.concurrent_runs or None, suspended=found.spec.suspend)
         return Applied(kind, name, action, generation, revision)
 
     async def _keep(self, connection: Connection, server: ToolServer, applied: Applied, status: ToolServerStatus) -> Applied:
@@ -194,6 +205,7 @@ class Objects:
                 raise Conflict(f"agents still use the {kind} {name!r}: {', '.join(users)}", hint="Change or delete these agents first.")
             if not await store.delete(connection, kind, name):
                 raise NotFound(f"there is no {kind} {name!r}")
+            await tenant_store.objects_changed(connection)
 
     async def _users(self, connection: Connection, kind: str, name: str) -> list[str]:
         """Agents that would be left with a reference to nothing if a ModelProvider or ToolServer went."""

@@ -75,6 +75,11 @@ async def upsert(connection: Connection, values: dict[str, Any]) -> int:
     )
 
 
+async def agent_changed(connection: Connection, name: str, *, bound: int | None, suspended: bool) -> None:
+    """What follows for an agent's runs: its bound on runs at once, and whether they are held."""
+    await connection.execute("SELECT hansa.agent_changed((SELECT hansa.tenant()), $1, $2, $3)", name, bound, suspended)
+
+
 async def delete(connection: Connection, kind: str, name: str) -> bool:
     """Delete an object; false: there was none."""
     done = await connection.execute(

@@ -17,12 +17,16 @@ PERMISSIONS: Mapping[str, str] = {
     "plugins:read": "list plugins, tools and models",
     "runs:read": "read runs, sessions and their events",
     "runs:start": "start runs and post to sessions",
-    "runs:cancel": "cancel runs",
+    "runs:cancel": "cancel, suspend and resume runs",
+    "approvals:read": "read what runs ask people",
+    "approvals:decide": "approve or deny calls, answer questions",
 }
 
 ROLES: Mapping[str, frozenset[str]] = {
-    "viewer": frozenset({"agents:read", "objects:read", "plugins:read", "runs:read"}),
-    "operator": frozenset({"agents:read", "objects:read", "plugins:read", "runs:read", "runs:start", "runs:cancel"}),
+    "viewer": frozenset({"agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read"}),
+    "operator": frozenset(
+        {"agents:read", "objects:read", "plugins:read", "runs:read", "runs:start", "runs:cancel", "approvals:read", "approvals:decide"}
+    ),
     "developer": frozenset(PERMISSIONS) - {"platform:write"},
     "platform-admin": frozenset(PERMISSIONS),
 }

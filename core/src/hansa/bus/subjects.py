@@ -8,9 +8,9 @@ def runs_ready(region: str) -> str:
     return f"hansa.{region}.runs.ready"
 
 
-def runs_cancel(region: str) -> str:
-    """Tells workers that a run is to be canceled; payload: the run's id."""
-    return f"hansa.{region}.runs.cancel"
+def runs_told(region: str) -> str:
+    """Tells whoever drives a run that something is wanted of it; payload: `cancel`, `suspend` or `look`, a blank, the run's id."""
+    return f"hansa.{region}.runs.told"
 
 
 def session_live(region: str, tenant_id: UUID, session_id: UUID) -> str:

@@ -65,6 +65,11 @@ class Database:
         async with translated(), self._app.acquire(timeout=self._timeout) as connection:
             return await connection.fetchrow(sql, *arguments)
 
+    async def call_rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows of one statement by the app, in one round trip."""
+        async with translated(), self._app.acquire(timeout=self._timeout) as connection:
+            return await connection.fetch(sql, *arguments)
+
     async def system(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Rows of one statement by the system role."""
         async with translated(), self._system.acquire(timeout=self._timeout) as connection:

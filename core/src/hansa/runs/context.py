@@ -16,12 +16,15 @@ import msgspec
 
 from hansa import clock, ids
 from hansa.llm.service import LiveText
+from hansa.runs import calls
 from hansa.runs.journal import Journal
-from hansa.runs.model import Entry, EventType, RunView, as_recorded
+from hansa.runs.model import Entry, EventType, RunView, Wait, as_recorded, plain
 from hansa.runs.steps import StepIds, StepLog, check_same, digest
+from hansa.runs.waiting import Branches, Waiting
 from hansa.tools.service import ToolBox
 from hansa_sdk import (
     AgentDefinition,
+    CallFailed,
     Completion,
     Effect,
     LLMRequest,
@@ -32,6 +35,7 @@ from hansa_sdk import (
     ToolOutcome,
     ToolSpec,
     Usage,
+    WaitExpired,
 )
 
 T = TypeVar("T")
@@ -41,11 +45,10 @@ MAX_INVALID_CALLS = 3
 class NeedsReview(asyncio.CancelledError):
     """A call with an unsafe effect was begun and nobody knows whether it was done: a person must decide."""
 
-    def __init__(self, step: str, name: str, arguments: dict[str, Any]) -> None:
-        super().__init__(f"{name} at step {step}")
+    def __init__(self, step: str, call: dict[str, Any]) -> None:
+        super().__init__(f"{call['name']} at step {step}")
         self.step = step
-        self.name = name
-        self.arguments = arguments
+        self.call = call
 
 
 class Model(Protocol):
@@ -61,7 +64,7 @@ class Voice(Protocol):
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What a context is made of."""
+    """What a context is made of. `depth`: how many calls of agents lead to this run."""
 
     agent: AgentDefinition
     history: tuple[Message, ...]
@@ -69,6 +72,8 @@ class Parts(msgspec.Struct, frozen=True):
     model: Model
     voice: Voice
     journal: Journal
+    waiting: Waiting
+    depth: int = 0
 
 
 class DurableContext:
@@ -124,7 +129,7 @@ class DurableContext:
                 "attempts": completion.attempts,
                 "request_digest": asked,
             }
-            await self._parts.journal.write(Entry(EventType.MODEL_COMPLETED, data, step), usage=response.usage)
+            self._parts.journal.put(Entry(EventType.MODEL_COMPLETED, data, step), usage=response.usage)
         self.usage = self.usage + response.usage
         bound = self.agent.limits.tokens
         if bound and self.usage.input_tokens + self.usage.output_tokens > bound:
@@ -135,14 +140,16 @@ class DurableContext:
 
     async def tool(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
         step = self._ids.next()
-        known = self._log.find(step, (EventType.TOOL_CALLED, EventType.TOOL_COMPLETED))
-        for data in known.values():
-            check_same(step, "call of", [data["name"], data["arguments"]], [name, arguments])
+        known = self._log.find(step, calls.TYPES)
+        for type_ in calls.SAYS_CALL & known.keys():
+            check_same(step, "call of", [known[type_]["name"], known[type_]["arguments"]], [name, arguments])
         done = known.get(EventType.TOOL_COMPLETED)
         if done is not None:
             outcome = msgspec.convert(done, ToolOutcome)
+        elif EventType.RUN_RETURNED in known:
+            outcome = calls.outcome_of(known[EventType.RUN_RETURNED])
         else:
-            outcome = as_recorded(await self._call(step, name, arguments, intent=known.get(EventType.TOOL_CALLED)), ToolOutcome)
+            outcome = as_recorded(await self._call(step, calls.Call(name, arguments), dict(known)), ToolOutcome)
         self._invalid_calls = self._invalid_calls + 1 if outcome.invalid_arguments else 0
         if self._invalid_calls >= MAX_INVALID_CALLS:
             raise RunFailed(
@@ -152,36 +159,137 @@ class DurableContext:
             )
         return outcome
 
-    async def _call(self, step: str, name: str, arguments: dict[str, Any], *, intent: Any) -> ToolOutcome:
-        self._parts.journal.reach_out(f"the call of {name} at step {step}")
-        refused = self._parts.tools.refusal(name, arguments)
-        said = {"name": name, "arguments": arguments}
-        # As it was declared when the call was begun: another release of the tool may declare something else, or be gone.
-        if intent is not None and intent["effect"] == Effect.UNSAFE:
-            raise NeedsReview(step, name, arguments)
-        if refused is not None:
-            outcome = refused
-        else:
-            effect, key = self._parts.tools.effect(name), f"{self._run.id}:{step}"
-            if intent is None and effect is not Effect.READ:
-                await self._parts.journal.write(
-                    Entry(EventType.TOOL_CALLED, {**said, "effect": effect.value, "idempotency_key": key}, step)
-                )
-            outcome = await self._parts.tools.run(ToolCall(id=key, name=name, arguments=arguments))
-        await self._parts.journal.write(Entry(EventType.TOOL_COMPLETED, {**said, **msgspec.to_builtins(outcome)}, step))
+    async def _call(self, step: str, call: calls.Call, known: dict[EventType, Any]) -> ToolOutcome:
+        journal, tools = self._parts.journal, self._parts.tools
+        journal.reach_out(f"the call of {call.name} at step {step}")
+        try:
+            # As it was declared when the call was begun: another release of the tool may declare something else, or be gone.
+            attempt = calls.next_attempt(known)
+        except calls.InDoubt as doubt:
+            raise NeedsReview(step, doubt.call) from doubt
+        outcome = tools.refusal(call.name, call.arguments)
+        if outcome is None and tools.needs_approval(call.name) and EventType.TOOL_CALLED not in known:
+            outcome = await self._approval(step, call, known)
+        if outcome is None and tools.is_agent(call.name):
+            if self._parts.depth < calls.MAX_DEPTH or EventType.RUN_CALLED in known:
+                return calls.outcome_of(await self._child(step, call, known))
+            outcome = calls.outcome_of(calls.too_deep(call.name))
+        if outcome is None:
+            effect, key = tools.effect(call.name), f"{self._run.id}:{step}"
+            if attempt and effect is not Effect.READ:
+                intent = {**msgspec.to_builtins(call), "effect": effect.value, "idempotency_key": key, "attempt": attempt}
+                await journal.write(Entry(EventType.TOOL_CALLED, intent, step))
+            outcome = await tools.run(ToolCall(id=key, name=call.name, arguments=call.arguments))
+        journal.put(Entry(EventType.TOOL_COMPLETED, {**msgspec.to_builtins(call), **msgspec.to_builtins(outcome)}, step))
         return outcome
+
+    async def _approval(self, step: str, call: calls.Call, known: dict[EventType, Any]) -> ToolOutcome | None:
+        """Have a person look at a call; None: it may be made."""
+        decided = known.get(EventType.APPROVAL_DECIDED)
+        if decided is None:
+            subject = {"agent": self.agent.name, **msgspec.to_builtins(call)}
+            decided = await self._ask(step, {**msgspec.to_builtins(call), "kind": "tool"}, subject, known)
+        return calls.refused(decided)
+
+    async def _ask(self, step: str, said: dict[str, Any], subject: dict[str, Any], known: dict[EventType, Any]) -> Any:
+        if EventType.APPROVAL_REQUESTED not in known:
+            approval, seconds = str(ids.new_id()), self.agent.limits.approval or None
+            wait = Wait(step, "approval", approval, seconds, {"kind": said["kind"], "subject": subject})
+            await self._parts.journal.write(Entry(EventType.APPROVAL_REQUESTED, {**said, "approval_id": approval}, step), wait=wait)
+        return (await self._parts.waiting.until(step))[1]
+
+    async def _child(self, step: str, call: calls.Call, known: dict[EventType, Any]) -> Any:
+        """Run another agent; what its run has returned."""
+        if EventType.RUN_CALLED not in known:
+            child = str(ids.new_id())
+            wait = Wait(step, "child", child, None, {"agent": call.name, "input": call.arguments["input"]})
+            await self._parts.journal.write(Entry(EventType.RUN_CALLED, {**msgspec.to_builtins(call), "run_id": child}, step), wait=wait)
+        return (await self._parts.waiting.until(step))[1]
+
+    async def call(self, agent: str, input: Any) -> Any:
+        if not self._parts.tools.is_agent(agent):
+            raise CallFailed(
+                f"agent {self.agent.name} may not call {agent!r}", reason="not_allowed", hint=f"Add `agent: {agent}` to its spec.tools."
+            )
+        outcome = await self.tool(agent, {"input": plain(input)})
+        if outcome.is_error:
+            raise CallFailed(str(outcome.content), reason="run_failed")
+        return outcome.content
+
+    async def ask(self, question: str) -> Any:
+        step = self._ids.next()
+        known = dict(self._log.find(step, (EventType.APPROVAL_REQUESTED, EventType.APPROVAL_DECIDED)))
+        if EventType.APPROVAL_REQUESTED in known:
+            check_same(step, "question", known[EventType.APPROVAL_REQUESTED]["question"], question)
+        decided = known.get(EventType.APPROVAL_DECIDED)
+        if decided is None:
+            self._parts.journal.reach_out(f"the question at step {step}")
+            said = {"kind": "question", "question": question}
+            decided = await self._ask(step, said, {"agent": self.agent.name, "question": question}, known)
+        if decided["decision"] != "answered":
+            raise WaitExpired(
+                f"nobody answered the question: it {decided['decision']}", hint="See spec.limits.approvalSeconds of the agent."
+            )
+        return plain(decided["answer"])
+
+    async def sleep(self, seconds: float) -> None:
+        step = self._ids.next()
+        known = self._log.find(step, (EventType.TIMER_STARTED, EventType.TIMER_FIRED))
+        if EventType.TIMER_STARTED in known:
+            check_same(step, "timer of", known[EventType.TIMER_STARTED]["seconds"], seconds)
+        if EventType.TIMER_FIRED in known:
+            return
+        self._parts.journal.reach_out(f"the timer at step {step}")
+        if EventType.TIMER_STARTED not in known:
+            wait = Wait(step, "timer", seconds=max(0.0, seconds))
+            await self._parts.journal.write(Entry(EventType.TIMER_STARTED, {"seconds": seconds}, step), wait=wait)
+        await self._parts.waiting.until(step)
+
+    async def wait_event(self, name: str, *, seconds: float | None = None) -> Any:
+        step = self._ids.next()
+        known = self._log.find(step, (EventType.EVENT_AWAITED, EventType.EVENT_RECEIVED))
+        if EventType.EVENT_AWAITED in known:
+            check_same(step, "event", known[EventType.EVENT_AWAITED]["name"], name)
+        received = known.get(EventType.EVENT_RECEIVED)
+        if received is None:
+            self._parts.journal.reach_out(f"the event at step {step}")
+            if EventType.EVENT_AWAITED not in known:
+                wait = Wait(step, "event", name, seconds)
+                await self._parts.journal.write(Entry(EventType.EVENT_AWAITED, {"name": name, "seconds": seconds}, step), wait=wait)
+            received = (await self._parts.waiting.until(step))[1]
+        if received.get("expired"):
+            raise WaitExpired(f"no event {name!r} came within its time")
+        return plain(received["data"])
+
+    async def publish(self, name: str, data: Any) -> None:
+        step = self._ids.next()
+        known = self._log.find(step, (EventType.VALUE_RECORDED,)).get(EventType.VALUE_RECORDED)
+        if known is not None:
+            check_same(step, "event", [known["kind"], known["value"]], ["event", name])
+            return
+        self._parts.journal.reach_out(f"the event at step {step}")
+        wait = Wait(step, "publish", name, data={"data": plain(data)})
+        await self._parts.journal.write(Entry(EventType.VALUE_RECORDED, {"kind": "event", "value": name}, step), wait=wait)
 
     async def gather(self, *branches: Awaitable[T]) -> list[T]:
         step = self._ids.next()
-        tasks = [
-            asyncio.create_task(self._ids.branch(f"{step}.{n}.", branch), name=f"branch {step}.{n}") for n, branch in enumerate(branches)
-        ]
+        if not branches:
+            return []
+        places = Branches(self._parts.waiting, len(branches))
+
+        async def branch(prefix: str, work: Awaitable[T]) -> T:
+            result = await self._ids.branch(prefix, work)
+            places.done()
+            return result
+
+        tasks = [asyncio.create_task(branch(f"{step}.{n}.", work), name=f"branch {step}.{n}") for n, work in enumerate(branches)]
         try:
             return list(await asyncio.gather(*tasks))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            places.close()
 
     def unasked(self) -> tuple[str, str] | None:
         """The first step in the log that the runtime has not come to, (id, type): for replays of runs that were completed."""

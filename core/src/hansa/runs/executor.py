@@ -1,37 +1,32 @@
-"""Drives one claimed run from load to end: sets up its world from the agent revision, calls the runtime, writes how it ended.
+"""Drives one claimed run until it ends, waits or is taken away: calls the runtime, writes how it went on.
 
 Warning: it never lets an exception of a plugin out; what goes wrong becomes the run's error.
 """
 
 import asyncio
-from pathlib import Path
+from enum import StrEnum
 from typing import Any
 
 import msgspec
 import structlog
 
-from hansa.apply.model import KnownServer
-from hansa.bus.connection import Bus
 from hansa.bus.subjects import session_live
-from hansa.db.pool import Database
-from hansa.egress.client import HttpClient
-from hansa.errors import HansaError
-from hansa.llm.service import AgentModel, Gateway, LiveText, resolve
-from hansa.plugins.model import Plugins
+from hansa.errors import HansaError, Unavailable
 from hansa.runs import store
-from hansa.runs.context import DurableContext, NeedsReview, Parts, Voice
+from hansa.runs.context import DurableContext, NeedsReview
+from hansa.runs.equipment import Equipment, Place, make_context
 from hansa.runs.journal import DatabaseJournal, Journal
-from hansa.runs.model import Claim, End, Entry, EventType, Loaded, RunContextData, RunView, plain
-from hansa.runs.steps import StepLog
+from hansa.runs.model import Claim, End, Entry, EventType, Loaded, Past, Wait, plain
 from hansa.runs.voice import BusVoice
-from hansa.tools.selection import select
-from hansa.tools.servers import Connections, ToolServers
-from hansa.tools.service import Surroundings, ToolBox
-from hansa_crds import Agent, ModelProvider
-from hansa_sdk import AgentDefinition, Completion, Example, Limits, LLMRequest, Message, PluginError, Role, RunFailed, Runtime
+from hansa.runs.waiting import Waiting
+from hansa.runs.worlds import Prepared
+from hansa.tools.servers import Connections
+from hansa_crds import Agent
+from hansa_sdk import PluginError, ProviderUnavailable, RunFailed
 
 log = structlog.stdlib.get_logger("hansa.runs")
 MAX_TAKEOVERS = 5
+LONGEST_BACKOFF = 86_400.0
 FINAL_EVENT = {
     "completed": EventType.RUN_COMPLETED,
     "failed": EventType.RUN_FAILED,
@@ -40,86 +35,142 @@ FINAL_EVENT = {
 }
 
 
-class Equipment(msgspec.Struct, frozen=True):
-    """What a process lends to all its runs."""
+class Wish(StrEnum):
+    """What someone wants of a run, or why its worker has to let go of it."""
 
-    database: Database
-    bus: Bus
-    plugins: Plugins
-    gateway: Gateway
-    http: HttpClient
-    tool_servers: ToolServers
-    region: str
-    worker: str
-    workspaces: Path
-    tool_settings: dict[str, str]
-    lease: float
+    CANCEL = "cancel"
+    SUSPEND = "suspend"
+    SUSPEND_AGENT = "suspend_agent"
+    PARK = "park"
+    LEAVE = "leave"
 
 
-class NoModel:
-    """Stands for an agent's model that nobody offers: it is an error only once it is asked, for a replay never asks."""
+class Driven:
+    """One run that this process drives."""
 
-    def __init__(self, missing: list[str]) -> None:
-        self._missing = missing
+    def __init__(self, equipment: Equipment, claim: Claim, loaded: Loaded) -> None:
+        self.claim = claim
+        self._equipment = equipment
+        self._loaded = loaded
+        self._waiting = Waiting(self._idle)
+        self._voice = BusVoice(equipment.bus, session_live(equipment.region, claim.tenant_id, claim.session_id), claim.id)
+        self._journal = DatabaseJournal(equipment.writer, claim, written=self._voice.wrote, fenced=lambda: self.want(Wish.LEAVE))
+        self._wish: Wish | None = Wish(loaded.wish) if loaded.wish else None
+        self._task: asyncio.Task[None] | None = None
+        self._parking: asyncio.Task[None] | None = None
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
-        raise RunFailed(
-            "; ".join(self._missing), code="model_missing", hint="Apply a ModelProvider that has it; `hansa models` lists what there is."
-        )
+    @property
+    def wish(self) -> Wish | None:
+        return self._wish
 
+    def want(self, wish: Wish) -> None:
+        """Stop the run for a reason; the first one counts, but that it be canceled counts more."""
+        if self._wish is None or (wish is Wish.CANCEL and self._wish is not Wish.LEAVE):
+            self._wish = wish
+            if self._task is not None:
+                self._task.cancel()
 
-class Canceling:
-    """Tells why a run's task was cancelled: because someone wants the run canceled, or because the worker stops."""
+    async def drive(self) -> None:
+        """Drive the run. Returns also when it was left; raises CancelledError only when the worker stops."""
+        self._task = asyncio.current_task()
+        resumed = EventType.RUN_STARTED if self.claim.epoch == 1 else EventType.RUN_RESUMED
+        self._journal.put(Entry(resumed, {"epoch": self.claim.epoch, "worker": self._equipment.worker}))
+        try:
+            if self._loaded.takeovers >= MAX_TAKEOVERS:
+                await self._give_up()
+            elif self._wish is not None:
+                await self._stopped()
+            else:
+                await self._run()
+        finally:
+            if self._parking is not None:
+                self._parking.cancel()
+            await self._journal.close()
 
-    def __init__(self) -> None:
-        self.wanted = False
+    async def _give_up(self) -> None:
+        lost = f"{self._loaded.takeovers} workers were lost in a row at the same step"
+        error = {"code": "worker_lost", "detail": lost, "hint": "Look into the workers' logs: memory?"}
+        await _end(self._journal, End("failed", error=error), None)
 
+    async def _stopped(self) -> None:
+        """What follows when the run was stopped for a wish."""
+        match self._wish:
+            case Wish.CANCEL:
+                await _end(self._journal, End("canceled"), None)
+            case Wish.SUSPEND | Wish.SUSPEND_AGENT:
+                await self._journal.close()
+                by = "run" if self._wish is Wish.SUSPEND else "agent"
+                await store.hold(self._equipment.database, self.claim, by)
+            case _:
+                pass  # it waits, or someone else has it
 
-async def execute(equipment: Equipment, claim: Claim, canceling: Canceling) -> None:
-    """Load, drive and end a claimed run. Returns also when fenced; raises only CancelledError, when the worker stops."""
-    loaded = await store.load(equipment.database, claim, equipment.worker)
-    if loaded is None:
-        return
-    voice = BusVoice(equipment.bus, session_live(equipment.region, claim.tenant_id, loaded.run.session_id), claim.id)
-    await voice.wrote(loaded.seq)
-    journal = DatabaseJournal(equipment.database, claim, equipment.lease, voice.wrote)
-    if loaded.cancel:
-        await _end(journal, End("canceled"), None)
-        return
-    if loaded.takeovers >= MAX_TAKEOVERS:
-        lost = {
-            "code": "worker_lost",
-            "detail": f"{loaded.takeovers} workers were lost in a row at the same step",
-            "hint": "Look into the workers' logs: memory?",
-        }
-        await _end(journal, End("failed", error=lost), None)
-        return
-    async with equipment.tool_servers.connections() as connections:
-        await _drive(equipment, loaded, connections, journal, voice, canceling)
+    async def _run(self) -> None:
+        context: DurableContext | None = None
+        prepared: Prepared | None = None
+        try:
+            run = self._loaded.run
+            prepared = await self._equipment.worlds.get(self.claim.tenant_id, run.agent, run.revision, version=self._loaded.world)
+            async with self._equipment.tool_servers.connections() as connections:
+                context = self._context(prepared, connections)
+                async with asyncio.timeout(max(0.0, prepared.definition.limits.timeout - self._loaded.active)):
+                    end = End("completed", output=plain(await prepared.runtime.run(context)))
+        except NeedsReview as review:
+            await self._journal.write(Entry(EventType.RUN_NEEDS_REVIEW, {"step": review.step, **review.call}), end=End("needs_review"))
+            return
+        except asyncio.CancelledError:
+            if self._wish is None:
+                raise
+            _forget_cancel()
+            await self._stopped()
+            return
+        except Unavailable:
+            raise  # the database is away: the run is left to its lease
+        # Whatever a runtime raises ends the run with an error that says so; it is logged, and the worker goes on.
+        except Exception as error:
+            if prepared is not None and await self._retries(prepared.spec, error):
+                return
+            end = End("failed", error=failure(error, context))
+            if end.error and end.error["code"] in ("runtime_error", "internal"):
+                log.exception("run.broke", run_id=str(self.claim.id), agent=self._loaded.run.agent)
+        await _end(self._journal, end, context)
 
+    def _context(self, prepared: Prepared, connections: Connections) -> DurableContext:
+        place = Place(self._journal, self._voice, self._waiting, connections, self._loaded.depth)
+        past = Past(self._loaded.history, self._loaded.steps)
+        return make_context(self._equipment, prepared, self._loaded.run, past=past, place=place)
 
-async def _drive(
-    equipment: Equipment, loaded: Loaded, connections: Connections, journal: Journal, voice: Voice, canceling: Canceling
-) -> None:
-    context: DurableContext | None = None
-    try:
-        runtime, context = prepare(equipment, loaded.run, loaded.context, connections, journal=journal, voice=voice)
-        async with asyncio.timeout(max(0.0, context.agent.limits.timeout - loaded.elapsed)):
-            end = End("completed", output=plain(await runtime.run(context)))
-    except NeedsReview as review:
-        entry = Entry(EventType.RUN_NEEDS_REVIEW, {"step": review.step, "name": review.name, "arguments": review.arguments})
-        await journal.write(entry, end=End("needs_review"))
-        return
-    except asyncio.CancelledError:
-        if not canceling.wanted:
-            raise
-        end = End("canceled")
-    # Whatever a runtime raises ends the run with an error that says so; it is logged, and the worker goes on.
-    except Exception as error:
-        end = End("failed", error=failure(error, context))
-        if end.error and end.error["code"] in ("runtime_error", "internal"):
-            log.exception("run.broke", run_id=str(loaded.run.id), agent=loaded.run.agent)
-    await _end(journal, end, context)
+    async def _retries(self, agent: Agent, error: Exception) -> bool:
+        """Whether the run goes on later from the step that failed, as its agent's retry policy says."""
+        retry = agent.spec.retry
+        if not isinstance(error, ProviderUnavailable) or self._loaded.attempt >= retry.attempts:
+            return False
+        seconds = min(retry.backoff_seconds * 2 ** (self._loaded.attempt - 1), LONGEST_BACKOFF)
+        told = {"attempt": self._loaded.attempt, "seconds": seconds, "error": failure(error, None)}
+        wait = Wait(f"retry.{self._loaded.attempt}", "retry", seconds=seconds)
+        state = await self._journal.write(Entry(EventType.RUN_RETRYING, told), wait=wait, end=End("waiting"))
+        while state == "running":  # something else that it waited for had come: the replay will find it
+            state = await self._journal.write(end=End("waiting"))
+        return True
+
+    def _idle(self) -> None:
+        if self._parking is None or self._parking.done():
+            self._parking = asyncio.get_running_loop().create_task(self._park(), name=f"park {self.claim.id}")
+
+    async def _park(self) -> None:
+        """Let the run go once all that is left is waiting, unless what it waits for has come meanwhile."""
+        while self._waiting.idle:
+            state = await self._journal.write(end=End("waiting"))
+            if state == "waiting":
+                self.want(Wish.PARK)
+                return
+            await self.look()
+
+    async def look(self) -> None:
+        """See what has come of that which is waited for."""
+        steps = self._waiting.steps()
+        if steps:
+            for event in await store.results(self._equipment.database, self.claim, steps):
+                self._waiting.deliver(event.step, (event.type, event.data))
 
 
 async def _end(journal: Journal, end: End, context: DurableContext | None) -> None:
@@ -127,6 +178,13 @@ async def _end(journal: Journal, end: End, context: DurableContext | None) -> No
     if context is not None:
         data["usage"] = msgspec.to_builtins(context.usage)
     await journal.write(Entry(FINAL_EVENT[end.state], data), end=end)
+
+
+def _forget_cancel() -> None:
+    """The cancellation was ours and has done its work: what is written now must not be interrupted by it."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def failure(error: Exception, context: DurableContext | None) -> dict[str, str]:
@@ -149,55 +207,3 @@ def failure(error: Exception, context: DurableContext | None) -> dict[str, str]:
                 "detail": f"the runtime broke: {type(error).__name__}: {error}",
                 "hint": "The worker's log has more.",
             }
-
-
-def prepare(
-    equipment: Equipment, run: RunView, data: RunContextData, connections: Connections, *, journal: Journal, voice: Voice
-) -> tuple[Runtime, DurableContext]:
-    """The runtime and the context of a run, from its agent revision. Raises `RunFailed` when something it names is not there."""
-    agent = msgspec.convert(data.manifest, Agent)
-    known = equipment.plugins.runtimes.get(agent.spec.runtime.name)
-    if known is None:
-        loaded = ", ".join(sorted(equipment.plugins.runtimes)) or "none"
-        raise RunFailed(
-            f"the runtime {agent.spec.runtime.name!r} is not loaded (loaded: {loaded})", code="runtime_missing", hint="Install its plugin."
-        )
-    providers = [msgspec.convert(manifest, ModelProvider) for manifest in data.providers]
-    targets, missing = resolve((agent.spec.model, *agent.spec.model.fallbacks), providers)
-    servers = msgspec.convert(data.tool_servers, list[KnownServer])
-    surroundings = Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings)
-    parts = Parts(
-        agent=definition(agent, run.revision),
-        history=tuple(message for turn in data.history for message in _turn(turn)),
-        tools=ToolBox(select(agent, equipment.plugins, servers, connections), surroundings),
-        model=AgentModel(equipment.gateway, targets) if targets else NoModel(missing),
-        voice=voice,
-        journal=journal,
-    )
-    return known[1], DurableContext(run, StepLog(data.steps), parts)
-
-
-def definition(agent: Agent, revision: int) -> AgentDefinition:
-    """An agent's manifest as its runtime sees it."""
-    spec = agent.spec
-    return AgentDefinition(
-        name=agent.metadata.name,
-        revision=revision,
-        instructions=spec.instructions,
-        examples=tuple(Example(example.input, example.output) for example in spec.examples),
-        input_template=spec.input_template,
-        output_schema=spec.output_schema,
-        max_tokens=spec.model.params.max_tokens or 1024,
-        temperature=spec.model.params.temperature,
-        limits=Limits(turns=spec.limits.turns, tokens=spec.limits.tokens, timeout=float(spec.limits.timeout_seconds)),
-        runtime_config=spec.runtime.config,
-    )
-
-
-def _turn(turn: tuple[Any, Any]) -> tuple[Message, Message]:
-    return Message(Role.USER, as_text(turn[0])), Message(Role.ASSISTANT, as_text(turn[1]))
-
-
-def as_text(value: Any) -> str:
-    """How a JSON value is put before a model: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

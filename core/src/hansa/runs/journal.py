@@ -1,6 +1,7 @@
 """Where a run's steps are written: to the database, grouped, each write once; or nowhere, for a replay.
 
-Warning: after `Fenced` nothing of this run may be written or done any more.
+What the run has learned is written soon (`put`), what it is about to do is written before it is done (`write`): entries are kept in
+order, so nothing durable ever depends on something that is not. Warning: after `Fenced` nothing of this run may be done any more.
 """
 
 import asyncio
@@ -8,15 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
-import structlog
 
-from hansa.db.pool import Database
-from hansa.errors import Unavailable
-from hansa.runs import store
-from hansa.runs.model import Claim, End, Entry, Write, canonical
+from hansa.runs.model import Claim, End, Entry, Wait, Write, Written, canonical
 from hansa_sdk import Usage
 
-log = structlog.stdlib.get_logger("hansa.runs")
+SOON = 0.005
+"""Seconds that a result waits for company: mostly the next intent takes it along."""
+NOTHING = Usage()
 
 
 class Fenced(asyncio.CancelledError):
@@ -34,83 +33,106 @@ class Journal(Protocol):
         """Keep an entry for the next write; nothing outside may depend on it before that."""
         ...
 
+    def put(self, entry: Entry, *, usage: Usage = NOTHING) -> None:
+        """Write an entry soon, without waiting for it: for what may be lost and then is done again."""
+        ...
+
     def reach_out(self, what: str) -> None:
         """Must be called before anything outside is asked or changed: a replay ends here, and so does a run that is fenced."""
         ...
 
-    async def write(self, *entries: Entry, usage: Usage = Usage(), end: End | None = None) -> None:
-        """Write entries and everything noted; durable when this returns."""
+    async def write(self, *entries: Entry, wait: Wait | None = None, end: End | None = None) -> str:
+        """Write entries and everything before them; durable when this returns. The run's state after it."""
+        ...
+
+
+class Writer(Protocol):
+    """What carries writes to the database, several runs' at a time."""
+
+    async def write(self, claim: Claim, write: Write) -> Written | None:
+        """None: fenced."""
         ...
 
 
 class DatabaseJournal:
-    """Writes to a session's log. Writes of parallel branches are grouped into one transaction."""
+    """Writes to a session's log, one write at a time, each with all that has come together meanwhile."""
 
-    def __init__(self, database: Database, claim: Claim, lease: float, written: Callable[[int], Awaitable[None]]) -> None:
-        self._database = database
+    def __init__(self, writer: Writer, claim: Claim, *, written: Callable[[int], Awaitable[None]], fenced: Callable[[], None]) -> None:
+        self._writer = writer
         self._claim = claim
-        self._lease = lease
         self._written = written
-        self._queue: list[Entry] = []
-        self._usage = Usage()
+        self._on_fenced = fenced
+        self._entries: list[Entry] = []
+        self._waits: list[Wait] = []
+        self._usage = NOTHING
+        self._end: End | None = None
         self._count = 0
-        self._lock = asyncio.Lock()
-        self._fenced = False
+        self._pump: asyncio.Task[None] | None = None
+        self._soon: asyncio.TimerHandle | None = None
+        self._state = "running"
+        self._broken: BaseException | None = None
 
     def note(self, entry: Entry) -> None:
-        self._queue.append(_encoded(entry))
+        self._entries.append(_encoded(entry))
+
+    def put(self, entry: Entry, *, usage: Usage = NOTHING) -> None:
+        self._entries.append(_encoded(entry))
+        self._usage = self._usage + usage
+        if self._soon is None and self._pump is None:
+            self._soon = asyncio.get_running_loop().call_later(SOON, self._begin)
 
     def reach_out(self, what: str) -> None:
-        if self._fenced:
+        if self._broken is not None:
             raise Fenced(what)
 
-    async def write(self, *entries: Entry, usage: Usage = Usage(), end: End | None = None) -> None:
-        self._queue.extend([_encoded(entry) for entry in entries])
-        self._usage = self._usage + usage
-        async with self._lock:
-            if self._fenced:
-                raise Fenced
-            if not self._queue and end is None:
-                return  # another branch's write took ours along
-            # A write that is under way is seen through even when the run is cancelled, and cancelled again: else its number would
-            # be in doubt, and the next write under this number would be taken for this one.
-            writing, cancelled = asyncio.create_task(self._write(end), name="journal.write"), None
-            while not writing.done():
-                try:
-                    await asyncio.wait([writing])
-                except asyncio.CancelledError as error:
-                    cancelled = error
-            if cancelled is not None and (writing.cancelled() or writing.exception() is None):
-                raise cancelled
-            writing.result()
+    async def write(self, *entries: Entry, wait: Wait | None = None, end: End | None = None) -> str:
+        self._entries.extend([_encoded(entry) for entry in entries])
+        if wait is not None:
+            self._waits.append(wait)
+        if end is not None:
+            self._end = end
+        # A write that is under way is seen through even when the run is cancelled: else its number would be in doubt, and the next
+        # write under this number would be taken for this one. So it is the pump's, which nobody cancels.
+        while self._broken is None and (self._entries or self._end is not None or self._pump is not None):
+            await asyncio.shield(self._begin())
+        if self._broken is not None:
+            raise self._broken
+        return self._state
 
-    async def _write(self, end: End | None) -> None:
-        batch, used = self._queue, self._usage
-        self._queue, self._usage = [], Usage()
+    async def close(self) -> None:
+        """Write what was put, unless fenced; safe to call when the run was left."""
+        if self._soon is not None:
+            self._begin()
+        if self._pump is not None:
+            await asyncio.wait([self._pump])
+
+    def _begin(self) -> "asyncio.Task[None]":
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+        if self._pump is None:
+            self._pump = asyncio.get_running_loop().create_task(self._run(), name="journal")
+        return self._pump
+
+    async def _run(self) -> None:
         try:
-            last = await self._append(Write(self._count + 1, batch, used, end))
-        except BaseException:
-            self._queue[:0], self._usage = batch, used + self._usage
-            raise
-        if last is None:
-            self._fenced = True
-            raise Fenced
-        self._count += 1
-        await self._written(last)
-
-    async def _append(self, write: Write) -> int | None:
-        """Append, again and again while PostgreSQL is away, until the lease must be gone. The write's number makes that safe."""
-        loop = asyncio.get_running_loop()
-        give_up, pause = loop.time() + self._lease, 0.1
-        while True:
-            try:
-                return await store.append(self._database, self._claim, write, lease=self._lease)
-            except Unavailable as error:
-                if loop.time() >= give_up:
-                    return None
-                log.warning("run.write_waits", run_id=str(self._claim.id), error=error.detail)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
+            while (self._entries or self._end is not None) and self._broken is None:
+                self._count += 1
+                write = Write(self._count, self._entries, self._waits, self._usage, self._end)
+                self._entries, self._waits, self._usage, self._end = [], [], NOTHING, None
+                written = await self._writer.write(self._claim, write)
+                if written is None:
+                    self._broken = Fenced()
+                    self._on_fenced()
+                    return
+                self._state = written.state
+                await self._written(written.seq)
+        # What can't be written ends the run's work here and now; whoever waits for the write is told why.
+        except Exception as error:
+            self._broken = error
+            self._on_fenced()
+        finally:
+            self._pump = None
 
 
 def _encoded(entry: Entry) -> Entry:
@@ -124,9 +146,13 @@ class ReplayJournal:
     def note(self, entry: Entry) -> None:
         raise ReplayEnded(f"{entry.type.value} at step {entry.step} is not in the log")
 
+    def put(self, entry: Entry, *, usage: Usage = NOTHING) -> None:
+        self.note(entry)
+
     def reach_out(self, what: str) -> None:
         raise ReplayEnded(f"{what} is not in the log")
 
-    async def write(self, *entries: Entry, usage: Usage = Usage(), end: End | None = None) -> None:
+    async def write(self, *entries: Entry, wait: Wait | None = None, end: End | None = None) -> str:
         for entry in entries:
             self.note(entry)
+        return "running"

@@ -25,6 +25,18 @@ class EventType(StrEnum):
     TOOL_COMPLETED = "tool.completed"
     VALUE_RECORDED = "value.recorded"
     LOG = "log"
+    RUN_CALLED = "run.called"
+    RUN_RETURNED = "run.returned"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_DECIDED = "approval.decided"
+    TIMER_STARTED = "timer.started"
+    TIMER_FIRED = "timer.fired"
+    EVENT_AWAITED = "event.awaited"
+    EVENT_RECEIVED = "event.received"
+    REVIEW_DECIDED = "review.decided"
+    RUN_RETRYING = "run.retrying"
+    RUN_SUSPENDED = "run.suspended"
+    RUN_CONTINUED = "run.continued"
     RUN_CANCEL_REQUESTED = "run.cancel_requested"
     RUN_COMPLETED = "run.completed"
     RUN_FAILED = "run.failed"
@@ -33,8 +45,10 @@ class EventType(StrEnum):
 
 
 STATES = ("queued", "running", "waiting", "suspended", "completed", "failed", "canceled", "needs_review")
-FINAL_EVENTS = frozenset({EventType.RUN_COMPLETED, EventType.RUN_FAILED, EventType.RUN_CANCELED, EventType.RUN_NEEDS_REVIEW})
-FINAL_STATES = frozenset({"completed", "failed", "canceled", "needs_review"})
+FINAL_EVENTS = frozenset({EventType.RUN_COMPLETED, EventType.RUN_FAILED, EventType.RUN_CANCELED})
+FINAL_STATES = frozenset({"completed", "failed", "canceled"})
+RESTING_STATES = frozenset({*FINAL_STATES, "needs_review"})
+"""States that nothing but a person changes."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -58,17 +72,25 @@ class Claim(msgspec.Struct, frozen=True):
 
     tenant_id: UUID
     id: UUID
+    session_id: UUID
     epoch: int
 
 
-class RunContextData(msgspec.Struct, frozen=True):
-    """What a run was given and what it has done: manifests are decoded JSON; a tool server is its manifest and status."""
+class CallableAgent(msgspec.Struct, frozen=True):
+    """An agent that another may call."""
 
+    name: str
+    description: str
+
+
+class World(msgspec.Struct, frozen=True):
+    """What objects say of an agent's revision, as of `version`: decoded JSON; a tool server is its manifest and status."""
+
+    version: int
     manifest: dict[str, Any]
     providers: list[dict[str, Any]]
     tool_servers: list[dict[str, Any]]
-    history: list[tuple[Any, Any]]
-    steps: list[Recorded]
+    agents: list[CallableAgent]
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -85,19 +107,41 @@ class RunView(msgspec.Struct, frozen=True):
     started_at: str | None
 
 
+class Past(msgspec.Struct, frozen=True):
+    """What was said before a run in its session, (input, output), and what the run has done."""
+
+    history: list[tuple[Any, Any]]
+    steps: list[Recorded]
+
+
 class Loaded(msgspec.Struct, frozen=True):
-    """A claimed run, ready to be driven. `takeovers`: workers lost in a row without any progress; `elapsed`: seconds since its start."""
+    """A claimed run, ready to be driven. `takeovers`: workers lost in a row without any progress; `active`: seconds it was driven so far;
+    `wish`: cancel, suspend or suspend_agent; `world`: the version of the objects."""
 
     run: RunView
     takeovers: int
-    cancel: bool
-    seq: int
-    elapsed: float
-    context: RunContextData
+    attempt: int
+    depth: int
+    wish: str | None
+    active: float
+    world: int
+    history: list[tuple[Any, Any]]
+    steps: list[Recorded]
+
+
+class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a run begins to wait for at a step. `kind`: timer, retry, child, approval or event; `key`: the child's or approval's id, or
+    the event's name; `seconds`: until it is given up, or due."""
+
+    step: str
+    kind: str
+    key: str | None = None
+    seconds: float | None = None
+    data: dict[str, Any] | None = None
 
 
 class End(msgspec.Struct, frozen=True):
-    """How a run ended: `output` and `error` are JSON-able."""
+    """How a run goes on without its worker: an end, or `waiting`, or `needs_review`. `output` and `error` are JSON-able."""
 
     state: str
     output: Any = None
@@ -105,12 +149,21 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Write(msgspec.Struct, frozen=True):
-    """One write of a running run: its number within the epoch (from 1), events, tokens used since the last one, perhaps the end."""
+    """One write of a running run: its number within the epoch (from 1), events, waits begun, tokens used since the last one, perhaps
+    the end."""
 
     number: int
     entries: list[Entry]
+    waits: list[Wait]
     usage: Usage
     end: End | None = None
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What a write came to: the log's last number and the run's state."""
+
+    seq: int
+    state: str
 
 
 class Live(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,11 +11,14 @@ from hansa.auth.model import Principal
 from hansa.errors import Conflict, NotFound
 from hansa.runs import store
 from hansa.runs.context import DurableContext
-from hansa.runs.executor import Equipment, failure, prepare
+from hansa.runs.equipment import Equipment, Place, make_context
+from hansa.runs.executor import failure
 from hansa.runs.journal import ReplayEnded, ReplayJournal
-from hansa.runs.model import FINAL_STATES, End, plain
+from hansa.runs.model import RESTING_STATES, End, plain
 from hansa.runs.steps import Diverged, digest
 from hansa.runs.voice import Silence
+from hansa.runs.waiting import Waiting
+from hansa.runs.worlds import prepare
 from hansa.tools.servers import Connections
 
 
@@ -40,19 +43,22 @@ class Replay(msgspec.Struct, frozen=True):
 async def replay(equipment: Equipment, principal: Principal, run_id: UUID) -> Replay:
     """Replay a run that has ended. Raises `NotFound`, or `Conflict` while the run goes on."""
     async with equipment.database.tenant(principal.tenant_id) as connection:
-        found = await store.find_context(connection, run_id)
-    if found is None:
-        raise NotFound(f"there is no run {run_id}")
-    run, data = found
-    if run.state not in FINAL_STATES:
+        found = await store.find_past(connection, run_id)
+        if found is None:
+            raise NotFound(f"there is no run {run_id}")
+        run, past = found
+        world = await store.find_world(connection, run.agent, run.revision)
+    if run.state not in RESTING_STATES:
         raise Conflict(f"run {run_id} is {run.state}: only a run that has ended can be replayed", hint="Wait for it or cancel it.")
-    steps = len({event.step for event in data.steps})
+    steps = len({event.step for event in past.steps})
     then = End(run.state, run.output, run.error)
     recorded = _digest(then)
     context: DurableContext | None = None
     try:
-        runtime, context = prepare(equipment, run, data, Connections(equipment.tool_servers), journal=ReplayJournal(), voice=Silence())
-        now = End("completed", output=plain(await runtime.run(context)))
+        prepared = prepare(world, run.revision, equipment.plugins)
+        place = Place(ReplayJournal(), Silence(), Waiting(lambda: None), Connections(equipment.tool_servers))
+        context = make_context(equipment, prepared, run, past=past, place=place)
+        now = End("completed", output=plain(await prepared.runtime.run(context)))
     except Diverged as error:
         return Replay(False, steps, recorded, "", Divergence(error.step, error.expected, error.got))
     except ReplayEnded as ended:

@@ -1,5 +1,7 @@
-"""What can be done with runs and sessions: start, cancel, read. Rules and errors here, SQL in `store`."""
+"""What can be done with runs and sessions: start, cancel, suspend, resume, fork, read. Rules and errors here, SQL in `store`."""
 
+from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,11 +11,16 @@ from hansa import ids
 from hansa.auth.idempotency import Answer, IdempotencyKey, in_flight, once, reused
 from hansa.auth.model import Principal
 from hansa.bus.connection import Bus
-from hansa.bus.subjects import runs_cancel, runs_ready
+from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, HansaError, Invalid, NotFound, Unavailable
 from hansa.runs import store
-from hansa.runs.model import FINAL_STATES, STATES
+from hansa.runs.acceptor import Acceptor
+from hansa.runs.model import RESTING_STATES, STATES
+from hansa.runs.timers import ring_for
+
+DECISIONS = ("done", "retry", "fail")
+Verb = Callable[[Connection, UUID, UUID], Awaitable[str | None]]
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -23,43 +30,113 @@ class Page(msgspec.Struct, frozen=True):
     last: UUID | int | None
 
 
+class Start(msgspec.Struct, frozen=True):
+    """A run to be started: `agent` None: the session's; `session_id` None: a session of its own. `start_at`: not before that time."""
+
+    agent: str | None
+    input: Any
+    session_id: UUID | None = None
+    revision: int | None = None
+    priority: int = 0
+    start_at: datetime | None = None
+
+
 class Runs:
     """Runs and sessions of this region."""
 
-    def __init__(self, database: Database, bus: Bus, region: str) -> None:
+    def __init__(self, database: Database, bus: Bus, region: str, acceptor: Acceptor) -> None:
         self._database = database
         self._bus = bus
         self._region = region
+        self._acceptor = acceptor
 
-    async def start(
-        self,
-        principal: Principal,
-        agent: str | None,
-        run_input: Any,
-        *,
-        session_id: UUID | None,
-        revision: int | None,
-        key: IdempotencyKey | None,
-    ) -> Answer:
+    async def start(self, principal: Principal, start: Start, *, key: IdempotencyKey | None) -> Answer:
         """Accept a run; durable when this returns. Raises what the admission says: not found, conflict, unavailable."""
-        new = store.NewRun(ids.new_id(), agent, revision, session_id, ids.new_id(), msgspec.json.encode(run_input).decode())
-        outcome, answer = await store.start(self._database, principal, self._region, new=new, key=key)
+        if start.start_at is not None and start.session_id is not None:
+            raise Invalid("a run with start_at begins a session of its own", hint="Leave session_id or start_at out.")
+        new = store.NewRun(
+            id=ids.new_id(),
+            new_session_id=ids.new_id(),
+            agent=start.agent,
+            revision=start.revision,
+            session_id=start.session_id,
+            priority=start.priority,
+            start_at=start.start_at.isoformat() if start.start_at else None,
+        )
+        outcome, answer = await self._acceptor.accept(store.Accept(principal, new, msgspec.json.encode(start.input).decode(), key))
         if outcome in ("accepted", "replayed") and answer is not None:
             await self._bus.ring(runs_ready(self._region))
             return Answer(202, answer, replayed=outcome == "replayed")
-        raise _refusal(outcome, new, answer)
+        raise refusal(outcome, new, answer)
 
     async def cancel(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None) -> Answer:
         """Cancel a run: at once when it waits, else its worker is told. A finished run stays as it is."""
+        return await self._change(principal, run_id, key=key, verb=store.cancel, word="cancel")
 
+    async def suspend(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None) -> Answer:
+        """Hold a run until it is resumed: at once when it waits, else its worker is told. A finished run stays as it is."""
+        return await self._change(principal, run_id, key=key, verb=store.suspend, word="suspend")
+
+    async def _change(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None, verb: Verb, word: str) -> Answer:
         async def operation(connection: Connection) -> tuple[int, str]:
-            body = await store.cancel(connection, principal.tenant_id, run_id)
+            body = await verb(connection, principal.tenant_id, run_id)
             if body is None:
                 raise NotFound(f"there is no run {run_id}")
             return 202, body
 
         answer = await once(self._database, principal, key, operation)
-        await self._bus.ring(runs_cancel(self._region), str(run_id).encode())
+        await self._bus.ring(runs_told(self._region), f"{word} {run_id}".encode())
+        await self._bus.ring(runs_ready(self._region))  # what it held up may go on
+        return answer
+
+    async def resume(self, principal: Principal, run_id: UUID, *, decision: str | None, answer: Any, key: IdempotencyKey | None) -> Answer:
+        """Let a suspended run go on, or decide about a call in doubt: `done` (with what it answered), `retry` or `fail`."""
+        if decision is not None and decision not in DECISIONS:
+            raise Invalid(f"as must be one of {', '.join(DECISIONS)}, got {decision!r}")
+
+        async def operation(connection: Connection) -> tuple[int, str]:
+            outcome, body = await store.resume(connection, principal, run_id, decision=decision, answer=answer)
+            if outcome != "resumed" or body is None:
+                raise _not_resumed(outcome, run_id)
+            return 202, body
+
+        told = await once(self._database, principal, key, operation)
+        await self._bus.ring(runs_ready(self._region))
+        return told
+
+    async def fork(self, principal: Principal, run_id: UUID, *, at: int, key: IdempotencyKey | None) -> Answer:
+        """A new run, in a session of its own, that has done what this one had up to event `at` and goes on by itself from there."""
+
+        async def operation(connection: Connection) -> tuple[int, str]:
+            outcome, body = await store.fork(connection, principal.tenant_id, run_id, at=at, new=(ids.new_id(), ids.new_id()))
+            if outcome == "no_run" or body is None:
+                raise NotFound(f"there is no run {run_id}")
+            if outcome != "accepted":
+                first, last = msgspec.json.decode(body, type=tuple[int, int])
+                raise Invalid(
+                    f"the events of run {run_id} are numbered {first} to {last}, there is none {at}", hint="GET its session's events."
+                )
+            return 202, body
+
+        answer = await once(self._database, principal, key, operation)
+        await self._bus.ring(runs_ready(self._region))
+        return answer
+
+    async def send_event(self, principal: Principal, session_id: UUID, name: str, *, data: Any, key: IdempotencyKey | None) -> Answer:
+        """Give an event to the session's run that waits for it, or keep it for the next one that will."""
+        told: list[tuple[str, str]] = []
+
+        async def operation(connection: Connection) -> tuple[int, str]:
+            outcome, run_id = await store.send_event(connection, principal.tenant_id, session_id, ids.new_id(), name=name, data=data)
+            if outcome == "no_session":
+                raise NotFound(f"there is no session {session_id}")
+            told.append((outcome, str(run_id)))
+            delivered = {"name": name, "delivered": outcome != "kept", "run_id": run_id}
+            return 202, msgspec.json.encode(delivered).decode()
+
+        answer = await once(self._database, principal, key, operation)
+        for outcome, run_id in told:
+            await ring_for(self._bus, self._region, outcome, run_id)
         return answer
 
     async def get(self, principal: Principal, run_id: UUID) -> str:
@@ -113,15 +190,34 @@ class Runs:
 
 
 def is_final(run: str) -> bool:
-    """Whether a run, as JSON text, has ended."""
-    return msgspec.json.decode(run, type=_State).state in FINAL_STATES
+    """Whether a run, as JSON text, has ended or waits for a person's decision."""
+    return msgspec.json.decode(run, type=_State).state in RESTING_STATES
 
 
 class _State(msgspec.Struct):
     state: str
 
 
-def _refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
+def _not_resumed(outcome: str, run_id: UUID) -> HansaError:
+    match outcome:
+        case "no_run":
+            return NotFound(f"there is no run {run_id}")
+        case "agent_suspended":
+            return Conflict(
+                f"the agent of run {run_id} is suspended", hint="Set its spec.suspend to false; its runs then go on by themselves."
+            )
+        case "as_missing":
+            return Invalid(
+                f"run {run_id} has made a call of which nobody knows whether it was done: say what to do",
+                hint="as: done (it was, with its answer), retry (make it again) or fail.",
+            )
+        case "as_unasked":
+            return Invalid(f"run {run_id} is suspended, nothing is to be decided", hint="Leave `as` out.")
+        case _:
+            return Conflict(f"run {run_id} is {outcome}: only a suspended run or one that needs review can be resumed")
+
+
+def refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
     told = msgspec.json.decode(detail) if detail else None
     agent = f"agent {new.agent!r}" if new.agent is not None else f"agent of session {new.session_id}"
     match outcome:
@@ -134,6 +230,11 @@ def _refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
         case "other_agent":
             return Conflict(
                 f"session {new.session_id} belongs to agent {told!r}, not to {new.agent!r}", hint="Leave session_id out for a new session."
+            )
+        case "session_busy":
+            return Conflict(
+                f"session {new.session_id} has run {told} under way, and agent {new.agent!r} takes one at a time",
+                hint="Wait for it, cancel it, or set spec.concurrency of the agent.",
             )
         case "agent_suspended":
             return Conflict(f"{agent} is suspended and takes no new runs", hint="Set spec.suspend to false and apply it.")

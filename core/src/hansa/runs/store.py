@@ -1,5 +1,6 @@
 """All SQL about sessions, runs and events. Values go in and out as JSON text, so that they stay the same to the byte."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,55 +11,110 @@ import msgspec
 from hansa.auth.idempotency import IdempotencyKey
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
-from hansa.runs.model import Claim, Loaded, RunContextData, RunView, Write, canonical
+from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, World, Write, Written, canonical
 
 EVENT = "json_build_object('seq', seq, 'session_id', session_id, 'run_id', run_id, 'type', type, 'step', step, 'data', data, 'at', at)"
 SESSION = "json_build_object('id', id, 'agent', agent, 'created_at', created_at, 'last_seq', last_seq, 'active_run', active_run)"
 
+APPROVAL = """json_build_object('id', a.id, 'run_id', a.run_id, 'step', a.step, 'kind', a.kind, 'subject', a.subject, 'state', a.state,
+  'decided_by', a.decided_by, 'comment', a.comment, 'answer', a.answer, 'requested_at', a.requested_at, 'expires_at', a.expires_at,
+  'decided_at', a.decided_at)"""
+RESULTS = [type_.value for type_ in (EventType.RUN_RETURNED, EventType.APPROVAL_DECIDED, EventType.TIMER_FIRED, EventType.EVENT_RECEIVED)]
+"""Events that end a wait."""
 
-class NewRun(msgspec.Struct, frozen=True):
+
+class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
     """A run to be accepted. `session_id` None: a new session `new_session_id`; `agent` None: the session's agent."""
 
     id: UUID
-    agent: str | None
-    revision: int | None
-    session_id: UUID | None
     new_session_id: UUID
+    agent: str | None = None
+    revision: int | None = None
+    session_id: UUID | None = None
+    priority: int = 0
+    start_at: str | None = None
+    parent_run: UUID | None = None
+    parent_step: str | None = None
+    depth: int = 0
+
+
+class Accept(msgspec.Struct, frozen=True):
+    """One run to be accepted, for whom, and under which idempotency key. `input` is JSON text."""
+
+    principal: Principal
+    new: NewRun
     input: str
+    key: IdempotencyKey | None
 
 
-async def start(
-    database: Database, principal: Principal, region: str, *, new: NewRun, key: IdempotencyKey | None
-) -> tuple[str, str | None]:
+class Due(msgspec.Struct, frozen=True):
+    """A wait whose time has come."""
+
+    tenant_id: UUID
+    run_id: UUID
+    step: str
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """Whose turn it is in a pool, and how many runs are left of it; a worker keeps this between claims."""
+
+    tenant_id: UUID = UUID(int=0)
+    credit: int = 0
+
+
+async def start(database: Database, region: str, accept: Accept) -> tuple[str, str | None]:
     """Accept a run in one round trip: (outcome, answer as JSON text); the outcomes are in the SQL function."""
+    key = accept.key
     row = await database.call_row(
-        "SELECT outcome, answer FROM hansa.run_start($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
-        principal.tenant_id,
-        principal.name,
+        "SELECT outcome, answer FROM hansa.run_start($1, $2, $3, $4, $5, $6, $7, $8)",
+        accept.principal.tenant_id,
+        accept.principal.name,
         key.route if key else None,
         key.key if key else None,
         key.digest if key else None,
         region,
-        new.agent,
-        new.revision,
-        new.session_id,
-        new.new_session_id,
-        new.id,
-        new.input,
+        msgspec.json.encode(accept.new).decode(),
+        accept.input,
     )
     return ("", None) if row is None else (row["outcome"], row["answer"])
 
 
-async def claim(database: Database, worker: str, limit: int, *, lease: float) -> list[Claim]:
-    """Take up to `limit` runs for `lease` seconds."""
-    rows = await database.system("SELECT tenant_id, id, epoch FROM hansa.run_claim($1, $2, $3)", worker, limit, timedelta(seconds=lease))
-    return [Claim(*row) for row in rows]
+async def start_many(database: Database, region: str, accepts: Sequence[Accept]) -> list[tuple[str, str | None]]:
+    """Accept runs of one tenant, each in a session of its own, in one transaction."""
+    keys = [accept.key for accept in accepts]
+    rows = await database.call_rows(
+        "SELECT outcome, answer FROM hansa.run_start_many($1, $2, $3, $4, $5, $6, $7, $8) ORDER BY n",
+        accepts[0].principal.tenant_id,
+        region,
+        [accept.principal.name for accept in accepts],
+        [key.route if key else None for key in keys],
+        [key.key if key else None for key in keys],
+        [key.digest if key else None for key in keys],
+        [msgspec.json.encode(accept.new).decode() for accept in accepts],
+        [accept.input for accept in accepts],
+    )
+    return [(row["outcome"], row["answer"]) for row in rows]
 
 
-async def renew(database: Database, claims: list[Claim], *, lease: float) -> dict[UUID, bool]:
-    """Prolong leases: run -> whether it shall be canceled; runs that are missing are lost."""
-    rows = await database.system("SELECT id, cancel FROM hansa.run_renew($1, $2, $3, $4)", *_columns(claims), timedelta(seconds=lease))
-    return {row["id"]: row["cancel"] for row in rows}
+async def claim(database: Database, worker: str, limit: int, *, pool: str, turn: Turn, lease: float) -> tuple[list[Claim], Turn]:
+    """Take up to `limit` runs of a pool for `lease` seconds; and whose turn it is next."""
+    rows = await database.system(
+        "SELECT tenant_id, id, session_id, epoch, turn, credit FROM hansa.run_claim($1, $2, $3, $4, $5, $6)",
+        worker,
+        limit,
+        timedelta(seconds=lease),
+        pool,
+        turn.tenant_id,
+        turn.credit,
+    )
+    claims = [Claim(row["tenant_id"], row["id"], row["session_id"], row["epoch"]) for row in rows[:-1]]
+    return claims, Turn(rows[-1]["turn"], rows[-1]["credit"])
+
+
+async def renew(database: Database, claims: list[Claim], *, lease: float) -> dict[UUID, str | None]:
+    """Prolong leases: run -> what is wanted of it (cancel, suspend, None); runs that are missing are lost."""
+    rows = await database.system("SELECT id, wish FROM hansa.run_renew($1, $2, $3, $4)", *_columns(claims), timedelta(seconds=lease))
+    return {row["id"]: row["wish"] for row in rows}
 
 
 async def release(database: Database, claims: list[Claim]) -> None:
@@ -70,36 +126,123 @@ def _columns(claims: list[Claim]) -> tuple[list[UUID], list[UUID], list[int]]:
     return [claim.tenant_id for claim in claims], [claim.id for claim in claims], [claim.epoch for claim in claims]
 
 
-async def load(database: Database, claim: Claim, worker: str) -> Loaded | None:
-    """Everything needed to drive a claimed run; None: fenced."""
-    text = await database.call("SELECT hansa.run_load($1, $2, $3, $4)", claim.tenant_id, claim.id, claim.epoch, worker)
-    return None if text is None else msgspec.json.decode(text, type=Loaded)
-
-
-async def append(database: Database, claim: Claim, write: Write, *, lease: float) -> int | None:
-    """Write events, usage and perhaps the end. The log's last number, or None: fenced."""
-    end = write.end
-    return await database.call(
-        "SELECT hansa.run_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
-        claim.tenant_id,
-        claim.id,
-        claim.epoch,
-        write.number,
-        timedelta(seconds=lease),
-        [entry.type.value for entry in write.entries],
-        [entry.step for entry in write.entries],
-        [canonical(entry.data).decode() for entry in write.entries],
-        write.usage.input_tokens,
-        write.usage.output_tokens,
-        end.state if end else None,
-        canonical(end.output).decode() if end and end.state == "completed" else None,
-        canonical(end.error).decode() if end and end.error else None,
+async def load(database: Database, tenant_id: UUID, claims: Sequence[Claim]) -> dict[UUID, Loaded]:
+    """Everything needed to drive claimed runs of one tenant; those missing are fenced."""
+    rows = await database.call_rows(
+        "SELECT run, body FROM hansa.run_load($1, $2, $3)", tenant_id, [claim.id for claim in claims], [claim.epoch for claim in claims]
     )
+    return {row["run"]: msgspec.json.decode(row["body"], type=Loaded) for row in rows}
+
+
+async def world(database: Database, tenant_id: UUID, agent: str, revision: int) -> World:
+    """What objects say of an agent's revision."""
+    async with database.tenant(tenant_id) as connection:
+        return await find_world(connection, agent, revision)
+
+
+async def find_world(connection: Connection, agent: str, revision: int) -> World:
+    """The same, in the caller's transaction."""
+    text = await connection.fetchval("SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2)", agent, revision)
+    return msgspec.json.decode(text, type=World)
+
+
+async def write(database: Database, batch: Sequence[tuple[Claim, Write]]) -> dict[UUID, Written]:
+    """Make writes of runs of one tenant, each run once; those missing are fenced."""
+    claims, writes = [claim for claim, _ in batch], [write for _, write in batch]
+    entries = [(number, entry) for number, write in enumerate(writes, start=1) for entry in write.entries]
+    waits = [(number, wait) for number, write in enumerate(writes, start=1) for wait in write.waits]
+    ends = [write.end for write in writes]
+    rows = await database.call_rows(
+        "SELECT run, seq, state FROM hansa.run_write($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        claims[0].tenant_id,
+        [claim.session_id for claim in claims],
+        [claim.id for claim in claims],
+        [claim.epoch for claim in claims],
+        [write.number for write in writes],
+        [write.usage.input_tokens for write in writes],
+        [write.usage.output_tokens for write in writes],
+        [end.state if end else None for end in ends],
+        [canonical(end.output).decode() if end and end.state == "completed" else None for end in ends],
+        [canonical(end.error).decode() if end and end.error else None for end in ends],
+        [number for number, _ in entries],
+        [entry.type.value for _, entry in entries],
+        [entry.step for _, entry in entries],
+        [bytes(entry.data).decode() for _, entry in entries],
+        [number for number, _ in waits],
+        [msgspec.json.encode(wait).decode() for _, wait in waits],
+    )
+    return {row["run"]: Written(row["seq"], row["state"]) for row in rows}
+
+
+async def results(database: Database, claim: Claim, steps: Sequence[str]) -> list[Recorded]:
+    """What has come of waits at some steps of a run."""
+    async with database.tenant(claim.tenant_id) as connection:
+        rows = await connection.fetch(
+            "SELECT type, step, data FROM hansa.events WHERE tenant_id = (SELECT hansa.tenant()) AND session_id = $1 AND run_id = $2 "
+            "AND step = ANY($3) AND type = ANY($4)",
+            claim.session_id,
+            claim.id,
+            steps,
+            RESULTS,
+        )
+    return [Recorded(EventType(row["type"]), row["step"], msgspec.json.decode(row["data"])) for row in rows]
+
+
+async def hold(database: Database, claim: Claim, by: str) -> None:
+    """Suspend a run that its worker has let go of, for the `run`'s own sake or its `agent`'s."""
+    await database.call("SELECT hansa.run_hold($1, $2, $3, $4)", claim.tenant_id, claim.id, claim.epoch, by)
+
+
+async def due(database: Database, limit: int, *, again: float) -> tuple[list[Due], float | None]:
+    """Waits whose time has come, looked at again after `again` seconds; and the seconds until the next one."""
+    rows = await database.system("SELECT tenant_id, run_id, step, next FROM hansa.waits_due($1, $2)", limit, timedelta(seconds=again))
+    return [Due(row["tenant_id"], row["run_id"], row["step"]) for row in rows[:-1]], rows[-1]["next"]
+
+
+async def expire(database: Database, wait: Due) -> str:
+    """Settle a wait whose time has come: what became of its run, see hansa.wait_resolve."""
+    return await database.call("SELECT hansa.wait_expire($1, $2, $3)", wait.tenant_id, wait.run_id, wait.step)
 
 
 async def cancel(connection: Connection, tenant_id: UUID, run_id: UUID) -> str | None:
     """Cancel or ask for it; the run as JSON text, None: no such run."""
     return await connection.fetchval("SELECT hansa.run_cancel($1, $2)", tenant_id, run_id)
+
+
+async def suspend(connection: Connection, tenant_id: UUID, run_id: UUID) -> str | None:
+    """Hold a run or ask for it; the run as JSON text, None: no such run."""
+    return await connection.fetchval("SELECT hansa.run_suspend($1, $2)", tenant_id, run_id)
+
+
+async def resume(
+    connection: Connection, principal: Principal, run_id: UUID, *, decision: str | None, answer: Any
+) -> tuple[str, str | None]:
+    """(outcome, run as JSON text); the outcomes are in the SQL function."""
+    row = await connection.fetchrow(
+        "SELECT outcome, answer FROM hansa.run_resume($1, $2, $3, $4, $5)",
+        principal.tenant_id,
+        run_id,
+        decision,
+        canonical(answer).decode(),
+        principal.name,
+    )
+    return ("", None) if row is None else (row["outcome"], row["answer"])
+
+
+async def fork(connection: Connection, tenant_id: UUID, run_id: UUID, *, at: int, new: tuple[UUID, UUID]) -> tuple[str, str | None]:
+    """(outcome, answer as JSON text). `new`: the ids of the new run and its session."""
+    row = await connection.fetchrow("SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5)", tenant_id, run_id, at, *new)
+    return ("", None) if row is None else (row["outcome"], row["answer"])
+
+
+async def send_event(
+    connection: Connection, tenant_id: UUID, session_id: UUID, event_id: UUID, *, name: str, data: Any
+) -> tuple[str, UUID | None]:
+    """(outcome, the run that has it now)."""
+    row = await connection.fetchrow(
+        "SELECT outcome, run FROM hansa.event_send($1, $2, $3, $4, $5)", tenant_id, session_id, event_id, name, canonical(data).decode()
+    )
+    return ("", None) if row is None else (row["outcome"], row["run"])
 
 
 async def find_run(connection: Connection, run_id: UUID) -> str | None:
@@ -109,16 +252,47 @@ async def find_run(connection: Connection, run_id: UUID) -> str | None:
     )
 
 
-async def find_context(connection: Connection, run_id: UUID) -> tuple[RunView, RunContextData] | None:
+async def find_past(connection: Connection, run_id: UUID) -> tuple[RunView, Past] | None:
     """What replay needs of a run."""
     row = await connection.fetchrow(
-        "SELECT hansa.run_json(r) AS run, hansa.run_context(r.tenant_id, r) AS context FROM hansa.runs r "
-        "WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1",
+        "SELECT hansa.run_json(r) AS run, json_build_object('history', hansa.run_history(r.tenant_id, r), "
+        "'steps', hansa.run_steps(r.tenant_id, r)) AS past FROM hansa.runs r WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1",
         run_id,
     )
     if row is None:
         return None
-    return msgspec.json.decode(row["run"], type=RunView), msgspec.json.decode(row["context"], type=RunContextData)
+    return msgspec.json.decode(row["run"], type=RunView), msgspec.json.decode(row["past"], type=Past)
+
+
+async def find_approval(connection: Connection, approval_id: UUID) -> str | None:
+    """An approval as JSON text."""
+    return await connection.fetchval(
+        f"SELECT {APPROVAL} FROM hansa.approvals a WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", approval_id
+    )
+
+
+async def list_approvals(connection: Connection, state: str | None, before: UUID | None, *, limit: int) -> list[asyncpg.Record]:
+    """Approvals, newest first: records (id, body as JSON text)."""
+    return await connection.fetch(
+        f"SELECT a.id, {APPROVAL} AS body FROM hansa.approvals a WHERE tenant_id = (SELECT hansa.tenant()) "
+        "AND ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+        state,
+        before,
+        limit,
+    )
+
+
+async def settle_approval(connection: Connection, principal: Principal, approval_id: UUID, *, state: str, decision: Any) -> str:
+    """Decide: what became of the run, see hansa.wait_resolve; or `gone`, or `conflict.<state>`."""
+    return await connection.fetchval(
+        "SELECT hansa.approval_settle($1, $2, $3, $4, $5, $6)",
+        principal.tenant_id,
+        approval_id,
+        state,
+        principal.name,
+        decision.comment or None,
+        canonical(decision.answer).decode(),
+    )
 
 
 async def list_runs(connection: Connection, filters: dict[str, Any], before: UUID | None, limit: int) -> list[asyncpg.Record]:

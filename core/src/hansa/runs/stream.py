@@ -16,7 +16,7 @@ from hansa.bus.connection import Bus
 from hansa.bus.subjects import session_live
 from hansa.db.pool import Database
 from hansa.runs import store
-from hansa.runs.model import FINAL_EVENTS, Live
+from hansa.runs.model import FINAL_EVENTS, EventType, Live
 
 PAGE = 200
 LOOK_SECONDS = 1.0
@@ -59,7 +59,7 @@ async def follow(database: Database, bus: Bus, region: str, *, principal: Princi
             for row in rows:
                 last = row["seq"]
                 yield Sent(last, row["type"], row["body"])
-                if reading.until is not None and row["run_id"] == reading.until and row["type"] in FINAL_EVENTS:
+                if reading.until is not None and row["run_id"] == reading.until and _rests(row, rows[-1]):
                     return
             if len(rows) == PAGE:
                 continue
@@ -67,6 +67,11 @@ async def follow(database: Database, bus: Bus, region: str, *, principal: Princi
                 return
             async for live in _until_written(news, last):
                 yield live
+
+
+def _rests(row: Any, newest: Any) -> bool:
+    """Whether a run does nothing more after this event: it has ended, or needs a person, who has not come yet."""
+    return row["type"] in FINAL_EVENTS or (row["type"] == EventType.RUN_NEEDS_REVIEW and row["seq"] == newest["seq"])
 
 
 async def _until_written(news: asyncio.Queue[Live], last: int) -> AsyncIterator[Sent | None]:

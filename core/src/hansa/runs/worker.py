@@ -1,19 +1,23 @@
-"""The worker: claims runs, drives them side by side, renews their leases, hears of cancellations, hands over when told to stop.
+"""The worker: claims runs, drives them side by side, renews their leases, hears what is wanted of them, hands over when told to stop.
 
 Recovery has no step of its own: a run whose lease has run out is claimed like any other, by anyone.
 """
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
+from uuid import UUID
 
 import structlog
 
 from hansa.auth import store as auth_store
-from hansa.bus.subjects import runs_cancel, runs_ready
+from hansa.bus.subjects import runs_ready, runs_told
 from hansa.errors import HansaError, Unavailable
 from hansa.runs import store
-from hansa.runs.executor import Canceling, Equipment, execute
-from hansa.runs.model import Claim
+from hansa.runs.equipment import Equipment
+from hansa.runs.executor import Driven, Wish
+from hansa.runs.model import Claim, Loaded
+from hansa.runs.timers import Timers
 from hansa.settings import WorkerSettings
 
 log = structlog.stdlib.get_logger("hansa.worker")
@@ -30,15 +34,19 @@ class Worker:
         self._settings = settings
         self._stopping = stopping
         self._wake = asyncio.Event()
-        self._active: dict[Claim, tuple[asyncio.Task[None], Canceling]] = {}
+        self._active: dict[UUID, tuple[asyncio.Task[None], Driven]] = {}
+        self._loading: dict[UUID, Wish | None] = {}
+        self._turns = {pool.strip(): store.Turn() for pool in settings.pools.split(",") if pool.strip()}
+        self._timers = Timers(equipment.database, equipment.bus, equipment.region, poll=settings.poll_seconds)
 
     async def run(self) -> None:
         bus, region = self._equipment.bus, self._equipment.region
-        async with bus.listen(runs_ready(region), self._rung), bus.listen(runs_cancel(region), self._asked_to_cancel):
+        async with bus.listen(runs_ready(region), self._rung), bus.listen(runs_told(region), self._told):
             loops = [
                 asyncio.create_task(self._claim_loop(), name="worker.claim"),
                 asyncio.create_task(self._renew_loop(), name="worker.renew"),
                 asyncio.create_task(self._sweep_loop(), name="worker.sweep"),
+                asyncio.create_task(self._timers.run(), name="worker.timers"),
             ]
             stop = asyncio.create_task(self._stopping.wait(), name="worker.stop")
             done, _ = await asyncio.wait([stop, *loops], return_when=asyncio.FIRST_COMPLETED)
@@ -55,74 +63,109 @@ class Worker:
     async def _rung(self, _: bytes) -> None:
         self._wake.set()
 
-    async def _asked_to_cancel(self, payload: bytes) -> None:
-        for claim in [claim for claim in self._active if str(claim.id).encode() == payload]:
-            self._cancel(claim)
-
-    def _cancel(self, claim: Claim) -> None:
-        task, canceling = self._active[claim]
-        if not canceling.wanted:
-            canceling.wanted = True
-            task.cancel()
+    async def _told(self, payload: bytes) -> None:
+        word, _, run_id = payload.decode().partition(" ")
+        active = self._active.get(UUID(run_id))
+        if active is None:
+            if word != "look" and UUID(run_id) in self._loading:
+                self._loading[UUID(run_id)] = Wish(word)
+            return
+        if word != "look":
+            active[1].want(Wish(word))
+            return
+        try:
+            await active[1].look()
+        except Unavailable as error:
+            log.warning("worker.look_waits", run_id=run_id, error=error.detail)
 
     async def _claim_loop(self) -> None:
         while not self._stopping.is_set():
             self._wake.clear()
             free = self._settings.concurrency - len(self._active)
             claims = await self._claim(free) if free > 0 else []
-            for claim in claims:
-                self._begin(claim)
+            await self._begin(claims)
             if (len(claims) < free or free <= 0) and not self._stopping.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._wake.wait(), self._settings.poll_seconds)
 
-    def _begin(self, claim: Claim) -> None:
-        for older in [older for older in self._active if older.id == claim.id]:
-            self._active[older][0].cancel()  # this worker slept through its own lease, and here is the run again
-        canceling = Canceling()
-        task = asyncio.create_task(self._drive(claim, canceling), name=f"run {claim.id}")
-        self._active[claim] = (task, canceling)
-
     async def _claim(self, free: int) -> list[Claim]:
+        """Runs of the pools that this worker serves, the first named first."""
+        claims: list[Claim] = []
         try:
-            return await store.claim(self._equipment.database, self._equipment.worker, free, lease=self._settings.lease_seconds)
+            for pool, turn in self._turns.items():
+                if len(claims) < free:
+                    found, self._turns[pool] = await store.claim(
+                        self._equipment.database,
+                        self._equipment.worker,
+                        free - len(claims),
+                        pool=pool,
+                        turn=turn,
+                        lease=self._settings.lease_seconds,
+                    )
+                    claims.extend(found)
         except Unavailable as error:
             log.warning("worker.claim_waits", error=error.detail)
-            return []
+        return claims
 
-    async def _drive(self, claim: Claim, canceling: Canceling) -> None:
+    async def _begin(self, claims: Sequence[Claim]) -> None:
+        """Load claimed runs, those of a tenant together, and drive them. What can't be loaded is left to its lease."""
+        tenants: dict[UUID, list[Claim]] = {}
+        for claim in claims:
+            tenants.setdefault(claim.tenant_id, []).append(claim)
+        self._loading = {claim.id: None for claim in claims}
+        for tenant_id, own in tenants.items():
+            try:
+                loaded = await store.load(self._equipment.database, tenant_id, own)
+            except Unavailable as error:
+                log.warning("worker.load_waits", runs=len(own), error=error.detail)
+                continue
+            for claim in own:
+                if claim.id in loaded:
+                    self._drive(claim, loaded[claim.id], self._loading[claim.id])
+        self._loading = {}
+
+    def _drive(self, claim: Claim, loaded: Loaded, wish: Wish | None) -> None:
+        older = self._active.get(claim.id)
+        if older is not None:
+            older[1].want(Wish.LEAVE)  # this worker slept through its own lease, and here is the run again
+        driven = Driven(self._equipment, claim, loaded)
+        if wish is not None:
+            driven.want(wish)  # said after it was read and before it is driven
+        self._active[claim.id] = (asyncio.create_task(self._driven(driven), name=f"run {claim.id}"), driven)
+
+    async def _driven(self, driven: Driven) -> None:
+        claim = driven.claim
         try:
-            await execute(self._equipment, claim, canceling)
+            await driven.drive()
         except asyncio.CancelledError:
             log.info("run.left", run_id=str(claim.id))
-            if canceling.wanted:
-                await self._release([claim])  # it was not yet being driven: whoever loads it next will cancel it
         except HansaError as error:
             log.warning("run.left", run_id=str(claim.id), error=error.detail)
         # A defect of ours in one run must not touch the others: it is logged, and the lease brings the run back.
         except Exception:
             log.exception("run.left", run_id=str(claim.id))
         finally:
-            self._active.pop(claim, None)
+            active = self._active.get(claim.id)
+            if active is not None and active[1] is driven:
+                del self._active[claim.id]
             self._wake.set()
 
     async def _renew_loop(self) -> None:
         pause = min(self._settings.renew_seconds, self._settings.lease_seconds / 3)
         while True:
             await asyncio.sleep(pause)
-            claims = list(self._active)
-            if not claims:
+            driven = [each for _, each in self._active.values()]
+            if not driven:
                 continue
             try:
-                held = await store.renew(self._equipment.database, claims, lease=self._settings.lease_seconds)
+                held = await store.renew(self._equipment.database, [each.claim for each in driven], lease=self._settings.lease_seconds)
             except Unavailable as error:
                 log.warning("worker.renew_waits", error=error.detail)
                 continue
-            for claim in claims:
-                if claim in self._active and held.get(claim.id):
-                    self._cancel(claim)
-                elif claim in self._active and claim.id not in held:
-                    self._active[claim][0].cancel()  # the lease was lost: whoever has it now goes on
+            for each in driven:
+                wish = held.get(each.claim.id, Wish.LEAVE)  # the lease was lost: whoever has it now goes on
+                if wish is not None:
+                    each.want(Wish(wish))
 
     async def _sweep_loop(self) -> None:
         while True:
@@ -136,12 +179,12 @@ class Worker:
         """Let runs finish for the grace time; then stop the rest and give them back, so that nobody waits for their leases."""
         if self._active:
             await asyncio.wait([task for task, _ in self._active.values()], timeout=self._settings.grace_seconds)
-        rest = dict(self._active)
-        for task, _ in rest.values():
+        rest = list(self._active.values())
+        for task, _ in rest:
             task.cancel()
         if rest:
-            await asyncio.wait([task for task, _ in rest.values()], timeout=STOP_SECONDS)
-            await self._release(list(rest))
+            await asyncio.wait([task for task, _ in rest], timeout=STOP_SECONDS)
+            await self._release([driven.claim for _, driven in rest])
         log.info("worker.stopped", handed_over=len(rest))
 
     async def _release(self, claims: list[Claim]) -> None:

@@ -22,11 +22,21 @@ async def ensure_region(connection: Connection, name: str) -> None:
     await connection.execute("INSERT INTO hansa.regions (name) VALUES ($1) ON CONFLICT DO NOTHING", name)
 
 
-async def update_tenant(connection: Connection, *, display_name: str, suspended: bool) -> None:
+async def update_tenant(connection: Connection, *, display_name: str, suspended: bool, weight: int, concurrent_runs: int | None) -> None:
     """Change the tenant of the connection."""
     await connection.execute(
-        "UPDATE hansa.tenants SET display_name = $1, suspended = $2 WHERE tenant_id = (SELECT hansa.tenant())", display_name, suspended
+        "UPDATE hansa.tenants SET display_name = $1, suspended = $2, weight = $3, concurrent_runs = $4 "
+        "WHERE tenant_id = (SELECT hansa.tenant())",
+        display_name,
+        suspended,
+        weight,
+        concurrent_runs,
     )
+
+
+async def objects_changed(connection: Connection) -> None:
+    """Count a change of the tenant's objects: what processes keep of them is out of date."""
+    await connection.execute("UPDATE hansa.tenants SET objects_version = objects_version + 1 WHERE tenant_id = (SELECT hansa.tenant())")
 
 
 async def update_region(connection: Connection, name: str, *, display_name: str, cordoned: bool) -> bool:

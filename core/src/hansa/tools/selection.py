@@ -1,4 +1,4 @@
-"""Which tools an agent may call in a run: those of plugins and of ToolServers that it names, by what is there when the run begins.
+"""Which tools an agent may call in a run: those of plugins, ToolServers and other agents that it names, as they are when it begins.
 
 The same is asked when the agent is applied; what has changed since then ends the run with a reason.
 """
@@ -7,16 +7,26 @@ from collections.abc import Mapping, Sequence
 
 from hansa.apply.model import KnownServer
 from hansa.plugins.model import Plugins
+from hansa.tools.model import Selection
 from hansa.tools.servers import Connections
 from hansa_crds import Agent, AgentTools
 from hansa_sdk import RunFailed, Tool
 
 
-def select(agent: Agent, plugins: Plugins, servers: Sequence[KnownServer], connections: Connections) -> dict[str, tuple[str, Tool]]:
-    """Tools by name, each with where it comes from. Raises `RunFailed` for one that is not there and for a name that comes twice."""
+def select(
+    agent: Agent, plugins: Plugins, servers: Sequence[KnownServer], *, connections: Connections, agents: Mapping[str, str]
+) -> Selection:
+    """The agent's tools. `agents`: descriptions of those there are, by name. Raises `RunFailed` for one that is not there and for a
+    name that comes twice."""
     known = {server.name: server for server in servers}
     tools: dict[str, tuple[str, Tool]] = {}
+    callees: dict[str, str] = {}
+    approvals = set[str]()
     for use in agent.spec.tools:
+        if use.agent is not None:
+            callees[use.agent] = agents.get(use.agent, "")
+            approvals.update([use.agent] if use.require_approval else [])
+            continue
         source, offered = _offered(use, plugins, known, connections)
         missing = sorted(set(use.allow) - set(offered)) if offered else sorted(use.allow) or ["all its tools"]
         if missing:
@@ -25,7 +35,8 @@ def select(agent: Agent, plugins: Plugins, servers: Sequence[KnownServer], conne
                 code="tool_missing",
                 hint="`hansa tools` lists what plugins bring; for a ToolServer, apply it again and look at its status.",
             )
-        for name in use.allow or offered:
+        names = list(use.allow or offered)
+        for name in names:
             if name in tools:
                 raise RunFailed(
                     f"{source} and {tools[name][0]} both bring a tool {name!r}",
@@ -33,7 +44,8 @@ def select(agent: Agent, plugins: Plugins, servers: Sequence[KnownServer], conne
                     hint="Leave it out of one of them: write the others in `allow`.",
                 )
             tools[name] = (source, offered[name])
-    return tools
+        approvals.update(names if "*" in use.require_approval else use.require_approval)
+    return Selection(tools, callees, frozenset(approvals))
 
 
 def _offered(use: AgentTools, plugins: Plugins, known: Mapping[str, KnownServer], connections: Connections) -> tuple[str, dict[str, Tool]]:

@@ -14,6 +14,7 @@ import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
+from hansa.tools.model import CALL_SCHEMA, Selection
 from hansa.tools.schemas import wrong_arguments
 from hansa_sdk import Effect, Tool, ToolCall, ToolFailed, ToolOutcome, ToolSpec
 
@@ -58,31 +59,46 @@ class CallContext:
 
 
 class ToolBox:
-    """The tools one run may use: name -> (where it comes from, tool)."""
+    """The tools one run may use, agents that it may call among them."""
 
-    def __init__(self, tools: Mapping[str, tuple[str, Tool]], surroundings: Surroundings) -> None:
-        self._tools = tools
+    def __init__(self, selection: Selection, surroundings: Surroundings) -> None:
+        self._tools = selection.tools
+        self._agents = selection.agents
+        self._approvals = selection.approvals
         self._surroundings = surroundings
 
     def specs(self) -> tuple[ToolSpec, ...]:
         """What the model is shown, in the order of names."""
-        return tuple(ToolSpec(tool.name, tool.description, tool.parameters) for _, (_, tool) in sorted(self._tools.items()))
+        shown = [ToolSpec(tool.name, tool.description, tool.parameters) for _, tool in self._tools.values()]
+        shown += [ToolSpec(name, f"The agent {name}. {text}".strip(), CALL_SCHEMA) for name, text in self._agents.items()]
+        return tuple(sorted(shown, key=lambda spec: spec.name))
 
     def effect(self, name: str) -> Effect:
         """The declared effect of a tool that may be used."""
         return self._tools[name][1].effect
 
+    def is_agent(self, name: str) -> bool:
+        """Whether a name is that of an agent that may be called."""
+        return name in self._agents
+
+    def needs_approval(self, name: str) -> bool:
+        """Whether a person must approve each call."""
+        return name in self._approvals
+
     def refusal(self, name: str, arguments: dict[str, Any]) -> ToolOutcome | None:
         """Why a call can't be made, as the model will be told; None: it can."""
-        if name not in self._tools:
-            allowed = ", ".join(sorted(self._tools)) or "none"
+        if name not in self._tools and name not in self._agents:
+            allowed = ", ".join(sorted({*self._tools, *self._agents})) or "none"
             return ToolOutcome(f"there is no tool {name!r} for this agent; the tools are: {allowed}", is_error=True, invalid_arguments=True)
-        tool = self._tools[name][1]
-        try:
-            wrong = wrong_arguments(tool.parameters, arguments) if tool.arguments is dict else ""
-            _read(tool, arguments)
-        except msgspec.ValidationError as error:
-            wrong = str(error)
+        if name in self._agents:
+            wrong = wrong_arguments(CALL_SCHEMA, arguments)
+        else:
+            tool = self._tools[name][1]
+            try:
+                wrong = wrong_arguments(tool.parameters, arguments) if tool.arguments is dict else ""
+                _read(tool, arguments)
+            except msgspec.ValidationError as error:
+                wrong = str(error)
         return ToolOutcome(f"the arguments of {name} are wrong: {wrong}", is_error=True, invalid_arguments=True) if wrong else None
 
     async def run(self, call: ToolCall) -> ToolOutcome:

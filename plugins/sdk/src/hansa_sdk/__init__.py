@@ -5,12 +5,14 @@ contract; everything else may change between minor versions.
 """
 
 from hansa_sdk.errors import (
+    CallFailed,
     PluginError,
     ProviderError,
     ProviderRefused,
     ProviderUnavailable,
     RunFailed,
     ToolFailed,
+    WaitExpired,
 )
 from hansa_sdk.hooks import API_VERSION, HookSpecs, hookimpl, hookspec
 from hansa_sdk.llm import (
@@ -35,6 +37,7 @@ from hansa_sdk.tools import Effect, Tool, ToolContext, tool
 __all__ = [
     "API_VERSION",
     "AgentDefinition",
+    "CallFailed",
     "Completion",
     "Effect",
     "Example",
@@ -64,6 +67,7 @@ __all__ = [
     "ToolOutcome",
     "ToolSpec",
     "Usage",
+    "WaitExpired",
     "hookimpl",
     "hookspec",
     "tool",

@@ -5,6 +5,8 @@
     ├── ProviderError
     │   ├── ProviderUnavailable   down, slow, 429, 5xx, broken stream: worth a retry or the next model
     │   └── ProviderRefused       bad request, wrong credentials, unknown model: no retry helps
+    ├── CallFailed           an agent that was called did not complete: the caller may do something else
+    ├── WaitExpired          what was waited for did not come in time
     └── RunFailed            the runtime gives the run up for a reason the caller should read
 
 Every error has a `code` (snake_case, stable), a `detail` for people and a `hint` that says what to do.
@@ -51,6 +53,22 @@ class ProviderRefused(ProviderError):
     """The request can't succeed as it is: wrong key, unknown model, bad parameters."""
 
     code: ClassVar[str] = "provider_refused"
+
+
+class CallFailed(PluginError):
+    """A called agent's run failed or was canceled; `reason` is its error's code."""
+
+    code: ClassVar[str] = "call_failed"
+
+    def __init__(self, detail: str, *, reason: str, hint: str = "") -> None:
+        super().__init__(detail, hint=hint)
+        self.reason = reason
+
+
+class WaitExpired(PluginError):
+    """An event or an answer did not come within its time."""
+
+    code: ClassVar[str] = "wait_expired"
 
 
 class RunFailed(PluginError):

@@ -18,11 +18,13 @@ T = TypeVar("T")
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one run: model turns, total tokens (input + output; 0: none), seconds from start to end."""
+    """Bounds of one run: model turns, total tokens (input + output; 0: none), seconds of work, seconds until
+    an approval or a question expires (0: never)."""
 
     turns: int = 16
     tokens: int = 0
     timeout: float = 600.0
+    approval: float = 86400.0
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -94,6 +96,32 @@ class RunContext(Protocol):
 
     async def tool(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
         """Call a tool; its failure is an outcome, not an exception."""
+        ...
+
+    async def call(self, agent: str, input: Any) -> Any:
+        """Run another agent, one that this agent's tools name, and give its output. While it works this run costs nothing.
+
+        Raises `CallFailed` when it failed, was canceled or could not be started.
+        """
+        ...
+
+    async def ask(self, question: str) -> Any:
+        """Ask a person; the answer is any JSON value. Raises `WaitExpired` when nobody answered in time."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait; while it does the run costs nothing."""
+        ...
+
+    async def wait_event(self, name: str, *, seconds: float | None = None) -> Any:
+        """Wait for an event of this name sent to the session, or published; give its data.
+
+        Events sent to the session before are kept for it. Raises `WaitExpired` after `seconds`.
+        """
+        ...
+
+    async def publish(self, name: str, data: Any) -> None:
+        """Send an event to every run of the tenant that waits for this name now."""
         ...
 
     async def gather(self, *branches: Awaitable[T]) -> list[T]:

@@ -7,5 +7,5 @@ down_revision = None
 
 
 def upgrade() -> None:
-    run_script("0001_tables.sql")
-    run_script("0001_functions.sql")
+    for part in ("tables", "log", "accept", "drive", "waits", "control"):
+        run_script(f"0001_{part}.sql")

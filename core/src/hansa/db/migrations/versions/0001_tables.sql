@@ -10,8 +10,12 @@ CREATE TABLE hansa.tenants (
   name text NOT NULL UNIQUE,
   display_name text NOT NULL DEFAULT '',
   suspended boolean NOT NULL DEFAULT false,
+  weight integer NOT NULL DEFAULT 1,
+  concurrent_runs integer,
+  objects_version bigint NOT NULL DEFAULT 0,
   created_at timestamptz NOT NULL DEFAULT now()
 );
+COMMENT ON COLUMN hansa.tenants.objects_version IS 'Counts every change of an object: what workers keep of manifests is keyed by it.';
 
 CREATE TABLE hansa.regions (
   name text PRIMARY KEY,
@@ -58,18 +62,31 @@ CREATE TABLE hansa.agent_revisions (
   PRIMARY KEY (tenant_id, agent, revision)
 );
 
-CREATE TABLE hansa.sessions (
+-- Only agents with a bound on runs at once have a row: how many hold a slot.
+CREATE TABLE hansa.agent_slots (
   tenant_id uuid NOT NULL REFERENCES hansa.tenants (tenant_id),
+  agent text NOT NULL,
+  bound integer NOT NULL,
+  held integer NOT NULL DEFAULT 0,
+  PRIMARY KEY (tenant_id, agent)
+);
+
+CREATE TABLE hansa.sessions (
+  tenant_id uuid NOT NULL,
   id uuid NOT NULL,
   agent text NOT NULL,
   last_seq bigint NOT NULL DEFAULT 0,
   active_run uuid,
+  forked_from uuid,
+  forked_seq bigint,
   created_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, id)
-);
+) WITH (fillfactor = 80);
 
 -- `queued_seq` is the number of the run's run.queued event: a session's runs are done in the order of its log. Ids would not do,
--- since they are given before the session is locked.
+-- since they are given before the session is locked. `gate` says what a queued run waits for: its session, a slot of its agent, or
+-- its time. No foreign key to agent_revisions: hansa.run_start has just read the row, none is ever deleted, and the check would lock
+-- the same row for every run of an agent. `woken`: something it waits for has come while it was running. `writes` counts the writes of this epoch.
 CREATE TABLE hansa.runs (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -78,7 +95,13 @@ CREATE TABLE hansa.runs (
   agent text NOT NULL,
   revision integer NOT NULL,
   state text NOT NULL CHECK (state IN ('queued', 'running', 'waiting', 'suspended', 'completed', 'failed', 'canceled', 'needs_review')),
-  ready boolean NOT NULL,
+  gate text CHECK (gate IN ('session', 'agent', 'time')),
+  pool text NOT NULL DEFAULT 'default',
+  priority smallint NOT NULL DEFAULT 0,
+  slot boolean NOT NULL DEFAULT false,
+  woken boolean NOT NULL DEFAULT false,
+  rolled_back boolean NOT NULL DEFAULT false,
+  interrupted boolean NOT NULL DEFAULT false,
   input json NOT NULL,
   output json,
   error json,
@@ -87,20 +110,78 @@ CREATE TABLE hansa.runs (
   epoch integer NOT NULL DEFAULT 0,
   takeovers integer NOT NULL DEFAULT 0,
   writes integer NOT NULL DEFAULT 0,
+  attempt integer NOT NULL DEFAULT 1,
+  active interval NOT NULL DEFAULT '0',
   worker text,
+  claimed_at timestamptz,
   lease_until timestamptz,
   cancel_requested_at timestamptz,
+  suspend_requested_at timestamptz,
+  suspended_by text CHECK (suspended_by IN ('run', 'agent')),
+  parent_run uuid,
+  parent_step text,
+  depth smallint NOT NULL DEFAULT 0,
   created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   started_at timestamptz,
   finished_at timestamptz,
   PRIMARY KEY (tenant_id, id),
-  FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id),
-  FOREIGN KEY (tenant_id, agent, revision) REFERENCES hansa.agent_revisions (tenant_id, agent, revision)
-);
-CREATE INDEX runs_ready ON hansa.runs (id) WHERE state = 'queued' AND ready;
+  FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id)
+) WITH (fillfactor = 80);
+CREATE INDEX runs_ready ON hansa.runs (pool, tenant_id, priority DESC, id) WHERE state = 'queued' AND gate IS NULL;
+CREATE INDEX runs_gated ON hansa.runs (tenant_id, agent, priority DESC, id) WHERE state = 'queued' AND gate = 'agent';
 CREATE INDEX runs_leased ON hansa.runs (lease_until) WHERE state = 'running';
+CREATE INDEX runs_running ON hansa.runs (tenant_id, agent) WHERE state = 'running';
+CREATE INDEX runs_suspended ON hansa.runs (tenant_id, agent) WHERE state = 'suspended';
+CREATE INDEX runs_children ON hansa.runs (tenant_id, parent_run) WHERE parent_run IS NOT NULL;
 CREATE UNIQUE INDEX runs_session ON hansa.runs (tenant_id, session_id, queued_seq);
 CREATE INDEX runs_agent ON hansa.runs (tenant_id, agent, id);
+
+-- What a run waits for, until it has come. `look_at`: when a timer is due, an approval expires, an event is given up.
+-- `kind` start is a run that is to begin later. `key`: the child's or approval's id, or the event's name.
+CREATE TABLE hansa.waits (
+  tenant_id uuid NOT NULL,
+  run_id uuid NOT NULL,
+  step text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('start', 'timer', 'retry', 'child', 'approval', 'event')),
+  key text,
+  look_at timestamptz,
+  PRIMARY KEY (tenant_id, run_id, step),
+  FOREIGN KEY (tenant_id, run_id) REFERENCES hansa.runs (tenant_id, id)
+);
+CREATE INDEX waits_due ON hansa.waits (look_at) WHERE look_at IS NOT NULL;
+CREATE INDEX waits_key ON hansa.waits (tenant_id, kind, key) WHERE key IS NOT NULL;
+
+-- What a person is asked: may this call be made (kind tool), or a question. `subject` is shown literally.
+CREATE TABLE hansa.approvals (
+  tenant_id uuid NOT NULL,
+  id uuid NOT NULL,
+  run_id uuid NOT NULL,
+  step text NOT NULL,
+  kind text NOT NULL CHECK (kind IN ('tool', 'question')),
+  subject json NOT NULL,
+  state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'approved', 'denied', 'answered', 'expired', 'canceled')),
+  decided_by text,
+  comment text,
+  answer json,
+  requested_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  expires_at timestamptz,
+  decided_at timestamptz,
+  PRIMARY KEY (tenant_id, id),
+  FOREIGN KEY (tenant_id, run_id) REFERENCES hansa.runs (tenant_id, id)
+);
+CREATE INDEX approvals_pending ON hansa.approvals (tenant_id, id) WHERE state = 'pending';
+CREATE INDEX approvals_run ON hansa.approvals (tenant_id, run_id);
+
+-- Events sent to a session before anybody waits for them.
+CREATE TABLE hansa.mailbox (
+  tenant_id uuid NOT NULL,
+  session_id uuid NOT NULL,
+  id uuid NOT NULL,
+  name text NOT NULL,
+  data json NOT NULL,
+  PRIMARY KEY (tenant_id, session_id, id),
+  FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id)
+);
 
 -- No foreign key to sessions: the only writer is hansa.log_append, which has just locked and updated that session's row.
 CREATE TABLE hansa.events (
@@ -114,7 +195,6 @@ CREATE TABLE hansa.events (
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, session_id, seq)
 );
-CREATE INDEX events_run ON hansa.events (tenant_id, run_id, seq);
 
 CREATE TABLE hansa.idempotency_keys (
   tenant_id uuid NOT NULL,
@@ -130,7 +210,8 @@ CREATE TABLE hansa.idempotency_keys (
 CREATE INDEX idempotency_keys_age ON hansa.idempotency_keys (created_at);
 
 DO $$ DECLARE t text; BEGIN
-  FOREACH t IN ARRAY ARRAY['tenants', 'api_keys', 'objects', 'agent_revisions', 'sessions', 'runs', 'events', 'idempotency_keys'] LOOP
+  FOREACH t IN ARRAY ARRAY['tenants', 'api_keys', 'objects', 'agent_revisions', 'agent_slots', 'sessions', 'runs', 'waits', 'approvals', 'mailbox',
+    'events', 'idempotency_keys'] LOOP
     EXECUTE format('ALTER TABLE hansa.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE hansa.%I FORCE ROW LEVEL SECURITY', t);
     EXECUTE format('CREATE POLICY tenant ON hansa.%I TO hansa_app, hansa_owner '
@@ -139,22 +220,27 @@ DO $$ DECLARE t text; BEGIN
 END $$;
 
 -- What the app may do: nothing is deleted but objects; the log and revisions are written once.
-GRANT SELECT, UPDATE (display_name, suspended) ON hansa.tenants TO hansa_app;
+GRANT SELECT, UPDATE (display_name, suspended, weight, concurrent_runs, objects_version) ON hansa.tenants TO hansa_app;
 GRANT SELECT, UPDATE (display_name, cordoned) ON hansa.regions TO hansa_app;
-GRANT SELECT, INSERT, UPDATE ON hansa.api_keys, hansa.sessions, hansa.runs TO hansa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON hansa.objects TO hansa_app;
+GRANT SELECT, INSERT, UPDATE ON hansa.api_keys, hansa.sessions, hansa.runs, hansa.approvals TO hansa_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON hansa.objects, hansa.agent_slots, hansa.waits TO hansa_app;
+GRANT SELECT, INSERT, DELETE ON hansa.mailbox TO hansa_app;
 GRANT SELECT, INSERT ON hansa.agent_revisions, hansa.events, hansa.idempotency_keys TO hansa_app;
 GRANT INSERT ON hansa.regions TO hansa_app;
 
--- What the system may do, over all tenants: find keys, claim and renew runs, sweep old idempotency keys. It reads no content.
+-- What the system may do, over all tenants: find keys, claim and renew runs, find what is due, sweep old idempotency keys. It reads
+-- no content.
 CREATE POLICY system ON hansa.tenants FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system ON hansa.api_keys FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system_read ON hansa.runs FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system_claim ON hansa.runs FOR UPDATE TO hansa_system
   USING (state IN ('queued', 'running')) WITH CHECK (state IN ('queued', 'running'));
+CREATE POLICY system ON hansa.waits TO hansa_system USING (look_at IS NOT NULL);
 CREATE POLICY system ON hansa.idempotency_keys TO hansa_system USING (created_at < now() - interval '24 hours');
 GRANT SELECT ON hansa.tenants, hansa.api_keys TO hansa_system;
-GRANT SELECT (tenant_id, id, state, ready, epoch, takeovers, writes, worker, lease_until, cancel_requested_at, started_at) ON hansa.runs TO hansa_system;
-GRANT UPDATE (state, epoch, takeovers, writes, worker, lease_until, started_at) ON hansa.runs TO hansa_system;
+GRANT SELECT (tenant_id, id, session_id, state, gate, pool, priority, epoch, takeovers, writes, worker, active, claimed_at, lease_until,
+  cancel_requested_at, suspend_requested_at, started_at) ON hansa.runs TO hansa_system;
+GRANT UPDATE (state, epoch, takeovers, writes, worker, active, claimed_at, lease_until, started_at) ON hansa.runs TO hansa_system;
+GRANT SELECT (tenant_id, run_id, step, kind, look_at), UPDATE (look_at) ON hansa.waits TO hansa_system;
 GRANT SELECT (created_at), DELETE ON hansa.idempotency_keys TO hansa_system;
 GRANT SELECT ON hansa.alembic_version TO hansa_app, hansa_system;

@@ -1,0 +1,95 @@
+-- Accepting runs: admission, idempotency, session, run and first event in one transaction.
+
+-- Accepts one run. `p_new`: {id, agent, revision, session_id, new_session_id, priority, start_at, parent_run, parent_step, depth};
+-- without session_id in a session of its own. `outcome` is accepted, replayed or the reason of a refusal; `answer` is the run
+-- as JSON, or a detail of the refusal (the time of first use when a key is used again wrongly).
+CREATE FUNCTION hansa.run_start(p_tenant uuid, p_principal text, p_route text, p_key text, p_digest bytea, p_region text, p_new json,
+  p_input json)
+RETURNS TABLE (outcome text, answer json) LANGUAGE plpgsql AS $$
+DECLARE
+  v_session hansa.sessions; v_run hansa.runs; v_old hansa.idempotency_keys; v_agent record; v_revision integer;
+  v_name text := p_new ->> 'agent'; v_given uuid := p_new ->> 'session_id'; v_start timestamptz := p_new ->> 'start_at'; v_policy text;
+  v_gate text; v_pool text; v_bounded boolean;
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  IF p_key IS NOT NULL THEN
+    IF NOT pg_try_advisory_xact_lock(hashtextextended(concat_ws(chr(31), p_tenant, p_principal, p_route, p_key), 0)) THEN
+      RETURN QUERY SELECT 'key_in_flight', NULL::json; RETURN;
+    END IF;
+    SELECT * INTO v_old FROM hansa.idempotency_keys k
+      WHERE k.tenant_id = p_tenant AND k.principal = p_principal AND k.route = p_route AND k.key = p_key;
+    IF FOUND THEN
+      IF v_old.digest <> p_digest THEN RETURN QUERY SELECT 'key_reused', to_json(v_old.created_at); RETURN; END IF;
+      RETURN QUERY SELECT 'replayed', v_old.answer; RETURN;
+    END IF;
+  END IF;
+  IF v_given IS NOT NULL THEN
+    SELECT * INTO v_session FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = v_given FOR UPDATE;
+    IF NOT FOUND THEN RETURN QUERY SELECT 'no_session', NULL::json; RETURN; END IF;
+    v_name := coalesce(v_name, v_session.agent);
+    IF v_session.agent <> v_name THEN RETURN QUERY SELECT 'other_agent', to_json(v_session.agent); RETURN; END IF;
+  END IF;
+  SELECT t.suspended AS tenant_suspended, coalesce((SELECT g.cordoned FROM hansa.regions g WHERE g.name = p_region), false) AS cordoned,
+      o.name, coalesce((o.manifest -> 'spec' ->> 'suspend')::boolean, false) AS suspended,
+      coalesce(o.manifest -> 'spec' ->> 'concurrency', 'Enqueue') AS policy,
+      coalesce(o.manifest -> 'spec' -> 'placement' ->> 'pool', 'default') AS pool,
+      (SELECT r.revision FROM hansa.agent_revisions r WHERE r.tenant_id = p_tenant AND r.agent = v_name
+        AND (p_new ->> 'revision' IS NULL OR r.revision = (p_new ->> 'revision')::integer) ORDER BY r.revision DESC LIMIT 1) AS revision,
+      EXISTS (SELECT FROM hansa.agent_slots a WHERE a.tenant_id = p_tenant AND a.agent = v_name) AS bounded
+    INTO v_agent
+    FROM hansa.tenants t LEFT JOIN hansa.objects o ON o.tenant_id = t.tenant_id AND o.kind = 'Agent' AND o.name = v_name
+    WHERE t.tenant_id = p_tenant;
+  IF v_agent.cordoned THEN RETURN QUERY SELECT 'region_cordoned', NULL::json; RETURN; END IF;
+  IF v_agent.tenant_suspended THEN RETURN QUERY SELECT 'tenant_suspended', NULL::json; RETURN; END IF;
+  IF v_agent.name IS NULL THEN RETURN QUERY SELECT 'no_agent', NULL::json; RETURN; END IF;
+  IF v_agent.suspended THEN RETURN QUERY SELECT 'agent_suspended', NULL::json; RETURN; END IF;
+  IF v_agent.revision IS NULL THEN RETURN QUERY SELECT 'no_revision', NULL::json; RETURN; END IF;
+  IF v_given IS NULL THEN
+    v_session.id := (p_new ->> 'new_session_id')::uuid;
+    v_session.last_seq := 0;
+  ELSIF v_session.active_run IS NOT NULL AND v_agent.policy <> 'Enqueue' THEN
+    IF v_agent.policy = 'Reject' THEN RETURN QUERY SELECT 'session_busy', to_json(v_session.active_run); RETURN; END IF;
+    PERFORM hansa.session_interrupt(p_tenant, v_session.id, v_agent.policy = 'Rollback');
+    SELECT * INTO v_session FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = v_given;
+  END IF;
+  v_gate := CASE WHEN v_start > clock_timestamp() THEN 'time' WHEN v_session.active_run IS NOT NULL THEN 'session'
+    WHEN v_agent.bounded THEN 'agent' END;
+  IF v_given IS NULL THEN
+    INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, active_run) VALUES (p_tenant, v_session.id, v_name, 1, (p_new ->> 'id')::uuid);
+  ELSE
+    UPDATE hansa.sessions SET last_seq = last_seq + 1, active_run = coalesce(active_run, (p_new ->> 'id')::uuid)
+      WHERE tenant_id = p_tenant AND id = v_session.id;
+  END IF;
+  INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, gate, pool, priority, input, parent_run, parent_step, depth)
+    VALUES (p_tenant, (p_new ->> 'id')::uuid, v_session.id, v_session.last_seq + 1, v_name, v_agent.revision, 'queued', v_gate, v_agent.pool,
+      coalesce((p_new ->> 'priority')::smallint, 0), p_input, (p_new ->> 'parent_run')::uuid, p_new ->> 'parent_step',
+      coalesce((p_new ->> 'depth')::smallint, 0))
+    RETURNING * INTO v_run;
+  INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, data)
+    VALUES (p_tenant, v_session.id, v_run.queued_seq, v_run.id, 'run.queued', json_build_object('input', v_run.input));
+  IF v_gate = 'time' THEN
+    INSERT INTO hansa.waits (tenant_id, run_id, step, kind, look_at) VALUES (p_tenant, v_run.id, '', 'start', v_start);
+  ELSIF v_gate = 'agent' THEN
+    PERFORM hansa.slots_fill(p_tenant, v_name);
+  END IF;
+  answer := hansa.run_json(v_run);
+  IF p_key IS NOT NULL THEN
+    INSERT INTO hansa.idempotency_keys (tenant_id, principal, route, key, digest, status, answer)
+      VALUES (p_tenant, p_principal, p_route, p_key, p_digest, 202, answer);
+  END IF;
+  outcome := 'accepted';
+  RETURN NEXT;
+END $$;
+
+-- Accepts several runs of one tenant in one transaction, each by itself as above. Only for runs in sessions of their own: it would
+-- take one session's lock while it holds another's slot.
+CREATE FUNCTION hansa.run_start_many(p_tenant uuid, p_region text, p_principals text[], p_routes text[], p_keys text[], p_digests bytea[],
+  p_new text[], p_inputs text[])
+RETURNS TABLE (n integer, outcome text, answer json) LANGUAGE plpgsql AS $$
+BEGIN
+  FOR i IN 1 .. cardinality(p_new) LOOP
+    SELECT i, s.outcome, s.answer INTO n, outcome, answer
+      FROM hansa.run_start(p_tenant, p_principals[i], p_routes[i], p_keys[i], p_digests[i], p_region, p_new[i]::json, p_inputs[i]::json) s;
+    RETURN NEXT;
+  END LOOP;
+END $$;

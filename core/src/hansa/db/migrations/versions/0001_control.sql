@@ -1,0 +1,173 @@
+-- What people do with runs: cancel, suspend, resume, decide, fork.
+
+-- Ends a run that no worker drives. The caller holds its session.
+CREATE FUNCTION hansa.run_end(p_tenant uuid, v_run hansa.runs, p_state text, p_error json) RETURNS hansa.runs LANGUAGE plpgsql AS $$
+DECLARE v_ended hansa.runs;
+BEGIN
+  UPDATE hansa.runs SET state = p_state, gate = NULL, error = p_error, suspended_by = NULL, finished_at = clock_timestamp()
+    WHERE tenant_id = p_tenant AND id = v_run.id RETURNING * INTO v_ended;
+  PERFORM hansa.log_one(p_tenant, v_run.session_id, v_run.id, 'run.' || p_state, NULL,
+    CASE WHEN p_error IS NULL THEN '{}' ELSE json_build_object('error', p_error) END);
+  PERFORM hansa.run_ended(p_tenant, v_run.id);
+  RETURN v_ended;
+END $$;
+
+-- Cancels a run: at once when nobody works on it, else by asking its worker. NULL: no such run.
+CREATE FUNCTION hansa.run_cancel(p_tenant uuid, p_run uuid) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE v_run hansa.runs;
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  v_run := hansa.run_lock(p_tenant, p_run);
+  IF v_run.id IS NULL THEN RETURN NULL; END IF;
+  IF v_run.state IN ('queued', 'waiting', 'suspended', 'needs_review') THEN
+    v_run := hansa.run_end(p_tenant, v_run, 'canceled', NULL);
+  ELSIF v_run.state = 'running' AND v_run.cancel_requested_at IS NULL THEN
+    UPDATE hansa.runs SET cancel_requested_at = clock_timestamp() WHERE tenant_id = p_tenant AND id = p_run RETURNING * INTO v_run;
+    PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.cancel_requested', NULL, '{}');
+  END IF;
+  RETURN hansa.run_json(v_run);
+END $$;
+
+-- Makes way in a session for a new run: all its runs that have not ended are canceled; with p_rollback they are also left out of
+-- what later runs are told was said before.
+CREATE FUNCTION hansa.session_interrupt(p_tenant uuid, p_session uuid, p_rollback boolean) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_run hansa.runs; v_active uuid;
+BEGIN
+  -- The last first, so that none is let go only to be canceled.
+  FOR v_run IN SELECT * FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.session_id = p_session
+      AND r.queued_seq >= (SELECT a.queued_seq FROM hansa.sessions s JOIN hansa.runs a ON a.tenant_id = s.tenant_id AND a.id = s.active_run
+        WHERE s.tenant_id = p_tenant AND s.id = p_session)
+      AND r.state NOT IN ('completed', 'failed', 'canceled') ORDER BY r.queued_seq DESC FOR UPDATE
+  LOOP
+    UPDATE hansa.runs SET interrupted = NOT p_rollback, rolled_back = p_rollback WHERE tenant_id = p_tenant AND id = v_run.id;
+    PERFORM hansa.run_cancel(p_tenant, v_run.id);
+  END LOOP;
+END $$;
+
+-- Holds a run: at once, or as soon as its worker has heard. NULL: no such run.
+CREATE FUNCTION hansa.run_suspend(p_tenant uuid, p_run uuid) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE v_run hansa.runs;
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  v_run := hansa.run_lock(p_tenant, p_run);
+  IF v_run.id IS NULL THEN RETURN NULL; END IF;
+  IF v_run.state = 'waiting' OR (v_run.state = 'queued' AND v_run.gate IS DISTINCT FROM 'session') THEN
+    UPDATE hansa.runs SET state = 'suspended', gate = NULL, suspended_by = 'run' WHERE tenant_id = p_tenant AND id = p_run RETURNING * INTO v_run;
+    PERFORM hansa.slot_leave(p_tenant, p_run);
+    PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.suspended', NULL, '{"by": "run"}');
+  ELSIF v_run.state = 'running' AND v_run.suspend_requested_at IS NULL THEN
+    UPDATE hansa.runs SET suspend_requested_at = clock_timestamp() WHERE tenant_id = p_tenant AND id = p_run RETURNING * INTO v_run;
+  END IF;
+  RETURN hansa.run_json(v_run);
+END $$;
+
+-- Stops a run whose worker has let go of it, because someone wants it (`run`) or its agent (`agent`) held.
+CREATE FUNCTION hansa.run_hold(p_tenant uuid, p_run uuid, p_epoch integer, p_by text) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE v_run hansa.runs;
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  v_run := hansa.run_lock(p_tenant, p_run);
+  IF v_run.id IS NULL OR v_run.epoch <> p_epoch OR v_run.state <> 'running' THEN RETURN false; END IF;
+  UPDATE hansa.runs SET state = 'suspended', suspended_by = p_by, suspend_requested_at = NULL,
+      active = active + (clock_timestamp() - claimed_at), claimed_at = clock_timestamp()
+    WHERE tenant_id = p_tenant AND id = p_run;
+  PERFORM hansa.slot_leave(p_tenant, p_run);
+  PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.suspended', NULL, json_build_object('by', p_by));
+  RETURN true;
+END $$;
+
+-- Lets a suspended run go on, or decides about a call of which nobody knows whether it was made: `done` (with what it answered),
+-- `retry` (it is made again) or `fail`. `outcome`: resumed, or why not: the state, or `as_missing`, `as_unasked`, `agent_suspended`.
+CREATE FUNCTION hansa.run_resume(p_tenant uuid, p_run uuid, p_as text, p_answer json, p_by text)
+RETURNS TABLE (outcome text, answer json) LANGUAGE plpgsql AS $$
+DECLARE v_run hansa.runs; v_call json; v_step text;
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  v_run := hansa.run_lock(p_tenant, p_run);
+  IF v_run.id IS NULL THEN RETURN QUERY SELECT 'no_run', NULL::json; RETURN; END IF;
+  IF v_run.state = 'suspended' AND p_as IS NULL THEN
+    IF EXISTS (SELECT FROM hansa.objects o WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = v_run.agent
+        AND (o.manifest -> 'spec' ->> 'suspend')::boolean) THEN
+      RETURN QUERY SELECT 'agent_suspended', NULL::json; RETURN;
+    END IF;
+    PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.continued', NULL, json_build_object('by', p_by));
+    PERFORM hansa.run_ready(p_tenant, p_run);
+  ELSIF v_run.state = 'suspended' THEN RETURN QUERY SELECT 'as_unasked', NULL::json; RETURN;
+  ELSIF v_run.state = 'needs_review' AND p_as IS NULL THEN RETURN QUERY SELECT 'as_missing', NULL::json; RETURN;
+  ELSIF v_run.state = 'needs_review' THEN
+    SELECT e.data, e.data ->> 'step' INTO v_call, v_step FROM hansa.events e WHERE e.tenant_id = p_tenant AND e.session_id = v_run.session_id
+      AND e.seq > v_run.queued_seq AND e.run_id = p_run AND e.type = 'run.needs_review' ORDER BY e.seq DESC LIMIT 1;
+    PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'review.decided', v_step,
+      json_build_object('decision', p_as, 'by', p_by, 'attempt', v_call -> 'attempt'));
+    IF p_as = 'fail' THEN
+      v_run := hansa.run_end(p_tenant, v_run, 'failed', json_build_object('code', 'review_failed',
+        'detail', format('%s decided that the run fails at step %s, %s', p_by, v_step, v_call ->> 'name'), 'hint', ''));
+      RETURN QUERY SELECT 'resumed', hansa.run_json(v_run); RETURN;
+    ELSIF p_as = 'done' THEN
+      PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'tool.completed', v_step, json_build_object(
+        'name', v_call -> 'name', 'arguments', v_call -> 'arguments', 'content', p_answer, 'is_error', false, 'invalid_arguments', false));
+    END IF;
+    PERFORM hansa.run_ready(p_tenant, p_run);
+  ELSE RETURN QUERY SELECT v_run.state, NULL::json; RETURN;
+  END IF;
+  SELECT * INTO v_run FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run;
+  RETURN QUERY SELECT 'resumed', hansa.run_json(v_run);
+END $$;
+
+-- An agent's object has changed: its bound on runs at once, and whether it is held. Returns whether runs of it are to be told.
+CREATE FUNCTION hansa.agent_changed(p_tenant uuid, p_agent text, p_bound integer, p_suspended boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE v_run uuid; v_told boolean := false;
+BEGIN
+  IF p_bound IS NULL THEN
+    DELETE FROM hansa.agent_slots WHERE tenant_id = p_tenant AND agent = p_agent;
+  ELSE
+    INSERT INTO hansa.agent_slots (tenant_id, agent, bound, held) VALUES (p_tenant, p_agent, p_bound, 0)
+      ON CONFLICT (tenant_id, agent) DO UPDATE SET bound = p_bound;
+  END IF;
+  PERFORM hansa.slots_fill(p_tenant, p_agent);
+  IF p_suspended THEN
+    UPDATE hansa.runs SET suspend_requested_at = coalesce(suspend_requested_at, clock_timestamp())
+      WHERE tenant_id = p_tenant AND agent = p_agent AND state = 'running';
+    RETURN FOUND;
+  END IF;
+  FOR v_run IN SELECT id FROM hansa.runs WHERE tenant_id = p_tenant AND agent = p_agent AND state = 'suspended' AND suspended_by = 'agent' ORDER BY id LOOP
+    PERFORM hansa.run_ready(p_tenant, v_run);
+    v_told := true;
+  END LOOP;
+  RETURN v_told;
+END $$;
+
+-- A new run, in a session of its own, that has done what another had done up to an event of its log, and goes on from there.
+-- `p_at`: the last number to be taken over. `outcome`: accepted, no_run, or at_outside.
+CREATE FUNCTION hansa.run_fork(p_tenant uuid, p_run uuid, p_at bigint, p_new_run uuid, p_new_session uuid)
+RETURNS TABLE (outcome text, answer json) LANGUAGE plpgsql AS $$
+DECLARE v_run hansa.runs; v_new hansa.runs; v_last bigint;
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  v_run := hansa.run_lock(p_tenant, p_run);
+  IF v_run.id IS NULL THEN RETURN QUERY SELECT 'no_run', NULL::json; RETURN; END IF;
+  SELECT max(e.seq) INTO v_last FROM hansa.events e WHERE e.tenant_id = p_tenant AND e.session_id = v_run.session_id AND e.seq >= v_run.queued_seq AND e.run_id = p_run;
+  IF p_at < v_run.queued_seq OR p_at > v_last THEN
+    RETURN QUERY SELECT 'at_outside', json_build_array(v_run.queued_seq, v_last); RETURN;
+  END IF;
+  INSERT INTO hansa.sessions (tenant_id, id, agent, active_run, forked_from, forked_seq)
+    VALUES (p_tenant, p_new_session, v_run.agent, p_new_run, v_run.session_id, v_run.queued_seq);
+  INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, gate, pool, priority, input, depth)
+    VALUES (p_tenant, p_new_run, p_new_session, 1, v_run.agent, v_run.revision, 'queued', 'session', v_run.pool, v_run.priority, v_run.input, 0);
+  -- Only steps with their result are taken over; a call that was begun or approved and not made is the new run's to do and to ask for.
+  INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
+    SELECT p_tenant, p_new_session, row_number() OVER (ORDER BY e.seq), p_new_run, e.type, e.step,
+      CASE WHEN e.type = 'run.queued' THEN json_build_object('input', v_run.input, 'forked_from', json_build_object('run_id', p_run, 'seq', p_at)) ELSE e.data END
+    FROM hansa.events e WHERE e.tenant_id = p_tenant AND e.session_id = v_run.session_id AND e.run_id = p_run AND e.seq BETWEEN v_run.queued_seq AND p_at
+      AND (e.type = 'run.queued' OR (e.step IS NOT NULL AND EXISTS (
+        SELECT FROM hansa.events d WHERE d.tenant_id = p_tenant AND d.session_id = v_run.session_id AND d.run_id = p_run AND d.step = e.step
+          AND d.seq BETWEEN v_run.queued_seq AND p_at AND (d.type IN ('model.completed', 'tool.completed', 'run.returned', 'value.recorded',
+            'timer.fired', 'event.received', 'log') OR (d.type = 'approval.decided' AND d.data ->> 'decision' = 'answered')))));
+  UPDATE hansa.sessions SET last_seq = (SELECT max(e.seq) FROM hansa.events e WHERE e.tenant_id = p_tenant AND e.session_id = p_new_session)
+    WHERE tenant_id = p_tenant AND id = p_new_session;
+  -- It has recorded steps from the first: epoch 1 would say that there are none.
+  UPDATE hansa.runs SET epoch = 1 WHERE tenant_id = p_tenant AND id = p_new_run;
+  PERFORM hansa.run_ready(p_tenant, p_new_run);
+  SELECT * INTO v_new FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_new_run;
+  RETURN QUERY SELECT 'accepted', hansa.run_json(v_new);
+END $$;

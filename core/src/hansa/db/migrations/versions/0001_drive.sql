@@ -1,0 +1,208 @@
+-- Driving runs: claim, renew, release, load, write. The first three are the system's, over all tenants, and read no content.
+
+-- Takes up to p_limit runs of a pool for a worker: runs whose lease has run out first, then ready ones, tenant by tenant.
+-- Fair by deficit round robin: the turn goes round the tenants that have ready runs, in the order of their ids, and each may take as
+-- many as its weight in its turn. Whose turn it was (p_turn) and what is left of it (p_credit) the worker keeps between claims; the
+-- last row, without an id, gives them back. Each visit is one probe of an index, and visits are bounded, so the cost grows neither
+-- with the backlog nor with the number of tenants.
+CREATE FUNCTION hansa.run_claim(p_worker text, p_limit integer, p_lease interval, p_pool text, p_turn uuid, p_credit integer)
+RETURNS TABLE (tenant_id uuid, id uuid, session_id uuid, epoch integer, turn uuid, credit integer) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+  v_left integer := p_limit; v_turn uuid := p_turn; v_credit integer := p_credit; v_tenant uuid; v_weight integer; v_bound integer;
+  v_room integer; v_taken integer; v_lap integer := 0; v_of_lap integer := 0; v_longer integer := 1; v_visits integer := 0;
+BEGIN
+  RETURN QUERY
+    WITH lost AS (
+      SELECT r.tenant_id, r.id FROM hansa.runs r WHERE r.state = 'running' AND r.lease_until < clock_timestamp() AND r.pool = p_pool
+      ORDER BY r.lease_until LIMIT v_left FOR UPDATE SKIP LOCKED)
+    UPDATE hansa.runs r SET epoch = r.epoch + 1, takeovers = r.takeovers + 1, writes = 0, worker = p_worker,
+      active = r.active + (least(r.lease_until, clock_timestamp()) - r.claimed_at), claimed_at = clock_timestamp(),
+      lease_until = clock_timestamp() + p_lease
+    FROM lost WHERE r.tenant_id = lost.tenant_id AND r.id = lost.id
+    RETURNING r.tenant_id, r.id, r.session_id, r.epoch, NULL::uuid, NULL::integer;
+  GET DIAGNOSTICS v_taken = ROW_COUNT;
+  v_left := v_left - v_taken;
+  WHILE v_left > 0 AND v_visits < 16 + 4 * p_limit LOOP
+    IF v_credit <= 0 THEN
+      SELECT r.tenant_id INTO v_tenant FROM hansa.runs r
+        WHERE r.state = 'queued' AND r.gate IS NULL AND r.pool = p_pool AND r.tenant_id > v_turn ORDER BY r.tenant_id LIMIT 1;
+      IF NOT FOUND THEN
+        v_lap := v_lap + 1;
+        EXIT WHEN v_lap > 1 AND v_of_lap = 0;
+        -- After a full round turns are longer, so that a few tenants fill a batch in a few visits.
+        IF v_lap > 1 THEN v_longer := v_longer * 2; END IF;
+        v_of_lap := 0;
+        SELECT r.tenant_id INTO v_tenant FROM hansa.runs r
+          WHERE r.state = 'queued' AND r.gate IS NULL AND r.pool = p_pool ORDER BY r.tenant_id LIMIT 1;
+        EXIT WHEN NOT FOUND;
+      END IF;
+      v_turn := v_tenant;
+    END IF;
+    v_visits := v_visits + 1;
+    SELECT t.weight, t.concurrent_runs INTO v_weight, v_bound FROM hansa.tenants t WHERE t.tenant_id = v_turn;
+    IF v_credit <= 0 THEN v_credit := coalesce(v_weight, 1) * v_longer; END IF;
+    v_room := least(v_left, v_credit);
+    IF v_bound IS NOT NULL THEN
+      -- One claim at a time counts what a bounded tenant has running; another that comes meanwhile passes on.
+      IF NOT pg_try_advisory_xact_lock(hashtextextended('hansa.claim.' || v_turn, 0)) THEN v_bound := 0; END IF;
+      SELECT least(v_room, greatest(0, v_bound - count(*))) INTO v_room FROM (
+        SELECT FROM hansa.runs r WHERE r.tenant_id = v_turn AND r.state = 'running' LIMIT v_bound) n;
+    END IF;
+    v_taken := 0;
+    IF v_room > 0 THEN
+      RETURN QUERY
+        WITH picked AS (
+          SELECT r.tenant_id, r.id FROM hansa.runs r
+          WHERE r.state = 'queued' AND r.gate IS NULL AND r.pool = p_pool AND r.tenant_id = v_turn
+          ORDER BY r.priority DESC, r.id LIMIT v_room FOR UPDATE SKIP LOCKED)
+        UPDATE hansa.runs r SET state = 'running', epoch = r.epoch + 1, writes = 0, worker = p_worker, claimed_at = clock_timestamp(),
+          lease_until = clock_timestamp() + p_lease, started_at = coalesce(r.started_at, clock_timestamp())
+        FROM picked WHERE r.tenant_id = picked.tenant_id AND r.id = picked.id
+        RETURNING r.tenant_id, r.id, r.session_id, r.epoch, NULL::uuid, NULL::integer;
+      GET DIAGNOSTICS v_taken = ROW_COUNT;
+    END IF;
+    v_left := v_left - v_taken;
+    v_of_lap := v_of_lap + v_taken;
+    v_credit := CASE WHEN v_taken < v_room OR v_room = 0 THEN 0 ELSE v_credit - v_taken END;
+  END LOOP;
+  RETURN QUERY SELECT NULL::uuid, NULL::uuid, NULL::uuid, NULL::integer, v_turn, v_credit;
+END $$;
+
+-- Prolongs leases; what is missing from the answer is no longer this worker's. `wish`: what someone wants of the run. By the system.
+CREATE FUNCTION hansa.run_renew(p_tenants uuid[], p_runs uuid[], p_epochs integer[], p_lease interval)
+RETURNS TABLE (id uuid, wish text) LANGUAGE sql AS $$
+  WITH mine AS (
+    SELECT r.tenant_id, r.id FROM hansa.runs r JOIN unnest(p_tenants, p_runs, p_epochs) AS m(tenant_id, id, epoch)
+      ON r.tenant_id = m.tenant_id AND r.id = m.id AND r.epoch = m.epoch
+    WHERE r.state = 'running' ORDER BY r.tenant_id, r.id FOR UPDATE OF r)
+  UPDATE hansa.runs r SET lease_until = clock_timestamp() + p_lease FROM mine WHERE r.tenant_id = mine.tenant_id AND r.id = mine.id
+  RETURNING r.id, CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'cancel' WHEN r.suspend_requested_at IS NOT NULL THEN 'suspend' END
+$$;
+
+-- Gives runs back at once, for a worker that is told to stop. By the system.
+CREATE FUNCTION hansa.run_release(p_tenants uuid[], p_runs uuid[], p_epochs integer[]) RETURNS integer LANGUAGE sql AS $$
+  WITH mine AS (
+    SELECT r.tenant_id, r.id FROM hansa.runs r JOIN unnest(p_tenants, p_runs, p_epochs) AS m(tenant_id, id, epoch)
+      ON r.tenant_id = m.tenant_id AND r.id = m.id AND r.epoch = m.epoch
+    WHERE r.state = 'running' ORDER BY r.tenant_id, r.id FOR UPDATE OF r),
+  released AS (
+    UPDATE hansa.runs r SET lease_until = clock_timestamp(), takeovers = greatest(r.takeovers - 1, -1)
+    FROM mine WHERE r.tenant_id = mine.tenant_id AND r.id = mine.id RETURNING 1)
+  SELECT count(*)::integer FROM released
+$$;
+
+-- The writes of running runs of one tenant, many in one transaction: events, usage and, with a state, how a run goes on: its end,
+-- or `waiting`. A write's number counts the writes of its epoch from 1, so that one whose answer was lost can be sent again and is
+-- done once. `p_waits` are what the runs begin to wait for (see wait_begin). `p_of` gives the number (from 1) of the run that an event belongs to. A run that is missing from the answer is fenced:
+-- someone else owns it. `state` in the answer is the run's own: still `running` when what it would wait for has come meanwhile.
+-- The lease is prolonged by run_renew alone: an index hangs on it.
+CREATE FUNCTION hansa.run_write(p_tenant uuid, p_sessions uuid[], p_runs uuid[], p_epochs integer[], p_numbers integer[],
+  p_input_tokens bigint[], p_output_tokens bigint[], p_states text[], p_outputs text[], p_errors text[],
+  p_of integer[], p_types text[], p_steps text[], p_data text[], p_wait_of integer[], p_waits text[])
+RETURNS TABLE (run uuid, seq bigint, state text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE v_done uuid[]; v_each record;
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (p_sessions) ORDER BY s.id FOR UPDATE;
+  WITH asked AS (
+    SELECT * FROM unnest(p_sessions, p_runs, p_epochs, p_numbers, p_input_tokens, p_output_tokens, p_states, p_outputs, p_errors)
+      WITH ORDINALITY AS a(session, run, epoch, number, input_tokens, output_tokens, state, output, error, n)),
+  done AS (
+    UPDATE hansa.runs r SET takeovers = 0, writes = a.number,
+        input_tokens = r.input_tokens + a.input_tokens, output_tokens = r.output_tokens + a.output_tokens,
+        state = CASE WHEN a.state = 'waiting' AND r.woken THEN 'running' ELSE coalesce(a.state, r.state) END,
+        woken = r.woken AND a.state IS DISTINCT FROM 'waiting',
+        active = CASE WHEN a.state IS NULL THEN r.active ELSE r.active + (clock_timestamp() - r.claimed_at) END,
+        claimed_at = CASE WHEN a.state IS NULL THEN r.claimed_at ELSE clock_timestamp() END,
+        output = a.output::json, error = a.error::json,
+        finished_at = CASE WHEN a.state IN ('completed', 'failed', 'canceled') THEN clock_timestamp() END
+      FROM asked a
+      WHERE r.tenant_id = p_tenant AND r.id = a.run AND r.session_id = a.session AND r.epoch = a.epoch AND r.writes = a.number - 1
+        AND r.state = 'running'
+      RETURNING r.id, r.session_id, a.n),
+  counted AS (SELECT d.*, (SELECT count(*) FROM unnest(p_of) AS o(n) WHERE o.n = d.n) AS events FROM done d),
+  numbered AS (
+    UPDATE hansa.sessions s SET last_seq = s.last_seq + c.events FROM counted c WHERE s.tenant_id = p_tenant AND s.id = c.session_id
+      RETURNING s.id, s.last_seq),
+  written AS (
+    INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
+      SELECT p_tenant, c.session_id, m.last_seq - c.events + row_number() OVER (PARTITION BY e.part ORDER BY e.n), c.id, e.type, e.step, e.data::json
+      FROM unnest(p_of, p_types, p_steps, p_data) WITH ORDINALITY AS e(part, type, step, data, n)
+      JOIN counted c ON c.n = e.part JOIN numbered m ON m.id = c.session_id)
+  SELECT array_agg(d.id) INTO v_done FROM done d;
+  FOR v_each IN SELECT p_runs[w.part] AS run, w.wait::json AS wait FROM unnest(p_wait_of, p_waits) AS w(part, wait)
+    WHERE p_runs[w.part] = ANY (v_done)
+  LOOP
+    PERFORM hansa.wait_begin(p_tenant, v_each.run, v_each.wait);
+  END LOOP;
+  -- Few writes change a state, and what follows from that is in the order of sessions too.
+  FOR v_each IN SELECT r.id, r.state FROM unnest(p_runs, p_states) AS a(run, state)
+    JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run WHERE a.state IS NOT NULL AND a.run = ANY (v_done) ORDER BY r.session_id
+  LOOP
+    IF v_each.state IN ('completed', 'failed', 'canceled') THEN PERFORM hansa.run_ended(p_tenant, v_each.id);
+    ELSIF v_each.state <> 'running' THEN PERFORM hansa.slot_leave(p_tenant, v_each.id);
+    END IF;
+  END LOOP;
+  RETURN QUERY SELECT r.id, s.last_seq, r.state FROM unnest(p_runs, p_epochs, p_numbers) AS a(run, epoch, number)
+    JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run AND r.epoch = a.epoch AND r.writes = a.number
+    JOIN hansa.sessions s ON s.tenant_id = p_tenant AND s.id = r.session_id;
+END $$;
+
+-- All that a worker needs to go on with runs it has claimed, of one tenant; those missing from the answer are fenced. `world` names
+-- the state of all objects: manifests are asked for (run_world) only when the worker does not know it yet.
+CREATE FUNCTION hansa.run_load(p_tenant uuid, p_runs uuid[], p_epochs integer[])
+RETURNS TABLE (run uuid, body json) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  RETURN QUERY
+    SELECT r.id, json_build_object(
+      'run', hansa.run_json(r), 'takeovers', r.takeovers, 'attempt', r.attempt, 'depth', r.depth,
+      'wish', CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'cancel' WHEN r.suspend_requested_at IS NOT NULL THEN 'suspend'
+        WHEN coalesce((o.manifest -> 'spec' ->> 'suspend')::boolean, false) THEN 'suspend_agent' END,
+      'active', extract(epoch FROM r.active)::float8, 'world', t.objects_version,
+      'history', hansa.run_history(p_tenant, r), 'steps', CASE WHEN r.epoch = 1 THEN '[]' ELSE hansa.run_steps(p_tenant, r) END)
+    FROM unnest(p_runs, p_epochs) AS a(run, epoch) JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run AND r.epoch = a.epoch
+    JOIN hansa.tenants t ON t.tenant_id = p_tenant
+    LEFT JOIN hansa.objects o ON o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = r.agent
+    WHERE r.state = 'running';
+END $$;
+
+-- What objects say of an agent's revision now: its manifest, all providers, its tool servers, the agents it may call.
+CREATE FUNCTION hansa.run_world(p_tenant uuid, p_agent text, p_revision integer) RETURNS json LANGUAGE sql STABLE AS $$
+  SELECT json_build_object(
+    'version', (SELECT t.objects_version FROM hansa.tenants t WHERE t.tenant_id = p_tenant),
+    'manifest', a.manifest,
+    'providers', coalesce((SELECT json_agg(o.manifest ORDER BY o.name) FROM hansa.objects o
+      WHERE o.tenant_id = p_tenant AND o.kind = 'ModelProvider'), '[]'),
+    'tool_servers', coalesce((SELECT json_agg(json_build_object('manifest', o.manifest, 'status', o.status) ORDER BY o.name) FROM hansa.objects o
+      WHERE o.tenant_id = p_tenant AND o.kind = 'ToolServer' AND o.name IN (
+        SELECT u.value ->> 'toolServer' FROM json_array_elements(a.manifest -> 'spec' -> 'tools') u)), '[]'),
+    'agents', coalesce((SELECT json_agg(json_build_object('name', o.name, 'description', coalesce(o.manifest -> 'spec' ->> 'description', '')) ORDER BY o.name)
+      FROM hansa.objects o WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name IN (
+        SELECT u.value ->> 'agent' FROM json_array_elements(a.manifest -> 'spec' -> 'tools') u)), '[]'))
+  FROM hansa.agent_revisions a WHERE a.tenant_id = p_tenant AND a.agent = p_agent AND a.revision = p_revision
+$$;
+
+-- What was said before in the session, and before its fork in the session it was forked from: inputs and outputs, oldest first. An
+-- interrupted run has said nothing; one that was rolled back never was.
+CREATE FUNCTION hansa.run_history(p_tenant uuid, v_run hansa.runs) RETURNS json LANGUAGE sql STABLE AS $$
+  WITH RECURSIVE line AS (
+    SELECT v_run.session_id AS session, v_run.queued_seq AS before, 0 AS level
+    UNION ALL
+    SELECT s.forked_from, s.forked_seq, level + 1 FROM line l JOIN hansa.sessions s ON s.tenant_id = p_tenant AND s.id = l.session
+    WHERE s.forked_from IS NOT NULL AND level < 16)
+  SELECT coalesce((SELECT json_agg(json_build_array(h.input, h.output) ORDER BY h.level DESC, h.queued_seq) FROM (
+    SELECT l.level, r.queued_seq, r.input, r.output FROM line l JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.session_id = l.session
+      AND r.queued_seq < l.before AND NOT r.rolled_back AND (r.state = 'completed' OR r.interrupted)
+    ORDER BY l.level, r.queued_seq DESC LIMIT 50) h), '[]')
+$$;
+
+-- The recorded steps of a run.
+CREATE FUNCTION hansa.run_steps(p_tenant uuid, v_run hansa.runs) RETURNS json LANGUAGE sql STABLE AS $$
+  SELECT coalesce((SELECT json_agg(json_build_object('type', e.type, 'step', e.step, 'data', e.data) ORDER BY e.seq) FROM hansa.events e
+    WHERE e.tenant_id = p_tenant AND e.session_id = v_run.session_id AND e.seq > v_run.queued_seq AND e.run_id = v_run.id
+      AND e.step IS NOT NULL), '[]')
+$$;

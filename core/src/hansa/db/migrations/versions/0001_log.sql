@@ -1,0 +1,112 @@
+-- What all of the engine's verbs share. All verbs run with the rights of their caller, so row-level security holds in them; those
+-- called by the app set the tenant for their own transaction first.
+-- Locks are always taken in this order, so that no two verbs ever wait for each other: sessions by id, runs, agent_slots.
+
+CREATE FUNCTION hansa.run_json(r hansa.runs) RETURNS json LANGUAGE sql STABLE AS $$
+  SELECT json_build_object(
+    'id', r.id, 'session_id', r.session_id, 'agent', r.agent, 'revision', r.revision, 'state', r.state, 'priority', r.priority,
+    'input', r.input, 'output', r.output, 'error', r.error,
+    'usage', json_build_object('input_tokens', r.input_tokens, 'output_tokens', r.output_tokens),
+    'epoch', r.epoch, 'attempt', r.attempt, 'parent_run', r.parent_run, 'suspended_by', r.suspended_by,
+    'waits', CASE WHEN r.state IN ('waiting', 'suspended') OR r.gate = 'time' THEN (
+      SELECT coalesce(json_agg(json_build_object('kind', w.kind, 'step', w.step, 'key', w.key, 'until', w.look_at) ORDER BY w.step), '[]')
+      FROM hansa.waits w WHERE w.tenant_id = r.tenant_id AND w.run_id = r.id) ELSE '[]' END,
+    'created_at', r.created_at, 'started_at', r.started_at, 'finished_at', r.finished_at)
+$$;
+
+-- Appends events to a session's log without a gap: the session's row is locked by the update, so numbers are given in
+-- commit order. Returns the last number.
+CREATE FUNCTION hansa.log_append(p_tenant uuid, p_session uuid, p_run uuid, p_types text[], p_steps text[], p_data text[])
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE v_last bigint; v_count integer := cardinality(p_types);
+BEGIN
+  UPDATE hansa.sessions SET last_seq = last_seq + v_count WHERE tenant_id = p_tenant AND id = p_session RETURNING last_seq INTO v_last;
+  IF NOT FOUND THEN RAISE EXCEPTION 'session % is not there', p_session; END IF;
+  INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
+    SELECT p_tenant, p_session, v_last - v_count + e.n, p_run, e.type, e.step, e.data::json
+    FROM unnest(p_types, p_steps, p_data) WITH ORDINALITY AS e(type, step, data, n);
+  RETURN v_last;
+END $$;
+
+CREATE FUNCTION hansa.log_one(p_tenant uuid, p_session uuid, p_run uuid, p_type text, p_step text, p_data json)
+RETURNS bigint LANGUAGE sql AS $$
+  SELECT hansa.log_append(p_tenant, p_session, p_run, ARRAY[p_type], ARRAY[p_step], ARRAY[p_data::text])
+$$;
+
+-- A run, with its session and itself locked. NULL fields: no such run.
+CREATE FUNCTION hansa.run_lock(p_tenant uuid, p_run uuid) RETURNS hansa.runs LANGUAGE plpgsql AS $$
+DECLARE v_run hansa.runs;
+BEGIN
+  PERFORM FROM hansa.runs r JOIN hansa.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id
+    WHERE r.tenant_id = p_tenant AND r.id = p_run FOR UPDATE OF s;
+  SELECT * INTO v_run FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = p_run FOR UPDATE;
+  RETURN v_run;
+END $$;
+
+-- Lets a run be claimed, unless its agent has a bound on runs at once and no slot is free: then it waits at that gate. The caller
+-- holds the run's session and has seen that nothing else is in the way.
+CREATE FUNCTION hansa.run_ready(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_slot hansa.agent_slots; v_agent text; v_holds boolean;
+BEGIN
+  SELECT agent, slot INTO v_agent, v_holds FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run FOR UPDATE;
+  IF NOT v_holds THEN
+    SELECT * INTO v_slot FROM hansa.agent_slots WHERE tenant_id = p_tenant AND agent = v_agent FOR UPDATE;
+    IF FOUND AND v_slot.held >= v_slot.bound THEN
+      UPDATE hansa.runs SET state = 'queued', gate = 'agent' WHERE tenant_id = p_tenant AND id = p_run;
+      RETURN;
+    END IF;
+    IF FOUND THEN
+      UPDATE hansa.agent_slots SET held = held + 1 WHERE tenant_id = p_tenant AND agent = v_agent;
+      v_holds := true;
+    END IF;
+  END IF;
+  UPDATE hansa.runs SET state = 'queued', gate = NULL, woken = false, slot = v_holds, suspended_by = NULL
+    WHERE tenant_id = p_tenant AND id = p_run;
+END $$;
+
+-- Gives back the slot of a run that has ended or waits; whoever stands first at the agent's gate has it now.
+CREATE FUNCTION hansa.slot_leave(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_agent text; v_slot hansa.agent_slots;
+BEGIN
+  UPDATE hansa.runs SET slot = false WHERE tenant_id = p_tenant AND id = p_run AND slot RETURNING agent INTO v_agent;
+  IF NOT FOUND THEN RETURN; END IF;
+  UPDATE hansa.agent_slots SET held = held - 1 WHERE tenant_id = p_tenant AND agent = v_agent;
+  PERFORM hansa.slots_fill(p_tenant, v_agent);
+END $$;
+
+-- Lets runs through the gate of an agent while slots are free. Skips a run that another verb holds: that verb looks at the gate itself.
+CREATE FUNCTION hansa.slots_fill(p_tenant uuid, p_agent text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_slot hansa.agent_slots; v_free integer; v_run uuid;
+BEGIN
+  SELECT * INTO v_slot FROM hansa.agent_slots WHERE tenant_id = p_tenant AND agent = p_agent FOR UPDATE;
+  v_free := CASE WHEN FOUND THEN v_slot.bound - v_slot.held ELSE 2147483647 END;
+  FOR v_run IN SELECT id FROM hansa.runs WHERE tenant_id = p_tenant AND agent = p_agent AND state = 'queued' AND gate = 'agent'
+    ORDER BY priority DESC, id LIMIT v_free FOR UPDATE SKIP LOCKED
+  LOOP
+    UPDATE hansa.runs SET gate = NULL, woken = false, slot = v_slot.agent IS NOT NULL WHERE tenant_id = p_tenant AND id = v_run;
+    UPDATE hansa.agent_slots SET held = held + 1 WHERE tenant_id = p_tenant AND agent = p_agent;
+  END LOOP;
+END $$;
+
+-- Lets the session's next queued run be claimed, after the run with number p_after has ended.
+CREATE FUNCTION hansa.session_advance(p_tenant uuid, p_session uuid, p_after bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_next uuid;
+BEGIN
+  SELECT id INTO v_next FROM hansa.runs WHERE tenant_id = p_tenant AND session_id = p_session AND queued_seq > p_after AND state = 'queued'
+    ORDER BY queued_seq LIMIT 1;
+  UPDATE hansa.sessions SET active_run = v_next WHERE tenant_id = p_tenant AND id = p_session;
+  IF v_next IS NOT NULL THEN PERFORM hansa.run_ready(p_tenant, v_next); END IF;
+END $$;
+
+-- What follows from the end of a run, in the same transaction: its slot is free, nobody is asked for it any more, its parent hears of
+-- it, the session goes on. The caller holds the session.
+CREATE FUNCTION hansa.run_ended(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_run hansa.runs; v_active uuid;
+BEGIN
+  SELECT * INTO v_run FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run;
+  PERFORM hansa.slot_leave(p_tenant, p_run);
+  PERFORM hansa.waits_drop(p_tenant, v_run);
+  IF v_run.parent_run IS NOT NULL THEN PERFORM hansa.child_return(p_tenant, v_run); END IF;
+  SELECT active_run INTO v_active FROM hansa.sessions WHERE tenant_id = p_tenant AND id = v_run.session_id;
+  IF v_active = p_run THEN PERFORM hansa.session_advance(p_tenant, v_run.session_id, v_run.queued_seq); END IF;
+END $$;

@@ -1,0 +1,76 @@
+"""The pure part of tool calls: what the log says of one, whether it may be made again, what came of a called agent."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from hansa.runs.model import EventType
+from hansa_sdk import Effect, ToolOutcome
+
+MAX_DEPTH = 8
+"""Most calls of agents by agents, one within the other."""
+SAYS_CALL = frozenset({EventType.APPROVAL_REQUESTED, EventType.TOOL_CALLED, EventType.TOOL_COMPLETED, EventType.RUN_CALLED})
+TYPES = (
+    EventType.APPROVAL_REQUESTED,
+    EventType.APPROVAL_DECIDED,
+    EventType.REVIEW_DECIDED,
+    EventType.RUN_CALLED,
+    EventType.RUN_RETURNED,
+    EventType.TOOL_CALLED,
+    EventType.TOOL_COMPLETED,
+)
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A call as it is made, shown and recorded."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+class InDoubt(Exception):
+    """A call with an unsafe effect was begun, and nobody knows whether it was made. `call` is the last intent."""
+
+    def __init__(self, call: dict[str, Any]) -> None:
+        super().__init__(call["name"])
+        self.call = call
+
+
+def next_attempt(known: Mapping[EventType, Any]) -> int:
+    """The number of the attempt that must be announced before the call is made; 0: it is announced already.
+
+    Raises `InDoubt` for a call with an unsafe effect that was begun, unless a person has said that it be made again.
+    """
+    intent, decided = known.get(EventType.TOOL_CALLED), known.get(EventType.REVIEW_DECIDED)
+    if intent is None:
+        return 1
+    if intent["effect"] != Effect.UNSAFE:
+        return 0
+    if decided is None or decided["decision"] != "retry" or decided["attempt"] != intent["attempt"]:
+        raise InDoubt(intent)
+    return int(intent["attempt"]) + 1
+
+
+def refused(decided: Mapping[str, Any]) -> ToolOutcome | None:
+    """What the model is told of a call that a person did not approve; None: it was approved."""
+    if decided["decision"] == "approved":
+        return None
+    if decided["decision"] == "expired":
+        return ToolOutcome("nobody approved the call in time, so it was not made", is_error=True)
+    reason = f": {decided['comment']}" if decided.get("comment") else ""
+    return ToolOutcome(f"a person did not approve the call, so it was not made{reason}", is_error=True)
+
+
+def outcome_of(returned: Mapping[str, Any]) -> ToolOutcome:
+    """What the caller sees of an agent's run that it called."""
+    if returned["state"] == "completed":
+        return ToolOutcome(returned["output"])
+    error = returned["error"]
+    return ToolOutcome(f"{error['code']}: {error['detail']}" if error else "canceled: its run was canceled", is_error=True)
+
+
+def too_deep(agent: str) -> dict[str, Any]:
+    """What a call returns that would lead too deep."""
+    detail = f"agent {agent!r} was not called: {MAX_DEPTH} agents call each other already"
+    return {"state": "failed", "output": None, "error": {"code": "call_depth", "detail": detail, "hint": "Do agents call in a circle?"}}

@@ -1,0 +1,86 @@
+"""What a process lends to all its runs, and how one run's context is made of it."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hansa.bus.connection import Bus
+from hansa.db.pool import Database
+from hansa.egress.client import HttpClient
+from hansa.llm.service import AgentModel, Gateway, LiveText
+from hansa.plugins.model import Plugins
+from hansa.runs.context import DurableContext, Parts, Voice
+from hansa.runs.journal import Journal, Writer
+from hansa.runs.model import Past, RunView
+from hansa.runs.steps import StepLog
+from hansa.runs.waiting import Waiting
+from hansa.runs.worlds import Prepared, Worlds
+from hansa.tools.servers import Connections, ToolServers
+from hansa.tools.service import Surroundings, ToolBox
+from hansa_sdk import Completion, LLMRequest, Message, Role, RunFailed
+
+
+class Equipment(msgspec.Struct, frozen=True):
+    """What a process lends to all its runs."""
+
+    database: Database
+    bus: Bus
+    plugins: Plugins
+    gateway: Gateway
+    http: HttpClient
+    tool_servers: ToolServers
+    worlds: Worlds
+    writer: Writer
+    region: str
+    worker: str
+    workspaces: Path
+    tool_settings: dict[str, str]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where one run's context stands: what it writes to, speaks to and waits in."""
+
+    journal: Journal
+    voice: Voice
+    waiting: Waiting
+    connections: Connections
+    depth: int = 0
+
+
+class NoModel:
+    """Stands for an agent's model that nobody offers: it is an error only once it is asked, for a replay never asks."""
+
+    def __init__(self, missing: list[str]) -> None:
+        self._missing = missing
+
+    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
+        raise RunFailed(
+            "; ".join(self._missing), code="model_missing", hint="Apply a ModelProvider that has it; `hansa models` lists what there is."
+        )
+
+
+def make_context(equipment: Equipment, prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:
+    """The context of a run. Raises `RunFailed` when a tool that its agent names is not there."""
+    surroundings = Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings)
+    parts = Parts(
+        agent=prepared.definition,
+        history=tuple(message for turn in past.history for message in _turn(turn)),
+        tools=ToolBox(prepared.select(place.connections), surroundings),
+        model=AgentModel(equipment.gateway, prepared.targets) if prepared.targets else NoModel(prepared.missing),
+        voice=place.voice,
+        journal=place.journal,
+        waiting=place.waiting,
+        depth=place.depth,
+    )
+    return DurableContext(run, StepLog(past.steps), parts)
+
+
+def _turn(turn: tuple[Any, Any]) -> tuple[Message, Message]:
+    answer = "(interrupted)" if turn[1] is None else as_text(turn[1])
+    return Message(Role.USER, as_text(turn[0])), Message(Role.ASSISTANT, answer)
+
+
+def as_text(value: Any) -> str:
+    """How a JSON value is put before a model: text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

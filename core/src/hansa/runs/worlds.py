@@ -1,0 +1,106 @@
+"""What a process keeps of agents' revisions between runs: manifests, decoded and resolved once, as of a version of the objects.
+
+A run is driven by the objects as they are when it is loaded; any change of any object of the tenant makes a new version.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from uuid import UUID
+
+import msgspec
+
+from hansa.apply.model import KnownServer
+from hansa.db.pool import Database
+from hansa.llm.service import Target, resolve
+from hansa.plugins.model import Plugins
+from hansa.runs import store
+from hansa.runs.model import World
+from hansa.tools.model import Selection
+from hansa.tools.selection import select
+from hansa.tools.servers import Connections
+from hansa_crds import Agent, ModelProvider
+from hansa_sdk import AgentDefinition, Example, Limits, RunFailed, Runtime
+
+KEPT = 1000
+Key = tuple[UUID, str, int]
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """An agent's revision, ready to be run. `missing` says why there is no target."""
+
+    version: int
+    spec: Agent
+    definition: AgentDefinition
+    runtime: Runtime
+    targets: list[Target]
+    missing: list[str]
+    select: Callable[[Connections], Selection]
+    uses_servers: bool
+
+
+class Worlds:
+    """The revisions that were used last."""
+
+    def __init__(self, database: Database, plugins: Plugins) -> None:
+        self._database = database
+        self._plugins = plugins
+        self._kept: OrderedDict[Key, Prepared] = OrderedDict()
+
+    async def get(self, tenant_id: UUID, agent: str, revision: int, *, version: int) -> Prepared:
+        """A revision, by objects not older than `version`. Raises `RunFailed` when something it names is not there."""
+        key = (tenant_id, agent, revision)
+        found = self._kept.get(key)
+        if found is None or found.version < version:
+            world = await store.world(self._database, tenant_id, agent, revision)
+            found = self._kept[key] = prepare(world, revision, self._plugins)
+        self._kept.move_to_end(key)
+        while len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+
+def prepare(world: World, revision: int, plugins: Plugins) -> Prepared:
+    """Decode and resolve what objects say of a revision."""
+    agent = msgspec.convert(world.manifest, Agent)
+    known = plugins.runtimes.get(agent.spec.runtime.name)
+    if known is None:
+        loaded = ", ".join(sorted(plugins.runtimes)) or "none"
+        raise RunFailed(
+            f"the runtime {agent.spec.runtime.name!r} is not loaded (loaded: {loaded})", code="runtime_missing", hint="Install its plugin."
+        )
+    providers = [msgspec.convert(manifest, ModelProvider) for manifest in world.providers]
+    targets, missing = resolve((agent.spec.model, *agent.spec.model.fallbacks), providers)
+    servers = msgspec.convert(world.tool_servers, list[KnownServer])
+    agents = {each.name: each.description for each in world.agents}
+    return Prepared(
+        version=world.version,
+        spec=agent,
+        definition=definition(agent, revision),
+        runtime=known[1],
+        targets=targets,
+        missing=missing,
+        select=lambda connections: select(agent, plugins, servers, connections=connections, agents=agents),
+        uses_servers=any(use.tool_server for use in agent.spec.tools),
+    )
+
+
+def definition(agent: Agent, revision: int) -> AgentDefinition:
+    """An agent's manifest as its runtime sees it."""
+    spec = agent.spec
+    return AgentDefinition(
+        name=agent.metadata.name,
+        revision=revision,
+        instructions=spec.instructions,
+        examples=tuple(Example(example.input, example.output) for example in spec.examples),
+        input_template=spec.input_template,
+        output_schema=spec.output_schema,
+        max_tokens=spec.model.params.max_tokens or 1024,
+        temperature=spec.model.params.temperature,
+        limits=Limits(
+            turns=spec.limits.turns,
+            tokens=spec.limits.tokens,
+            timeout=float(spec.limits.timeout_seconds),
+            approval=float(spec.limits.approval_seconds),
+        ),
+        runtime_config=spec.runtime.config,
+    )
