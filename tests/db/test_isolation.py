@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -40,6 +41,16 @@ ROWS: dict[str, dict[str, Any]] = {
     "mailbox": {"session_id": UUID(int=1), "id": UUID(int=4), "name": "e", "data": '"secret of b"'},
     "events": {"session_id": UUID(int=1), "seq": 1, "run_id": UUID(int=2), "type": "log", "data": '"secret of b"'},
     "idempotency_keys": {"principal": "p", "route": "r", "key": "k", "digest": b"d", "status": 202, "answer": "{}"},
+    "outbox": {"id": UUID(int=3), "kind": "k", "payload": '"secret of b"'},
+    "inbox": {"id": UUID(int=3)},
+    "dead_letters": {
+        "id": UUID(int=4),
+        "kind": "k",
+        "payload": '"secret of b"',
+        "attempts": 5,
+        "reason": "r",
+        "created_at": datetime.now(UTC),
+    },
 }
 
 
@@ -161,6 +172,12 @@ async def test_the_system_role_reads_no_content(two_tenants: Scratch) -> None:
         for sql in (
             *("SELECT input FROM hansa.runs", "SELECT data FROM hansa.events", "SELECT manifest FROM hansa.objects"),
             *("DELETE FROM hansa.runs", "UPDATE hansa.runs SET input = '1'", "SELECT id FROM hansa.sessions"),
+            *("SELECT payload FROM hansa.outbox", "SELECT kind FROM hansa.outbox", "SELECT id FROM hansa.dead_letters"),
+            *(
+                "UPDATE hansa.outbox SET payload = '1'",
+                "UPDATE hansa.outbox SET state = 'delivered'",
+                "UPDATE hansa.inbox SET attempts = 0",
+            ),
             *("SELECT answer FROM hansa.idempotency_keys", "INSERT INTO hansa.api_keys (id) VALUES ('x')"),
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

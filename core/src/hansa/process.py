@@ -30,6 +30,8 @@ from hansa.db.pool import open_database
 from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.service import open_gateway
+from hansa.messages.courier import open_courier
+from hansa.messages.model import Receivers
 from hansa.plugins import loader
 from hansa.runs.acceptor import open_acceptor
 from hansa.runs.approvals import Approvals
@@ -43,6 +45,8 @@ from hansa.telemetry.logs import configure
 from hansa.tools.servers import ToolServers
 
 log = structlog.stdlib.get_logger("hansa.process")
+RECEIVERS: Receivers = {}
+"""Who receives what in a worker, by kind of message."""
 
 
 @asynccontextmanager
@@ -156,6 +160,11 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 async def worker(settings: Settings) -> None:
     """A worker, until SIGTERM or SIGINT; then it drains."""
     stopping = _stopping()
-    async with _equipment(settings, process="worker") as equipment:
+    async with (
+        _equipment(settings, process="worker") as equipment,
+        open_courier(
+            equipment.database, equipment.bus, RECEIVERS, settings.messages, region=equipment.region, replicas=settings.nats.replicas
+        ),
+    ):
         log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())
         await Worker(equipment, settings.worker, stopping).run()

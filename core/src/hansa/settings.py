@@ -57,6 +57,8 @@ class NatsSettings(msgspec.Struct, frozen=True):
     """Address of the region's NATS."""
     token_file: Annotated[str, env("HANSA_NATS_TOKEN_FILE")] = ""
     """File with the token to log in with; empty: no token."""
+    replicas: Annotated[int, env("HANSA_NATS_REPLICAS")] = 1
+    """Servers that keep each queue; 3 in a cluster of three or more, so that one of them may be away."""
 
 
 class KeySettings(msgspec.Struct, frozen=True):
@@ -83,6 +85,27 @@ class WorkerSettings(msgspec.Struct, frozen=True):
     """Pause between looks for work when no doorbell rings."""
     grace_seconds: Annotated[float, env("HANSA_WORKER_GRACE_SECONDS")] = 10.0
     """Seconds that runs are given to finish after SIGTERM; then they are handed over to the next worker."""
+
+
+class MessageSettings(msgspec.Struct, frozen=True):
+    """Messages on their way from an outbox to a receiver."""
+
+    concurrency: Annotated[int, env("HANSA_MESSAGES_CONCURRENCY")] = 4
+    """Messages received at once by one worker process; each holds a database connection while it is handled."""
+    window: Annotated[int, env("HANSA_MESSAGES_WINDOW")] = 1000
+    """Messages of a region that are in NATS at once; the rest waits in PostgreSQL, so that a backlog does not fill NATS."""
+    resend_seconds: Annotated[float, env("HANSA_MESSAGES_RESEND_SECONDS")] = 5.0
+    """How long a message that NATS has taken may stay undelivered before it is sent again, longer each time. Also how long a receiver
+    may be silent before the message is given to another."""
+    attempts: Annotated[int, env("HANSA_MESSAGES_ATTEMPTS")] = 5
+    """Failures after which a message is put aside as a dead letter, so that those behind it go on."""
+    backoff_seconds: Annotated[float, env("HANSA_MESSAGES_BACKOFF_SECONDS")] = 0.5
+    """Pause after the first failure; doubled after each further one."""
+    poll_seconds: Annotated[float, env("HANSA_MESSAGES_POLL_SECONDS")] = 1.0
+    """Pause between looks into the outbox when no doorbell rings."""
+    inbox_days: Annotated[float, env("HANSA_MESSAGES_INBOX_DAYS")] = 7.0
+    """How long it is remembered that a message was received, so that the same id is received once. At least 1 day; far longer than
+    anything is sent again."""
 
 
 class PluginSettings(msgspec.Struct, frozen=True):
@@ -132,6 +155,7 @@ class Settings(msgspec.Struct, frozen=True):
     nats: NatsSettings = NatsSettings()
     key: KeySettings = KeySettings()
     worker: WorkerSettings = WorkerSettings()
+    messages: MessageSettings = MessageSettings()
     plugins: PluginSettings = PluginSettings()
     egress: EgressSettings = EgressSettings()
     log: LogSettings = LogSettings()

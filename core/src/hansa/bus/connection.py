@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
+from hansa.bus.queue import Queue, QueueSpec
 from hansa.errors import Misconfigured, Unavailable
 from hansa.settings import NatsSettings
 
@@ -40,6 +41,10 @@ class Bus:
             await self._client.publish(subject, payload)
         except (NatsError, OSError) as error:
             log.warning("bus.dropped", subject=subject, error=str(error))
+
+    def queue(self, spec: QueueSpec) -> Queue:
+        """A work queue over this connection."""
+        return Queue(self._client, spec)
 
     @asynccontextmanager
     async def listen(self, subject: str, handler: Handler) -> AsyncIterator[None]:

@@ -1,0 +1,59 @@
+"""What a worker runs for messages: a relay, some consumers and a sweeper, as named tasks that end together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from hansa.bus.connection import Bus
+from hansa.bus.queue import Queue, QueueSpec
+from hansa.bus.subjects import messages_queue, messages_ready, messages_sent
+from hansa.db.pool import Database
+from hansa.errors import Unavailable
+from hansa.messages import store
+from hansa.messages.consumer import Consumer
+from hansa.messages.model import Receivers
+from hansa.messages.relay import Relay
+from hansa.settings import MessageSettings
+
+log = structlog.stdlib.get_logger("hansa.messages")
+QUEUE_BYTES = 64 << 20
+SWEEP_SECONDS = 600.0
+
+
+def queue_of(bus: Bus, settings: MessageSettings, *, region: str, replicas: int) -> Queue:
+    """The queue of messages within a region."""
+    spec = QueueSpec(messages_queue(region), messages_sent(region), settings.resend_seconds, QUEUE_BYTES, replicas)
+    return bus.queue(spec)
+
+
+@asynccontextmanager
+async def open_courier(
+    database: Database, bus: Bus, receivers: Receivers, settings: MessageSettings, *, region: str, replicas: int = 1
+) -> AsyncIterator[Relay]:
+    """Carry messages while the context is open; the relay can be woken. A task that fails of itself ends the context's body too."""
+    queue = queue_of(bus, settings, region=region, replicas=replicas)
+    relay = Relay(database, queue, settings, region=region)
+    consumer = Consumer(database, bus, queue, receivers, settings=settings, followed=relay.wake)
+    async with bus.listen(messages_ready(region), relay.rung), asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(relay.run(), name="messages.relay"),
+            group.create_task(_sweep(database, settings), name="messages.sweep"),
+        ]
+        tasks += [group.create_task(consumer.run(), name=f"messages.receive.{number}") for number in range(settings.concurrency)]
+        try:
+            yield relay
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _sweep(database: Database, settings: MessageSettings) -> None:
+    while True:
+        swept = 0
+        try:
+            swept = await store.sweep(database, days=settings.inbox_days)
+        except Unavailable as error:
+            log.warning("messages.sweep_waits", error=error.detail)
+        await asyncio.sleep(0 if swept == store.SWEEP_ROWS else SWEEP_SECONDS)
