@@ -10,7 +10,7 @@ import os
 import signal
 from typing import Any
 
-from hansa_sdk import RunContext, RunFailed, Runtime, Tool, ToolContext, hookimpl, tool
+from hansa_sdk import CallFailed, RunContext, RunFailed, Runtime, Tool, ToolContext, WaitExpired, hookimpl, tool
 
 HANSA_API_VERSION = 1
 
@@ -114,6 +114,43 @@ class Broken:
         return {"one": (2, 3)}
 
 
+class Steps:
+    """Does what its input lists, one after the other: ["sleep", seconds], ["ask", question], ["event", name, seconds], ["publish", name,
+    data], ["call", agent, input], ["tool", name, mark, seconds], ["gather", steps, steps ...]. Its output is the list of what they gave.
+    """
+
+    name = "steps"
+
+    async def run(self, context: RunContext) -> Any:
+        return await self._all(context, context.input)
+
+    async def _all(self, context: RunContext, steps: list[Any]) -> list[Any]:
+        return [await self._one(context, *step) for step in steps]
+
+    async def _one(self, context: RunContext, word: str, *more: Any) -> Any:
+        try:
+            match word:
+                case "sleep":
+                    await context.sleep(more[0])
+                    return "slept"
+                case "ask":
+                    return await context.ask(more[0])
+                case "event":
+                    return await context.wait_event(more[0], seconds=more[1])
+                case "publish":
+                    await context.publish(more[0], more[1])
+                    return "published"
+                case "call":
+                    return await context.call(more[0], more[1])
+                case "tool":
+                    outcome = await context.tool(more[0], {"mark": more[1], "seconds": more[2]})
+                    return f"failed: {outcome.content}" if outcome.is_error else outcome.content
+                case _:
+                    return await context.gather(*(self._all(context, branch) for branch in more))
+        except (CallFailed, WaitExpired) as error:
+            return f"{error.code}: {error.detail}"
+
+
 @hookimpl
 def hansa_tools() -> list[Tool]:
     return [witness_read, witness_idempotent, witness_keyed, witness_unsafe, witness_deadly]
@@ -121,4 +158,4 @@ def hansa_tools() -> list[Tool]:
 
 @hookimpl
 def hansa_runtimes() -> list[Runtime]:
-    return [Fan(), Fickle(), Broken()]
+    return [Fan(), Fickle(), Broken(), Steps()]

@@ -31,10 +31,10 @@ from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier
-from hansa.messages.model import Receivers
 from hansa.plugins import loader
 from hansa.runs.acceptor import open_acceptor
 from hansa.runs.approvals import Approvals
+from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
 from hansa.runs.service import Runs
 from hansa.runs.worker import Worker
@@ -45,8 +45,6 @@ from hansa.telemetry.logs import configure
 from hansa.tools.servers import ToolServers
 
 log = structlog.stdlib.get_logger("hansa.process")
-RECEIVERS: Receivers = {}
-"""Who receives what in a worker, by kind of message."""
 
 
 @asynccontextmanager
@@ -163,7 +161,12 @@ async def worker(settings: Settings) -> None:
     async with (
         _equipment(settings, process="worker") as equipment,
         open_courier(
-            equipment.database, equipment.bus, RECEIVERS, settings.messages, region=equipment.region, replicas=settings.nats.replicas
+            equipment.database,
+            equipment.bus,
+            receivers(equipment.region),
+            settings.messages,
+            region=equipment.region,
+            replicas=settings.nats.replicas,
         ),
     ):
         log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())

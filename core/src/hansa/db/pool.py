@@ -76,8 +76,9 @@ class Database:
             return await connection.fetch(sql, *arguments)
 
 
-async def _prepare(connection: Any) -> None:
-    await connection.execute("SET TIME ZONE 'UTC'")
+async def _leave(_: Any) -> None:
+    """What is done with a connection that goes back to its pool: nothing. All settings are a transaction's own, so there is nothing to
+    reset, and a transaction left open is rolled back by asyncpg itself; it would cost a round trip."""
 
 
 @asynccontextmanager
@@ -104,8 +105,9 @@ async def _pool(url: str, size: int, timeout: float) -> AsyncIterator[asyncpg.Po
             max_size=size,
             timeout=timeout,
             command_timeout=timeout,
-            init=_prepare,
-            server_settings={"application_name": "hansa", "timezone": "UTC"},
+            reset=_leave,
+            # A plan that was made while a table was empty must not read it whole for ever.
+            server_settings={"application_name": "hansa", "timezone": "UTC", "enable_seqscan": "off"},
         ),
         timeout,
     )

@@ -62,11 +62,24 @@ class Turn(msgspec.Struct, frozen=True):
     credit: int = 0
 
 
+START = "SELECT outcome, answer FROM hansa.run_start($1, $2, $3, $4, $5, $6, $7, $8)"
+
+
 async def start(database: Database, region: str, accept: Accept) -> tuple[str, str | None]:
     """Accept a run in one round trip: (outcome, answer as JSON text); the outcomes are in the SQL function."""
+    row = await database.call_row(START, *_accepted(region, accept))
+    return ("", None) if row is None else (row["outcome"], row["answer"])
+
+
+async def start_here(connection: Connection, region: str, accept: Accept) -> tuple[str, str | None]:
+    """The same, in the caller's transaction."""
+    row = await connection.fetchrow(START, *_accepted(region, accept))
+    return ("", None) if row is None else (row["outcome"], row["answer"])
+
+
+def _accepted(region: str, accept: Accept) -> tuple[Any, ...]:
     key = accept.key
-    row = await database.call_row(
-        "SELECT outcome, answer FROM hansa.run_start($1, $2, $3, $4, $5, $6, $7, $8)",
+    return (
         accept.principal.tenant_id,
         accept.principal.name,
         key.route if key else None,
@@ -76,7 +89,6 @@ async def start(database: Database, region: str, accept: Accept) -> tuple[str, s
         msgspec.json.encode(accept.new).decode(),
         accept.input,
     )
-    return ("", None) if row is None else (row["outcome"], row["answer"])
 
 
 async def start_many(database: Database, region: str, accepts: Sequence[Accept]) -> list[tuple[str, str | None]]:
@@ -243,6 +255,18 @@ async def send_event(
         "SELECT outcome, run FROM hansa.event_send($1, $2, $3, $4, $5)", tenant_id, session_id, event_id, name, canonical(data).decode()
     )
     return ("", None) if row is None else (row["outcome"], row["run"])
+
+
+async def resolve(connection: Connection, tenant_id: UUID, run_id: UUID, *, step: str, data: dict[str, Any]) -> str:
+    """A called agent has returned: what became of its caller, see hansa.wait_resolve."""
+    sql = "SELECT hansa.wait_resolve($1, $2, $3, 'run.returned', $4)"
+    return await connection.fetchval(sql, tenant_id, run_id, step, canonical(data).decode())
+
+
+async def publish(connection: Connection, tenant_id: UUID, name: str, data: Any) -> list[tuple[str, UUID]]:
+    """Give an event to every run that waits for one of its name: (what became of it, run) each."""
+    rows = await connection.fetch("SELECT outcome, run FROM hansa.event_publish($1, $2, $3)", tenant_id, name, canonical(data).decode())
+    return [(row["outcome"], row["run"]) for row in rows]
 
 
 async def find_run(connection: Connection, run_id: UUID) -> str | None:

@@ -152,3 +152,15 @@ BEGIN
   INSERT INTO hansa.mailbox (tenant_id, session_id, id, name, data) VALUES (p_tenant, p_session, p_id, p_name, p_data) ON CONFLICT DO NOTHING;
   RETURN QUERY SELECT 'kept', NULL::uuid;
 END $$;
+
+-- An event for every run of the tenant that waits for one of its name now, in the order of their sessions.
+CREATE FUNCTION hansa.event_publish(p_tenant uuid, p_name text, p_data json) RETURNS TABLE (outcome text, run uuid) LANGUAGE plpgsql AS $$
+DECLARE v_wait record;
+BEGIN
+  FOR v_wait IN SELECT w.run_id, w.step FROM hansa.waits w JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id
+    WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name ORDER BY r.session_id, w.step
+  LOOP
+    RETURN QUERY SELECT hansa.wait_resolve(p_tenant, v_wait.run_id, v_wait.step, 'event.received', json_build_object('name', p_name, 'data', p_data)),
+      v_wait.run_id;
+  END LOOP;
+END $$;

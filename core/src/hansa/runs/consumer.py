@@ -1,0 +1,95 @@
+"""What runs are sent: calls of agents by agents, their returns and cancellations, published events. One transaction each.
+
+Receivers may be given the same message again after a crash; what they do goes through the message's own transaction, so it is done
+once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from hansa import ids
+from hansa.auth.model import Principal
+from hansa.bus.subjects import runs_ready, runs_told
+from hansa.db.pool import Connection
+from hansa.messages.model import Message, Receivers, Ring
+from hansa.runs import store
+from hansa.runs.service import refusal
+
+CALLER = "agent-call"
+"""Name of the principal that starts the runs of called agents."""
+
+
+class RunCall(msgspec.Struct, frozen=True):
+    """An agent is called by a run."""
+
+    id: UUID
+    agent: str
+    input: msgspec.Raw
+    parent_run: UUID
+    parent_step: str
+    depth: int
+    priority: int
+
+
+class RunCanceled(msgspec.Struct, frozen=True):
+    """A run's caller has no use for it any more."""
+
+    id: UUID
+
+
+class EventPublished(msgspec.Struct, frozen=True):
+    """An event for every run of the tenant that waits for one of its name."""
+
+    name: str
+    data: Any
+
+
+def receivers(region: str) -> Receivers:
+    """Who receives what, by kind of message."""
+    ready = Ring(runs_ready(region))
+
+    def woken(outcome: str, run_id: object) -> Sequence[Ring]:
+        if outcome == "queued":
+            return (ready,)
+        return (Ring(runs_told(region), f"look {run_id}".encode()),) if outcome == "running" else ()
+
+    async def call(connection: Connection, message: Message) -> Sequence[Ring]:
+        asked = msgspec.json.decode(message.payload, type=RunCall)
+        new = store.NewRun(
+            id=asked.id,
+            new_session_id=ids.new_id(),
+            agent=asked.agent,
+            priority=asked.priority,
+            parent_run=asked.parent_run,
+            parent_step=asked.parent_step,
+            depth=asked.depth,
+        )
+        caller = Principal(message.tenant_id, "", CALLER, ())
+        outcome, answer = await store.start_here(connection, region, store.Accept(caller, new, bytes(asked.input).decode(), None))
+        if outcome == "accepted":
+            return (ready,)
+        told = refusal(outcome, new, answer)
+        error = {"code": told.code, "detail": told.detail, "hint": told.hint}
+        returned = {"id": str(asked.id), "state": "failed", "output": None, "error": error, "usage": {}}
+        became = await store.resolve(connection, message.tenant_id, asked.parent_run, step=asked.parent_step, data=returned)
+        return woken(became, asked.parent_run)
+
+    async def returned(connection: Connection, message: Message) -> Sequence[Ring]:
+        told = msgspec.json.decode(message.payload)
+        parent = UUID(told.pop("parent_run"))
+        return woken(await store.resolve(connection, message.tenant_id, parent, step=told.pop("parent_step"), data=told), parent)
+
+    async def cancel(connection: Connection, message: Message) -> Sequence[Ring]:
+        child = msgspec.json.decode(message.payload, type=RunCanceled).id
+        await store.cancel(connection, message.tenant_id, child)
+        return (Ring(runs_told(region), f"cancel {child}".encode()), ready)
+
+    async def published(connection: Connection, message: Message) -> Sequence[Ring]:
+        event = msgspec.json.decode(message.payload, type=EventPublished)
+        woke = await store.publish(connection, message.tenant_id, event.name, event.data)
+        return [ring for outcome, run_id in woke for ring in woken(outcome, run_id)]
+
+    return {"run.call": call, "run.returned": returned, "run.cancel": cancel, "event.published": published}
