@@ -34,6 +34,7 @@ from hansa.plugins import loader
 from hansa.runs.executor import Equipment
 from hansa.runs.service import Runs
 from hansa.runs.worker import Worker
+from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
 from hansa.tools.servers import ToolServers
@@ -47,6 +48,7 @@ async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equip
     name = f"{process}-{socket.gethostname()}-{os.getpid()}-{ids.new_id().hex[-6:]}"
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
+    variables = admitted(os.environ, settings.credentials.allow)
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
@@ -54,7 +56,7 @@ async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equip
         open_client(
             EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
-        open_gateway(plugins, to_providers, data_dir, environ=os.environ) as gateway,
+        open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
     ):
         await selfcheck.check(database)
         yield Equipment(
@@ -63,7 +65,7 @@ async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equip
             plugins=plugins,
             gateway=gateway,
             http=for_tools,
-            tool_servers=ToolServers(to_providers, os.environ),
+            tool_servers=ToolServers(to_providers, variables),
             region=settings.place.region,
             worker=name,
             workspaces=data_dir / "workspaces",
@@ -88,7 +90,12 @@ async def serve(settings: Settings) -> None:
             plugins=equipment.plugins,
             gateway=equipment.gateway,
             agents=Agents(equipment.database),
-            objects=Objects(equipment.database, equipment.plugins, equipment.tool_servers.discover),
+            objects=Objects(
+                equipment.database,
+                equipment.plugins,
+                equipment.tool_servers.discover,
+                variables=admitted(os.environ, settings.credentials.allow),
+            ),
             runs=Runs(equipment.database, equipment.bus, equipment.region),
             stopping=stopping,
             cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),

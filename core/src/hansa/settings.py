@@ -104,6 +104,15 @@ class EgressSettings(msgspec.Struct, frozen=True):
     """Whether plain http is let out to public hosts. Tools read the public web, much of which still is http."""
 
 
+class CredentialSettings(msgspec.Struct, frozen=True):
+    """The secrets that objects may have sent."""
+
+    allow: Annotated[str, env("HANSA_CREDENTIALS_ALLOW")] = "*_API_KEY,*_MCP_TOKEN"
+    """Comma-separated names of environment variables that `credentials.env` of a ModelProvider or ToolServer may name; `*` stands for
+    any text. Whoever may apply objects chooses where such a value is sent: where that is not you, list names, e.g.
+    `ANTHROPIC_API_KEY`. Variables named `HANSA_*` are never admitted."""
+
+
 class LogSettings(msgspec.Struct, frozen=True):
     """Logs, on stderr."""
 
@@ -132,6 +141,7 @@ class Settings(msgspec.Struct, frozen=True):
     worker: WorkerSettings = WorkerSettings()
     plugins: PluginSettings = PluginSettings()
     egress: EgressSettings = EgressSettings()
+    credentials: CredentialSettings = CredentialSettings()
     log: LogSettings = LogSettings()
     place: PlaceSettings = PlaceSettings()
     tools: dict[str, str] = msgspec.field(default_factory=dict[str, str])
