@@ -68,6 +68,15 @@ class KeySettings(msgspec.Struct, frozen=True):
     """Where `hansa migrate` writes the first key (mode 0600) and where the CLI reads it; empty: none is made."""
 
 
+class ClientSettings(msgspec.Struct, frozen=True):
+    """The command line as a client; read by it alone. What it is told by options wins."""
+
+    url: Annotated[str, env("HANSA_URL")] = ""
+    """Address of the API; empty: that of the data folder."""
+    api_key: Annotated[str, env("HANSA_API_KEY")] = ""
+    """The API key itself; empty: the key in the file that `HANSA_API_KEY_FILE` names, or that of the data folder."""
+
+
 class WorkerSettings(msgspec.Struct, frozen=True):
     """What runs the agents."""
 
@@ -158,6 +167,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise Misconfigured("; ".join(f"{e.path}: {e.message}" for e in errors), errors=tuple(errors))
     tools = {name.removeprefix("HANSA_TOOL_").lower(): value for name, value in environ.items() if name.startswith("HANSA_TOOL_")}
     return Settings(**groups, tools=tools)
+
+
+def client(environ: Mapping[str, str]) -> ClientSettings:
+    """What the command line reads of the environment as a client."""
+    return msgspec.convert(_group(ClientSettings, environ, []), ClientSettings, from_attributes=True)
 
 
 def data_dir(settings: Settings) -> Path:
