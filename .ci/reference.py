@@ -12,6 +12,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = Path("core/src/hansa/settings.py")
+PROBLEMS = Path("core/src/hansa/api/problems.py")
+TOOLS = Path("plugins/tools/src/hansa_tools")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,27 @@ def reasons(root: Path) -> list[Reason]:
     return [seen[key] for key in sorted(seen)]
 
 
+def http_codes(root: Path) -> list[tuple[str, int]]:
+    """Codes that the API gives to refusals of its framework: the constant CODES of the module that answers them."""
+    path = root / PROBLEMS
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CODES":
+            return [(code, status) for status, code in ast.literal_eval(node.value).items()]
+    return []
+
+
+def tool_settings(root: Path) -> list[Setting]:
+    """Settings of built-in tools: what stands in a constant SETTING of a tool, with its docstring, as the process reads it."""
+    found: list[Setting] = []
+    for path in sorted((root / TOOLS).glob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SETTING":
+                variable = "HANSA_TOOL_" + str(ast.literal_eval(node.value)).upper()
+                found.append(Setting("ToolSettings", variable, "str", "''", _docstring(after)))
+    return found
+
+
 def settings(root: Path) -> list[Setting]:
     """Every setting, in the order of the file."""
     tree = ast.parse((root / SETTINGS).read_text(encoding="utf-8"))
@@ -130,6 +153,10 @@ def errors_page(root: Path) -> str:
             for code in sorted({reason.code for reason in found}):
                 places = ", ".join(f"`{reason.module}`" for reason in found if reason.code == code)
                 lines.append(f"| `{code}` | {places} |")
+    refused = http_codes(root)
+    if refused:
+        lines += ["", "## Codes of requests that fit no route", "", *_head("code", "HTTP")]
+        lines += [f"| `{code}` | {status} |" for code, status in refused]
     return "\n".join([*lines, ""])
 
 
@@ -142,11 +169,12 @@ def settings_page(root: Path) -> str:
         "An empty variable counts as absent.",
     ]
     group = ""
-    for setting in settings(root):
+    for setting in [*settings(root), *tool_settings(root)]:
         if setting.group != group:
             group = setting.group
             lines += ["", f"## {group.removesuffix('Settings')}", "", *_head("variable", "type", "default", "meaning")]
         lines.append(f"| `{setting.variable}` | {setting.kind} | `{setting.default}` | {_cell(setting.text)} |")
+    lines += ["", "Any other variable `HANSA_TOOL_NAME` reaches every tool, those of plugins too, as the setting `name`."]
     return "\n".join([*lines, ""])
 
 

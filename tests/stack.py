@@ -92,7 +92,7 @@ class Stack:
     @property
     def environ(self) -> dict[str, str]:
         """What the processes are given."""
-        return for_processes({**os.environ, "HANSA_LOG_FORMAT": "text"}, self._places)
+        return for_processes({**os.environ, "HANSA_LOG_FORMAT": "text", "HANSA_CREDENTIALS_ALLOW": "*_TOKEN,*_FOR_TESTS"}, self._places)
 
     @property
     def settings(self) -> Settings:

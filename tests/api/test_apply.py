@@ -9,6 +9,7 @@ import pytest
 from api.problem import problem
 from hansa import ids
 from samples import SCRIPTED, agent
+from stack import Stack
 
 Item = dict[str, Any]
 
@@ -222,3 +223,19 @@ async def test_nobody_writes_into_another_tenant(api: httpx2.AsyncClient, other:
     assert (await apply(other, own))[0]["action"] == "created"
     problem(await api.get(f"/v1/agents/{name}"), 404, "not_found")
     assert (await api.post("/v1/agents/echo/runs", json={"input": 1})).status_code in (202, 404)
+
+
+async def test_the_tenant_and_the_region_are_there_before_anyone_has_applied_them(own_stack: Stack) -> None:
+    async with own_stack.client(own_stack.serve()) as client:
+        for kind, name in (("Tenant", "default"), ("Region", "local")):
+            listed = (await client.get("/v1/objects", params={"kind": kind})).json()["data"]
+            assert [(each["kind"], each["name"], each["manager"]) for each in listed] == [(kind, name, "platform")]
+            shown = (await client.get(f"/v1/objects/{kind}/{name}")).json()
+            assert shown == listed[0]
+            (applied,) = await apply(client, shown["manifest"])
+            assert (applied["action"], applied["generation"]) == ("created", 1)
+        everything = (await client.get("/v1/objects")).json()["data"]
+        assert [(each["kind"], each["name"], each["manager"]) for each in everything] == [
+            ("Region", "local", "rest"),
+            ("Tenant", "default", "rest"),
+        ]

@@ -1,6 +1,7 @@
 """Manifests are read with the place of everything in them, and no content of a file can do worse than be refused."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -218,12 +219,12 @@ def test_nesting_beyond_the_limit_is_refused_and_never_exhausts_the_stack() -> N
     assert only(parse(f"a: [{deep}]".encode(), file="a.yaml")).code == "depth"
 
 
-def test_a_flaw_costs_its_document_and_a_syntax_error_its_file(tmp_path: Path) -> None:
+def test_a_flaw_costs_its_document_and_a_syntax_error_what_follows_in_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(f"{agent('one')}\n---\nb: 1\nb: 2\n---\n{agent('two')}\n")
-    (tmp_path / "b.yaml").write_text(f"{agent('three')}\n---\na: [\n")
+    (tmp_path / "b.yaml").write_text(f"{agent('three')}\n---\na: [\n---\n{agent('five')}\n")
     (tmp_path / "c.yaml").write_text(agent("four"))
     found = read([tmp_path])
-    assert [manifest.name for manifest in found.manifests] == ["one", "two", "four"]
+    assert [manifest.name for manifest in found.manifests] == ["one", "two", "three", "four"]
     assert [(Path(error.file or "").name, error.code) for error in found.errors] == [("a.yaml", "duplicate"), ("b.yaml", "syntax")]
 
 
@@ -277,6 +278,14 @@ def test_a_path_that_can_not_be_read_is_named_and_stops_nothing(tmp_path: Path) 
     assert [manifest.name for manifest in found.manifests] == ["good"]
     assert {error.code for error in found.errors} == {"missing", "unreadable", "empty"}
     assert str(MAX_BYTES) in next(error.message for error in found.errors if error.file == str(large))
+
+
+def test_a_pipe_in_a_folder_is_left_out_and_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    (tmp_path / "good.yaml").write_text(agent("good"))
+    found = read([tmp_path])
+    assert [manifest.name for manifest in found.manifests] == ["good"]
+    assert (only(found).code, only(found).file) == ("unreadable", str(tmp_path / "pipe.yaml"))
 
 
 def test_a_wrong_field_is_shown_at_its_key_and_a_wrong_value_at_its_value() -> None:

@@ -12,7 +12,10 @@ import jsonschema_rs
 import pytest
 
 from hansa.apply.references import unresolved
+from hansa.errors import Misconfigured
 from hansa.plugins.model import Plugins
+from hansa.secrets.variables import Variables, admitted
+from hansa.settings import CredentialSettings
 from hansa_crds import (
     API_VERSION,
     Agent,
@@ -29,6 +32,8 @@ from hansa_crds import (
 
 NOTHING = Plugins((), MappingProxyType({}), MappingProxyType({}), MappingProxyType({}))
 NAME = ObjectMeta(name="x")
+BY_DEFAULT = admitted({}, CredentialSettings().allow)
+ANYTHING = admitted({}, "*")
 
 
 def provider(env: str) -> ModelProvider:
@@ -41,11 +46,49 @@ def server(env: str) -> ToolServer:
     return ToolServer(api_version=API_VERSION, metadata=NAME, spec=spec)
 
 
+def refusals(found: ModelProvider | ToolServer, variables: Variables) -> list[str]:
+    errors = unresolved(found, NOTHING, [], [], variables=variables)
+    return [error.message for error in errors if error.path == "spec.credentials.env"]
+
+
 @pytest.mark.parametrize("make", [provider, server])
 def test_no_object_can_have_the_platforms_own_secrets_sent_anywhere(make: Callable[[str], ModelProvider | ToolServer]) -> None:
-    paths = [error.path for error in unresolved(make("HANSA_DATABASE_APP_URL"), NOTHING, [], [])]
-    assert "spec.credentials.env" in paths
-    assert "spec.credentials.env" not in [error.path for error in unresolved(make("OPENAI_API_KEY"), NOTHING, [], [])]
+    assert refusals(make("HANSA_DATABASE_APP_URL"), ANYTHING) != []
+    assert refusals(make("HANSA_API_KEY"), BY_DEFAULT) != []
+    assert refusals(make("OPENAI_API_KEY"), ANYTHING) == []
+
+
+@pytest.mark.parametrize("make", [provider, server])
+@pytest.mark.parametrize(
+    ("env", "allow", "fine"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", CredentialSettings().allow, False),
+        ("GITHUB_TOKEN", CredentialSettings().allow, False),
+        ("ANTHROPIC_API_KEY", CredentialSettings().allow, True),
+        ("TICKETS_MCP_TOKEN", CredentialSettings().allow, True),
+        ("ANTHROPIC_API_KEY", "OPENAI_API_KEY, TICKETS_*", False),
+        ("TICKETS_KEY", "OPENAI_API_KEY, TICKETS_*", True),
+        ("OPENAI_API_KEY_OLD", "OPENAI_API_KEY", False),
+        ("OPENAI_API_KEY", "", False),
+    ],
+)
+def test_an_object_names_only_the_variables_that_the_operator_admits(
+    make: Callable[[str], ModelProvider | ToolServer], env: str, allow: str, *, fine: bool
+) -> None:
+    found = refusals(make(env), admitted({}, allow))
+    assert (found == []) is fine
+    assert fine or (env in found[0] and "HANSA_CREDENTIALS_ALLOW" in found[0])
+
+
+def test_a_variable_that_is_not_admitted_holds_nothing() -> None:
+    variables = admitted({"GITHUB_TOKEN": "made-up", "OPENAI_API_KEY": "made-up-too"}, "OPENAI_API_KEY")
+    assert (variables.value("GITHUB_TOKEN"), variables.value("OPENAI_API_KEY")) == ("", "made-up-too")
+
+
+@pytest.mark.parametrize("allow", ["OPENAI API KEY", "A,(", "[A-Z]+"])
+def test_what_is_no_pattern_stops_the_start(allow: str) -> None:
+    with pytest.raises(Misconfigured, match="HANSA_CREDENTIALS_ALLOW"):
+        admitted({}, allow)
 
 
 class Listener:
@@ -79,7 +122,11 @@ def thinker(reference: str) -> Agent:
 
 
 def schema_errors(reference: str) -> list[str]:
-    return [error.message for error in unresolved(thinker(reference), NOTHING, [], []) if error.path == "spec.outputSchema"]
+    return [
+        error.message
+        for error in unresolved(thinker(reference), NOTHING, [], [], variables=BY_DEFAULT)
+        if error.path == "spec.outputSchema"
+    ]
 
 
 def test_nothing_is_fetched_or_read_for_an_output_schema(tmp_path: Path) -> None:

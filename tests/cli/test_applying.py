@@ -8,6 +8,8 @@ import pytest
 
 from cli.command import hansa
 from cli.scripted_server import Reply, Request, ScriptedServer, as_json, problem
+from hansa import ids
+from stack import Process, Stack
 
 APPLY = "POST /v1/objects:apply"
 HEAD = "apiVersion: hansa.dev/v1alpha1\n"
@@ -135,3 +137,35 @@ def test_a_run_is_not_deleted_but_canceled(server: ScriptedServer, tmp_path: Pat
     assert ended.status == 2
     assert "hansa runs cancel r1" in ended.err
     assert server.requests == []
+
+
+def test_manifests_come_from_stdin_and_from_paths_without_an_option(server: ScriptedServer, tmp_path: Path) -> None:
+    server.on(APPLY, created)
+    (tmp_path / "a.yaml").write_text(agent("first"))
+    text = f"{agent('second')}---\n{agent('bad', 'modle')}"
+    for arguments in (("-f", "-", "-f", "a.yaml"), ("-", "a.yaml"), ("a.yaml", "-f", "-")):
+        server.requests.clear()
+        ended = hansa("apply", *arguments, cwd=tmp_path, stdin=text, HANSA_URL=server.url)
+        assert ended.status == 1
+        assert sorted(sent(server)) == ["first", "second"]
+        assert "-:15:3: spec.modle: unknown field" in ended.err
+
+
+@pytest.mark.parametrize("broken", ["x: *nowhere\n", "a: [\n", "a: 1\n  b: 2\n"])
+def test_what_is_broken_in_a_file_never_holds_up_what_stands_before_it(server: ScriptedServer, tmp_path: Path, broken: str) -> None:
+    server.on(APPLY, created)
+    (tmp_path / "a.yaml").write_text(f"{agent('first')}---\n{broken}")
+    ended = hansa("apply", "a.yaml", cwd=tmp_path, HANSA_URL=server.url)
+    assert ended.status == 1
+    assert sent(server) == ["first"]
+    assert "a.yaml:" in ended.err
+
+
+def test_a_manifest_that_is_too_large_for_the_server_is_named(stack: Stack, control_plane: Process, tmp_path: Path) -> None:
+    name = f"a-{ids.new_id().hex[-8:]}"
+    (tmp_path / "a.yaml").write_text(f"{agent('large')}  outputSchema: {{type: object, title: {'x' * 1_500_000}}}\n")
+    (tmp_path / "b.yaml").write_text(PROVIDER.replace("{name: local}", f"{{name: {name}}}"))
+    ended = hansa("apply", "-f", ".", cwd=tmp_path, HANSA_URL=control_plane.url, HANSA_API_KEY=stack.key)
+    assert ended.status == 1
+    assert f"modelprovider/{name} created" in ended.out
+    assert "a.yaml:1:1: the body is larger than the 1048576 bytes" in ended.err

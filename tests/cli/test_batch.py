@@ -1,6 +1,7 @@
 """`hansa run --each-line`: each line is run once, so many at once, and every failed one is named."""
 
 import json
+import signal
 import threading
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cli.command import Ended, hansa
+from cli.command import Ended, hansa, start
 from cli.scripted_server import Reply, Request, ScriptedServer, as_json, problem, run
 from hansa.cli.batch import make_jobs, run_all
 from hansa.cli.client import Api
@@ -133,6 +134,21 @@ def test_a_run_that_is_not_over_yet_is_asked_for_until_it_is(server: ScriptedSer
     (outcome,) = run_all(api, "triage", list(make_jobs(inputs("x"), "x")), concurrency=2)
     assert outcome.run is not None
     assert (outcome.state, outcome.run["output"]) == ("completed", "done")
+
+
+def test_ctrl_c_says_what_goes_on_and_how_to_end_it(server: ScriptedServer, tmp_path: Path) -> None:
+    server.on(START, answer, Reply(hold=True))
+    (tmp_path / "lines.txt").write_text("one\ntwo\nthree\n")
+    child = start("run", "triage", "--each-line", "lines.txt", "--concurrency", "1", cwd=tmp_path, HANSA_URL=server.url)
+    deadline = time.monotonic() + 30
+    while len(server.seen(START)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=30)
+    assert (child.returncode, out) == (130, "")
+    assert "stopped at 1 of 3 lines" in err
+    assert "hansa runs --agent triage" in err
+    assert "hansa runs cancel RUN" in err
 
 
 @pytest.mark.parametrize("concurrency", [0, -1, 257])

@@ -172,3 +172,23 @@ def test_many_threads_share_one_client(server: ScriptedServer, api: Api) -> None
     for thread in threads:
         thread.join(10)
     assert sorted(found) == list(range(40))
+
+
+def test_a_server_that_never_answered_is_waited_for_shortly_and_people_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with refused_port() as port, open_local_client(f"http://127.0.0.1:{port}", {}, 5.0) as client:
+        lost = Api(client, Target(f"http://127.0.0.1:{port}", "k", "HANSA_URL", "HANSA_API_KEY"))
+        begun = time.monotonic()
+        with pytest.raises(Unavailable, match="nothing answers"):
+            start(lost, key="k", patience=120.0)
+        assert 5.0 < time.monotonic() - begun < 15.0
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1
+    assert told[0].startswith(f"nothing answers at http://127.0.0.1:{port}")
+    assert "trying again for" in told[0]
+
+
+def test_all_entries_of_a_list_are_read_however_many_pages_they_are(server: ScriptedServer, api: Api) -> None:
+    pages = [page(*({"name": f"a{number}-{entry}"} for entry in range(200)), after=f"page-{number}") for number in range(3)]
+    server.on("GET /v1/agents", *pages, page({"name": "last"}))
+    assert len(api.entries("/v1/agents", {}, None)) == 601
+    assert [request.query.get("after") for request in server.requests] == [None, "page-0", "page-1", "page-2"]

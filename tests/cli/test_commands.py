@@ -100,6 +100,56 @@ def test_wrong_usage_ends_with_2_and_says_what_was_meant(tmp_path: Path, argumen
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.parametrize("flag", [("-o", "json"), ("--output", "json"), ("--output=json",)])
+def test_an_error_is_one_json_object_for_programs(server: ScriptedServer, tmp_path: Path, flag: tuple[str, ...]) -> None:
+    flaw = {"path": "a", "code": "type", "message": "m"}
+    server.on("GET /v1/runs", problem(422, "invalid", "why not", errors=[flaw], hint="do this"))
+    ended = hansa("runs", *flag, cwd=tmp_path, HANSA_URL=server.url)
+    assert (ended.status, ended.out) == (65, "")
+    told = json.loads(ended.err)
+    assert (told["code"], told["detail"], told["hint"], told["errors"]) == ("invalid", "why not", "do this", [flaw])
+    assert (told["status"], told["exit_status"], told["retryable"]) == (422, 65, False)
+
+
+@pytest.mark.parametrize("arguments", [("runs", "--outptu"), ("runs", "--limit", "0"), ("run", "echo"), ("rnus",)])
+def test_wrong_usage_is_a_json_object_too(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    ended = hansa(*arguments, "-o", "json", cwd=tmp_path)
+    assert (ended.status, ended.out) == (2, "")
+    assert json.loads(ended.err)["code"] == "usage"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_text_that_an_encoding_lacks_is_told_in_one_line_and_else_shown(server: ScriptedServer, tmp_path: Path, encoding: str) -> None:
+    server.on("GET /v1/runs", page(run(output="\N{SNOWMAN}")))
+    ended = hansa("runs", cwd=tmp_path, HANSA_URL=server.url, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    if encoding == "utf-8":
+        assert (ended.status, ended.err) == (0, "")
+        assert "\N{SNOWMAN}" in ended.out
+    else:
+        assert ended.status == 65
+        assert ended.err.startswith(f"error: a text can't be written or sent in {encoding}: ")
+        assert len(ended.err.splitlines()) == 1
+
+
+def test_bytes_that_are_no_text_are_refused_as_input(server: ScriptedServer, tmp_path: Path) -> None:
+    command = [sys.executable.encode(), b"-m", b"hansa", b"run", b"echo", b"caf\xe9"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environment(HANSA_URL=server.url), capture_output=True, check=False, timeout=60)
+    assert ended.returncode == 65
+    assert b"can't be written or sent in utf-8" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+    assert server.requests == []
+
+
+def test_a_closed_stdout_or_stdin_is_no_traceback(listing: ScriptedServer, tmp_path: Path) -> None:
+    for closed, status in ((">&-", 74), ("<&-", 0), ("2>&-", 0), ("<&- 2>&-", 0)):
+        command = ["sh", "-c", f'"$0" -m hansa runs {closed}', sys.executable]
+        ended = subprocess.run(
+            command, cwd=tmp_path, env=environment(HANSA_URL=listing.url), capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "Traceback" not in ended.stderr
+        assert ended.returncode == status, ended.stderr
+
+
 def test_without_a_server_every_command_says_what_was_tried_and_what_to_do(tmp_path: Path) -> None:
     ended = hansa("runs", cwd=tmp_path)
     assert (ended.status, ended.out) == (69, "")
@@ -149,6 +199,12 @@ def test_a_replay_that_differs_makes_the_status_1(server: ScriptedServer, tmp_pa
 def test_a_cancel_asks_the_server_and_says_what_it_answered(server: ScriptedServer, tmp_path: Path) -> None:
     server.on("POST /v1/runs/run-1/cancel", as_json(run("running"), 202))
     assert hansa("runs", "cancel", "run-1", cwd=tmp_path, HANSA_URL=server.url).err == "run run-1: running, asked to stop\n"
+
+
+@pytest.mark.parametrize(("state", "told"), [("completed", "already completed"), ("failed", "already failed"), ("canceled", "canceled")])
+def test_a_cancel_of_a_run_that_is_over_says_how_it_ended(server: ScriptedServer, tmp_path: Path, state: str, told: str) -> None:
+    server.on("POST /v1/runs/run-1/cancel", as_json(run(state), 202))
+    assert hansa("runs", "cancel", "run-1", cwd=tmp_path, HANSA_URL=server.url).err == f"run run-1: {told}\n"
 
 
 @pytest.fixture

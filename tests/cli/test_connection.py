@@ -69,3 +69,18 @@ def test_a_key_file_without_a_key_is_named_and_not_shown(tmp_path: Path, content
 def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Unauthenticated, match="No such file"):
         find(Connection(url="http://x", api_key_file=str(tmp_path / "none")), {})
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://127.0.0.1:1/", "http://127.0.0.1:1//"])
+def test_a_slash_at_the_end_of_an_address_makes_no_other_server(folder: Path, url: str) -> None:
+    for target in (find(Connection(url=url, data=str(folder)), {}), find(Connection(data=str(folder)), {"HANSA_URL": url})):
+        assert (target.url, target.key) == ("http://127.0.0.1:1", "key-of-the-folder")
+
+
+@pytest.mark.parametrize("key", ["secret\nwords", "secret words", "secret\x7f", "sécret", "  \n"])
+def test_a_key_in_the_environment_that_is_none_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(Unauthenticated) as caught:
+        find(Connection(url="http://x"), {"HANSA_API_KEY": key})
+    assert "HANSA_API_KEY holds no key" in caught.value.detail
+    for piece in ("secret", "words", "cret"):
+        assert piece not in caught.value.detail + caught.value.hint

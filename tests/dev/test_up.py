@@ -16,7 +16,7 @@ import pytest
 from dev.stand_ins import SERVE, all_gone, commands, environ, eventually
 from hansa.dev import processes
 from hansa.dev.environment import role_url, shown
-from hansa.dev.failures import FolderInUse, PortTaken, ServerDied
+from hansa.dev.failures import FolderInUse, FolderTooNew, PortTaken, ServerDied
 from hansa.dev.folder import DataFolder, ReadyFile
 from hansa.dev.instance import Down, Status, detach, down, status
 from hansa.dev.invocation import command_line
@@ -220,8 +220,9 @@ async def test_a_taken_port_is_refused_before_anything_is_started(options: UpOpt
         port = taken.getsockname()[1]
         with pytest.raises(PortTaken, match=f"port {port} on 127.0.0.1 is taken by process {os.getpid()}"):
             await up(msgspec.structs.replace(options, port=port), lambda _stage, _detail: None)
-        with pytest.raises(ServerDied, match=f"ended with exit status 69.*\n.*port {port} on 127.0.0.1 is taken"):
+        with pytest.raises(ServerDied, match=f"^port {port} on 127.0.0.1 is taken") as refused:
             await detach(msgspec.structs.replace(options, port=port))
+    assert refused.value.exit_code == 69
     assert not (options.data / "seen-migrate.json").exists()
 
 
@@ -232,6 +233,40 @@ async def test_a_failed_migration_ends_it_with_the_same_exit_status_and_its_last
     assert told[-1].startswith("migrate: failed with exit status 65")
     assert told[-1].endswith("column is missing")
     assert not DataFolder(options.data).holder()
+
+
+async def test_a_detached_start_fails_with_the_words_and_the_exit_status_of_the_foreground_and_none_of_an_older_start(
+    options: UpOptions,
+) -> None:
+    (options.data / "version.json").write_text('{"format": 99, "postgres": 18}')
+    (options.data / "logs").mkdir(exist_ok=True)
+    (options.data / "logs" / "up.log").write_text("2026-01-02T03:04:05Z failed: an older start\n")
+    with pytest.raises(FolderTooNew) as foreground:
+        await up(options, lambda _stage, _detail: None)
+    with pytest.raises(ServerDied) as detached:
+        await detach(options)
+    assert (detached.value.detail, detached.value.hint) == (foreground.value.detail, foreground.value.hint)
+    assert detached.value.exit_code == foreground.value.exit_code == 78
+
+    (options.data / "version.json").unlink()
+    (options.data / "postgres").rename(options.data / "elsewhere")
+    failing = commands(migrate="import sys; print('column is missing', file=sys.stderr); sys.exit(65)")
+    with pytest.raises(ServerDied, match=r"exit status 65; its last lines:[\s\S]*column is missing") as migrating:
+        await detach(msgspec.structs.replace(options, commands=failing))
+    assert migrating.value.exit_code == 65
+    assert "older start" not in migrating.value.detail
+
+
+async def test_a_detached_start_that_is_broken_off_leaves_nothing_running(options: UpOptions) -> None:
+    late = commands(serve=SERVE.replace('b"200 OK" if', 'b"200 OK" if os.path.exists("/nowhere/at/all") and'))
+    starting = asyncio.create_task(detach(msgspec.structs.replace(options, commands=late)))
+    await eventually(lambda: len(pids(status(options.data))) == 4)
+    begun = pids(status(options.data)).values()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert not status(options.data).running
+    await all_gone(begun)
 
 
 async def test_a_control_plane_that_refuses_to_start_ends_it_with_its_reason(options: UpOptions) -> None:

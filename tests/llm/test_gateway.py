@@ -14,6 +14,7 @@ from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.service import AgentModel, Target, open_gateway, resolve
 from hansa.plugins.model import Plugins
+from hansa.secrets.variables import admitted
 from hansa_crds import ModelChoice, ModelProvider
 from hansa_sdk import (
     LLMProvider,
@@ -121,7 +122,10 @@ async def model(
 
     kinds = {name: (name, each if isinstance(each, ProviderKind) else kind(name, each)) for name, each in staged.items()}
     plugins = Plugins((), {}, kinds, {})
-    async with open_client(EgressPolicy()) as http, open_gateway(plugins, http, tmp_path, environ=environ or {}) as gateway:
+    async with (
+        open_client(EgressPolicy()) as http,
+        open_gateway(plugins, http, tmp_path, variables=admitted(environ or {}, "PAID_TOKEN")) as gateway,
+    ):
         yield lambda *manifests: AgentModel(gateway, [Target(each, "large") for each in manifests or [manifest(name) for name in staged]])
 
 
@@ -221,6 +225,21 @@ async def test_a_missing_credential_passes_on_to_the_next_at_once(tmp_path: Path
     async with model(tmp_path, {"PAID_TOKEN": "made up"}, paid=paid) as make:
         assert (await make(manifest("paid", **credentials)).complete(ASK, Heard())).response.text == "paid"
     assert [config.credential for config in seen] == ["made up"]
+
+
+@pytest.mark.parametrize("env", ["HANSA_DATABASE_APP_URL", "DEPLOY_TOKEN"])
+async def test_a_variable_that_is_not_admitted_is_never_given_to_a_provider(tmp_path: Path, env: str) -> None:
+    seen: list[ProviderConfig] = []
+
+    @asynccontextmanager
+    async def opened(config: ProviderConfig, services: ProviderServices) -> AsyncIterator[LLMProvider]:
+        seen.append(config)
+        yield Staged("given")
+
+    async with model(tmp_path, {env: "made up"}, greedy=ProviderKind("greedy", opened)) as make:
+        with pytest.raises(ProviderRefused, match=r"platform's own|HANSA_CREDENTIALS_ALLOW admits PAID_TOKEN"):
+            await make(manifest("greedy", credentials={"env": env})).complete(ASK, Heard())
+    assert seen == []
 
 
 async def test_no_more_calls_at_once_than_the_provider_takes(tmp_path: Path) -> None:

@@ -81,7 +81,27 @@ def test_every_error_is_documented() -> None:
 def test_every_code_stands_on_the_page() -> None:
     page = (ROOT / "docs/reference/errors.md").read_text()
     codes = {str(error.facts["code"]) for error in reference.error_classes(ROOT)} | {reason.code for reason in reference.reasons(ROOT)}
+    codes |= {code for code, _ in reference.http_codes(ROOT)}
+    assert "method_not_allowed" in codes
     assert sorted(code for code in codes if f"| `{code}` |" not in page) == []
+
+
+def test_the_variables_of_the_command_line_and_of_tools_stand_on_the_page() -> None:
+    page = (ROOT / "docs/reference/settings.md").read_text()
+    for variable in ("HANSA_URL", "HANSA_API_KEY", "HANSA_CREDENTIALS_ALLOW", "HANSA_TOOL_GIT_REPOSITORIES"):
+        assert f"| `{variable}` |" in page
+    assert [setting.variable for setting in reference.tool_settings(ROOT) if not setting.text] == []
+
+
+def test_a_setting_of_a_tool_and_a_code_of_the_api_are_found(tmp_path: Path) -> None:
+    root = made_up_root(tmp_path)
+    made_up(
+        root,
+        {"plugins/tools/src/hansa_tools/a.py": '"""A."""\nSETTING = "a_b"\n', "core/src/hansa/api/problems.py": "CODES = {418: 'tea'}\n"},
+    )
+    assert [(setting.variable, setting.text) for setting in reference.tool_settings(root)] == [("HANSA_TOOL_A_B", "")]
+    assert reference.http_codes(root) == [("tea", 418)]
+    assert "| `tea` | 418 |" in reference.errors_page(root)
 
 
 def test_a_stale_page_is_found(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from doubles.mcp_server import WITH_SESSION, McpServer, Trouble, echo_tool, mcp_
 from hansa.apply.model import KnownServer, ToolServerStatus
 from hansa.egress.client import HttpClient, open_client
 from hansa.egress.policy import EgressPolicy
+from hansa.secrets.variables import admitted
 from hansa.tools.model import Selection
 from hansa.tools.servers import ToolServers
 from hansa.tools.service import Surroundings, ToolBox
@@ -39,15 +40,15 @@ def manifest(server: McpServer, **spec: Any) -> ToolServer:
 
 
 async def found(server: McpServer, http: HttpClient, **spec: Any) -> ToolServerStatus:
-    return await ToolServers(http, {}).discover(manifest(server, **spec))
+    return await ToolServers(http, admitted({}, "DOUBLE_TOKEN")).discover(manifest(server, **spec))
 
 
 async def outcome(
     server: McpServer, http: HttpClient, name: str = "echo", *, environ: dict[str, str] | None = None, **spec: Any
 ) -> ToolOutcome:
     """What a run is told that calls a tool of the server, as it was found before."""
-    servers, asked = ToolServers(http, environ or {}), manifest(server, **spec)
-    status = await ToolServers(http, {"DOUBLE_TOKEN": server.token}).discover(asked)
+    servers, asked = ToolServers(http, admitted(environ or {}, "DOUBLE_TOKEN")), manifest(server, **spec)
+    status = await ToolServers(http, admitted({"DOUBLE_TOKEN": server.token}, "DOUBLE_TOKEN")).discover(asked)
     async with servers.connections() as connections:
         tools = {tool: ("double", made) for tool, made in connections.tools(KnownServer(asked, status)).items()}
         box = ToolBox(Selection(tools), Surroundings(Path("workspace"), http, {}))
@@ -128,9 +129,17 @@ async def test_a_missing_credential_is_told_and_nothing_is_sent(server: McpServe
 
 
 async def test_a_secret_of_the_platform_is_never_sent(server: McpServer, http: HttpClient) -> None:
-    servers = ToolServers(http, {"HANSA_DATABASE_APP_URL": "made-up"})
+    servers = ToolServers(http, admitted({"HANSA_DATABASE_APP_URL": "made-up"}, "*"))
     status = await servers.discover(manifest(server, credentials={"env": "HANSA_DATABASE_APP_URL"}))
-    assert "belongs to the platform" in status.reason
+    assert "the platform's own" in status.reason
+    assert server.requests == []
+
+
+async def test_a_variable_that_the_operator_does_not_admit_is_never_sent(server: McpServer, http: HttpClient) -> None:
+    asked = manifest(server, credentials={"env": "DEPLOY_TOKEN"})
+    status = await ToolServers(http, admitted({"DEPLOY_TOKEN": "made-up"}, "DOUBLE_TOKEN")).discover(asked)
+    assert not status.reachable
+    assert "HANSA_CREDENTIALS_ALLOW admits DOUBLE_TOKEN" in status.reason
     assert server.requests == []
 
 
@@ -151,7 +160,7 @@ async def test_a_worker_without_the_token_tells_the_model(server: McpServer, htt
 async def test_effects_are_those_of_the_spec_and_else_unsafe(server: McpServer, http: HttpClient) -> None:
     server.tools = [{**echo_tool("one"), "annotations": {"readOnlyHint": True}}, echo_tool("two")]
     asked = manifest(server, effects={"two": "keyed"})
-    servers = ToolServers(http, {})
+    servers = ToolServers(http, admitted({}, "DOUBLE_TOKEN"))
     async with servers.connections() as connections:
         tools = connections.tools(KnownServer(asked, await servers.discover(asked)))
     assert {name: tool.effect for name, tool in tools.items()} == {"one": Effect.UNSAFE, "two": Effect.KEYED}
@@ -220,7 +229,7 @@ async def test_mirrored_arguments_are_sent_in_headers(server: McpServer, http: H
 
 async def test_calls_of_one_run_share_a_session_and_runs_do_not(server: McpServer, http: HttpClient) -> None:
     server.stateless = False
-    servers, asked = ToolServers(http, {}), manifest(server)
+    servers, asked = ToolServers(http, admitted({}, "DOUBLE_TOKEN")), manifest(server)
     known = KnownServer(asked, await servers.discover(asked))
     server.requests.clear()
     context: Any = Surroundings(Path("workspace"), http, {})

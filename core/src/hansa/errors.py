@@ -39,7 +39,8 @@ class HansaError(Exception):
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal error"
     retryable: ClassVar[bool] = False
-    exit_code: ClassVar[int] = 70
+    exit_code: int = 70
+    """Of the command line; a class has its own, and one error may have that of a process that it tells of."""
 
     def __init__(self, detail: str, *, hint: str = "", errors: tuple[FieldError, ...] = (), retry_after: float | None = None) -> None:
         super().__init__(detail)

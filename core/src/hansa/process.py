@@ -40,6 +40,7 @@ from hansa.runs.service import Runs
 from hansa.runs.worker import Worker
 from hansa.runs.worlds import Worlds
 from hansa.runs.writer import open_writer
+from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
 from hansa.tools.servers import ToolServers
@@ -53,6 +54,7 @@ async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equip
     name = f"{process}-{socket.gethostname()}-{os.getpid()}-{ids.new_id().hex[-6:]}"
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
+    variables = admitted(os.environ, settings.credentials.allow)
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
@@ -60,7 +62,7 @@ async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equip
         open_client(
             EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
-        open_gateway(plugins, to_providers, data_dir, environ=os.environ) as gateway,
+        open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
         open_writer(database, lease=settings.worker.lease_seconds) as writer,
     ):
         await selfcheck.check(database)
@@ -70,7 +72,7 @@ async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equip
             plugins=plugins,
             gateway=gateway,
             http=for_tools,
-            tool_servers=ToolServers(to_providers, os.environ),
+            tool_servers=ToolServers(to_providers, variables),
             region=settings.place.region,
             worker=name,
             workspaces=data_dir / "workspaces",
@@ -99,7 +101,12 @@ async def serve(settings: Settings) -> None:
             plugins=equipment.plugins,
             gateway=equipment.gateway,
             agents=Agents(equipment.database),
-            objects=Objects(equipment.database, equipment.plugins, equipment.tool_servers.discover),
+            objects=Objects(
+                equipment.database,
+                equipment.plugins,
+                equipment.tool_servers.discover,
+                variables=admitted(os.environ, settings.credentials.allow),
+            ),
             approvals=Approvals(equipment.database, equipment.bus, equipment.region),
             runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor),
             stopping=stopping,

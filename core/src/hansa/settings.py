@@ -70,6 +70,15 @@ class KeySettings(msgspec.Struct, frozen=True):
     """Where `hansa migrate` writes the first key (mode 0600) and where the CLI reads it; empty: none is made."""
 
 
+class ClientSettings(msgspec.Struct, frozen=True):
+    """The command line as a client; read by it alone. What it is told by options wins."""
+
+    url: Annotated[str, env("HANSA_URL")] = ""
+    """Address of the API; empty: that of the data folder."""
+    api_key: Annotated[str, env("HANSA_API_KEY")] = ""
+    """The API key itself; empty: the key in the file that `HANSA_API_KEY_FILE` names, or that of the data folder."""
+
+
 class WorkerSettings(msgspec.Struct, frozen=True):
     """What runs the agents."""
 
@@ -129,6 +138,15 @@ class EgressSettings(msgspec.Struct, frozen=True):
     """Whether plain http is let out to public hosts. Tools read the public web, much of which still is http."""
 
 
+class CredentialSettings(msgspec.Struct, frozen=True):
+    """The secrets that objects may have sent."""
+
+    allow: Annotated[str, env("HANSA_CREDENTIALS_ALLOW")] = "*_API_KEY,*_MCP_TOKEN"
+    """Comma-separated names of environment variables that `credentials.env` of a ModelProvider or ToolServer may name; `*` stands for
+    any text. Whoever may apply objects chooses where such a value is sent: where that is not you, list names, e.g.
+    `ANTHROPIC_API_KEY`. Variables named `HANSA_*` are never admitted."""
+
+
 class LogSettings(msgspec.Struct, frozen=True):
     """Logs, on stderr."""
 
@@ -158,6 +176,7 @@ class Settings(msgspec.Struct, frozen=True):
     messages: MessageSettings = MessageSettings()
     plugins: PluginSettings = PluginSettings()
     egress: EgressSettings = EgressSettings()
+    credentials: CredentialSettings = CredentialSettings()
     log: LogSettings = LogSettings()
     place: PlaceSettings = PlaceSettings()
     tools: dict[str, str] = msgspec.field(default_factory=dict[str, str])
@@ -174,6 +193,11 @@ def load(environ: Mapping[str, str]) -> Settings:
         raise Misconfigured("; ".join(f"{e.path}: {e.message}" for e in errors), errors=tuple(errors))
     tools = {name.removeprefix("HANSA_TOOL_").lower(): value for name, value in environ.items() if name.startswith("HANSA_TOOL_")}
     return Settings(**groups, tools=tools)
+
+
+def client(environ: Mapping[str, str]) -> ClientSettings:
+    """What the command line reads of the environment as a client."""
+    return msgspec.convert(_group(ClientSettings, environ, []), ClientSettings, from_attributes=True)
 
 
 def data_dir(settings: Settings) -> Path:

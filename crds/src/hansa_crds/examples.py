@@ -93,7 +93,8 @@ spec:
             text="""\
 A model provider says where models are to be had: which plugin speaks to it, at which address, with which key, and under which
 names agents may ask for its models. An agent names a model as `<provider>/<model>` or by an alias. The key is not part of the
-object: `credentials.env` names the worker's environment variable that holds it.""",
+object: `credentials.env` names the worker's environment variable that holds it, one that the operator admits
+(`HANSA_CREDENTIALS_ALLOW`).""",
             example="""\
 apiVersion: hansa.dev/v1alpha1
 kind: ModelProvider
@@ -121,8 +122,9 @@ tool, because a server's own word is not taken for it.
 
 The control plane asks the server for its tools whenever the object is applied, changed or not, and keeps the answer in the object's
 `status`; runs use what is kept there. So the variable that `credentials` names must be set for the control plane as well as for the
-workers; variables of the platform itself, `HANSA_*`, are never sent. A server that can't be reached is stored all the same, and agents
-that use it are refused with the reason. No two tools of one agent may have the same name. Both MCP 2026-07-28 and the revisions with
+workers; only those that the operator admits (`HANSA_CREDENTIALS_ALLOW`) are ever sent. A server that can't be reached is stored all
+the same, and agents that use it are refused with the reason. No two tools of one agent may have the same name.
+Both MCP 2026-07-28 and the revisions with
 a session, 2025-11-25 and before, are spoken.""",
             example="""\
 apiVersion: hansa.dev/v1alpha1
@@ -133,7 +135,7 @@ metadata:
 spec:
   endpoint: https://tools.example.org/mcp
   credentials:
-    env: SEARCH_TOKEN
+    env: SEARCH_MCP_TOKEN
   allow: [search, fetch]
   effects:
     search: read

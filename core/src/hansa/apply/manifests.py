@@ -1,12 +1,12 @@
 """Manifests read from files: what they say, and the file, line and column of everything they say.
 
-Each flaw is a `FieldError` with its place, and costs one document, or one file when its syntax is broken; all others are
-still usable. Must not know HTTP, the database or the terminal, nor which fields an object has.
+Each flaw is a `FieldError` with its place, and costs one document, or the rest of its file when the syntax is broken; all others
+are still usable. Must not know HTTP, the database or the terminal, nor which fields an object has.
 """
 
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ APPLY_ORDER = ("Region", "Tenant", "ModelProvider", "ToolServer", "Agent")
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 MAX_BYTES = 4 * 1024 * 1024
+STDIN = Path("-")
 
 _STEP = re.compile(r'\[("(?:[^"\\]|\\.)*")\]|\[([0-9]{1,9})\]|([^.\[\]]+)')
 
@@ -83,7 +84,7 @@ def keys_of(path: str) -> Keys:
 
 
 def read(paths: Iterable[Path], *, recursive: bool = False) -> Collection:
-    """Read files and folders (sorted; sub-folders when `recursive`); a path given twice is read once."""
+    """Read files and folders (sorted; sub-folders when `recursive`); `-` is stdin; a path given twice is read once."""
     manifests: list[Manifest] = []
     errors: list[FieldError] = []
     for path in _files(paths, errors, recursive=recursive):
@@ -114,8 +115,8 @@ def parse(content: bytes, *, file: str) -> Collection:
             else:
                 reject(Flaw(document.start, "type", "a manifest must be a mapping with apiVersion, kind, metadata and spec"))
     except Flaw as flaw:
+        # Nobody can say where the next document begins; those before are whole.
         reject(flaw)
-        manifests.clear()
     return Collection(tuple(manifests), tuple(errors))
 
 
@@ -125,7 +126,7 @@ def in_order(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
     return tuple(sorted(manifests, key=lambda manifest: rank.get(manifest.kind, len(rank))))
 
 
-def _documents(text: str, reject: Any, *, file: str) -> list[Document]:
+def _documents(text: str, reject: Any, *, file: str) -> Iterator[Document]:
     is_json = file.endswith(".json")
     # Tabs indent JSON legally and can't stand inside its strings, so a blank says the same and keeps the columns.
     source = text.replace("\t", " ") if is_json else text
@@ -136,7 +137,7 @@ def _documents(text: str, reject: Any, *, file: str) -> list[Document]:
     except yaml.reader.ReaderError as error:
         raise Flaw(_place_of(source, error.position), "character", f"character {_shown(error)} is not allowed") from None
     try:
-        return list(documents(loader, reject))
+        yield from documents(loader, reject)
     except yaml.MarkedYAMLError as error:
         raise _syntax_flaw(error, source) from None
     except yaml.reader.ReaderError as error:
@@ -155,7 +156,7 @@ def _syntax_flaw(error: yaml.MarkedYAMLError, source: str) -> Flaw:
     if "\t" in line[: place.column]:
         return Flaw(Place(place.line, line.index("\t") + 1), "tab", "a tab can't indent or separate YAML: use blanks")
     said = ", ".join(part for part in (error.context, error.problem) if part)
-    return Flaw(place, "syntax", f"not valid YAML: {said}")
+    return Flaw(place, "syntax", f"not valid YAML: {said}; what follows in this file is not read")
 
 
 def _decode(content: bytes) -> str:
@@ -179,11 +180,12 @@ def _shown(error: Any) -> str:
 
 
 def _content(path: Path) -> bytes:
-    # A pipe or a device may never end, and /dev/zero is no manifest.
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-        raise OSError(0, "is not a file")
-    with path.open("rb") as file:
+    if path != STDIN:
+        # A device may never end: /dev/zero is no manifest.
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise OSError(0, "is not a file")
+    with open(0 if path == STDIN else path, "rb", closefd=path != STDIN) as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise OSError(0, f"larger than {MAX_BYTES} bytes")
@@ -198,8 +200,13 @@ def _files(paths: Iterable[Path], errors: list[FieldError], *, recursive: bool) 
             found = sorted(each for each in inside if each.suffix in SUFFIXES and not each.is_dir())
             if not found:
                 errors.append(FieldError("", "empty", "no *.yaml, *.yml or *.json file in this folder", file=str(path)))
-            files.update(dict.fromkeys(found))
-        elif path.exists():
+            for each in found:
+                if each.exists() and not each.is_file():
+                    # Nobody named it, and to open a pipe waits for someone who writes into it.
+                    errors.append(FieldError("", "unreadable", "is a pipe or a device, not a file", file=str(each)))
+                else:
+                    files[each] = None
+        elif path == STDIN or path.exists():
             files[path] = None
         else:
             errors.append(FieldError("", "missing", "no such file or folder", file=str(path)))

@@ -7,35 +7,34 @@ import jsonschema_rs
 from hansa.apply.model import KnownServer
 from hansa.errors import FieldError
 from hansa.plugins.model import Plugins
+from hansa.secrets.variables import Variables
 from hansa_crds import Agent, AgentTools, Credentials, HansaObject, ModelChoice, ModelProvider, ToolServer
 from hansa_crds.problem import nearest
 
 PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
-OWN_VARIABLES = "HANSA_"
 LISTED = 30
 """Most names that a message lists."""
 
 
 def unresolved(
-    found: HansaObject, plugins: Plugins, providers: Sequence[ModelProvider], servers: Sequence[KnownServer]
+    found: HansaObject, plugins: Plugins, providers: Sequence[ModelProvider], servers: Sequence[KnownServer], *, variables: Variables
 ) -> list[FieldError]:
     """Every reference of an object that leads nowhere. `servers` are at least those that the object names."""
     match found:
         case Agent():
             return [*_agent(found, plugins, providers), *_all_tools(found, plugins, {server.name: server for server in servers})]
         case ModelProvider():
-            return [*_kind(found, plugins), *_own_variable(found.spec.credentials)]
+            return [*_kind(found, plugins), *_variable(found.spec.credentials, variables)]
         case ToolServer():
-            return _own_variable(found.spec.credentials)
+            return _variable(found.spec.credentials, variables)
         case _:
             return []
 
 
-def _own_variable(credentials: Credentials | None) -> list[FieldError]:
-    """Variables named HANSA_* are the platform's own: no object may have them sent anywhere."""
-    if credentials is None or not credentials.env.startswith(OWN_VARIABLES):
-        return []
-    return [FieldError("spec.credentials.env", "reference", f"variables named {OWN_VARIABLES}* are the platform's own; name another one")]
+def _variable(credentials: Credentials | None, variables: Variables) -> list[FieldError]:
+    """Whether the object may have this variable sent anywhere."""
+    refusal = variables.refusal(credentials.env) if credentials is not None else ""
+    return [FieldError("spec.credentials.env", "reference", refusal)] if refusal else []
 
 
 def _agent(agent: Agent, plugins: Plugins, providers: Sequence[ModelProvider]) -> list[FieldError]:

@@ -18,6 +18,7 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, NotFound
 from hansa.plugins.model import Plugins
+from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
 from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, ToolServer, check, kind_of
 from hansa_crds.problem import path_of
@@ -59,10 +60,11 @@ class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
 class Objects:
     """Objects of a tenant."""
 
-    def __init__(self, database: Database, plugins: Plugins, discover: Discover) -> None:
+    def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables) -> None:
         self._database = database
         self._plugins = plugins
         self._discover = discover
+        self._variables = variables
 
     async def discover(self, principal: Principal, items: list[Item]) -> dict[str, ToolServerStatus]:
         """Ask every ToolServer of a request for its tools: name -> status. Comes before `apply`: no transaction waits for a stranger."""
@@ -127,7 +129,8 @@ class Objects:
         providers = [msgspec.json.decode(text, type=ModelProvider) for text in texts]
         named = [use.tool_server for use in found.spec.tools if use.tool_server] if isinstance(found, Agent) else []
         servers = await store.tool_servers(connection, named) if named else []
-        return tuple(unresolved(found, self._plugins, providers, [msgspec.json.decode(text, type=KnownServer) for text in servers]))
+        known = [msgspec.json.decode(text, type=KnownServer) for text in servers]
+        return tuple(unresolved(found, self._plugins, providers, known, variables=self._variables))
 
     async def _write(self, connection: Connection, item: Item, found: HansaObject, manager: str) -> Applied:
         kind, name = kind_of(found).kind, found.metadata.name
@@ -219,7 +222,7 @@ class Objects:
         return [
             agent.metadata.name
             for agent in agents
-            if any(error.path.startswith("spec.model") for error in unresolved(agent, self._plugins, left, []))
+            if any(error.path.startswith("spec.model") for error in unresolved(agent, self._plugins, left, [], variables=self._variables))
         ]
 
 

@@ -10,6 +10,21 @@ from hansa.db.pool import Connection
 OBJECT = """json_build_object('kind', kind, 'name', name, 'generation', generation, 'manager', manager, 'manifest', manifest,
   'source', source, 'status', status, 'created_at', created_at, 'updated_at', updated_at)"""
 
+MADE_KINDS = ("Tenant", "Region")
+MADE = """json_build_object('kind', kind, 'name', name, 'generation', 0, 'manager', 'platform', 'manifest', json_build_object(
+  'apiVersion', 'hansa.dev/v1alpha1', 'kind', kind, 'metadata', json_build_object('name', name), 'spec', spec),
+  'source', NULL, 'status', NULL, 'created_at', created_at, 'updated_at', created_at)"""
+ALL = f"""(
+  SELECT kind, name, {OBJECT} AS body FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant())
+  UNION ALL SELECT kind, name, {MADE} FROM (
+    SELECT 'Tenant'::text AS kind, name, json_build_object('displayName', display_name, 'suspend', suspended) AS spec, created_at
+    FROM hansa.tenants WHERE tenant_id = (SELECT hansa.tenant())
+    UNION ALL SELECT 'Region', name, json_build_object('displayName', display_name, 'cordoned', cordoned), created_at FROM hansa.regions
+  ) made WHERE NOT EXISTS (
+    SELECT FROM hansa.objects o WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = made.kind AND o.name = made.name)
+)"""
+"""Objects, and the tenant and the regions that the platform made and nobody has yet applied."""
+
 
 async def find(connection: Connection, kind: str, name: str) -> asyncpg.Record | None:
     """An object, locked for this transaction: record (generation, digest, manifest)."""
@@ -23,16 +38,22 @@ async def find(connection: Connection, kind: str, name: str) -> asyncpg.Record |
 
 async def read(connection: Connection, kind: str, name: str) -> str | None:
     """An object as JSON text."""
-    return await connection.fetchval(
-        f"SELECT {OBJECT} FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) AND kind = $1 AND name = $2", kind, name
-    )
+    return await connection.fetchval(f"SELECT body FROM {ALL} found WHERE kind = $1 AND name = $2", kind, name)
 
 
 async def page(connection: Connection, kind: str | None, after: tuple[str, str], limit: int) -> list[asyncpg.Record]:
     """Objects by kind and name: records (kind, name, body as JSON text)."""
+    if kind is None or kind in MADE_KINDS:
+        return await connection.fetch(
+            f"SELECT kind, name, body FROM {ALL} found "
+            "WHERE ($1::text IS NULL OR kind = $1) AND (kind, name) > ($2, $3) ORDER BY kind, name LIMIT $4",
+            kind,
+            *after,
+            limit,
+        )
     return await connection.fetch(
         f"SELECT kind, name, {OBJECT} AS body FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) "
-        "AND ($1::text IS NULL OR kind = $1) AND (kind, name) > ($2, $3) ORDER BY kind, name LIMIT $4",
+        "AND kind = $1 AND (kind, name) > ($2, $3) ORDER BY name LIMIT $4",
         kind,
         *after,
         limit,

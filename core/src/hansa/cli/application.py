@@ -11,10 +11,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import pairwise
 
 from cyclopts import App, CycloptsError, Group
 
 from hansa.cli.output import report
+from hansa.cli.usage import UsageError
 from hansa.errors import HansaError
 
 USAGE, DATA_ERROR, IO_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 65, 74, 130, 141
@@ -63,13 +65,17 @@ def build() -> App:
 
 def main(arguments: Sequence[str]) -> int:
     """Run one command and return the exit status."""
+    _fill_closed()
+    as_json = _wants_json(arguments)
     try:
-        result = build()(arguments)
+        result = build()(arguments, print_error=not as_json)
         sys.stdout.flush()
-    except CycloptsError:
+    except CycloptsError as error:
+        if as_json:
+            report(UsageError(str(error)), as_json=True)
         return USAGE
     except HansaError as error:
-        report(error)
+        report(error, as_json=as_json)
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -78,18 +84,41 @@ def main(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except UnicodeEncodeError as error:
-        return _unusable(f"a text can't be written or sent in {error.encoding}: {error.reason}", DATA_ERROR)
+        return _unusable(f"a text can't be written or sent in {error.encoding}: {error.reason}", DATA_ERROR, as_json=as_json)
     except OSError as error:
         # A full disk behind stdout, or stdout closed: told on stderr if that is still there.
-        return _unusable(f"the result can't be written: {error.strerror or error}", IO_ERROR)
+        return _unusable(f"the result can't be written: {error.strerror or error}", IO_ERROR, as_json=as_json)
     return result if isinstance(result, int) else 0
 
 
-def _unusable(text: str, status: int) -> int:
+def _fill_closed() -> None:
+    """Put something in the place of a standard stream that is closed, or the next file that is opened would be taken for it."""
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
+    if sys.stdout is None:
+        # To write to it fails as it should: a result that nobody gets is no success.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    """Whether results, and so errors, are for a program. Read here, since what is typed may be wrong in any other way."""
+    words = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    joined = any(word in ("--output=json", "-o=json", "-ojson") for word in words)
+    return joined or any(first in ("--output", "-o") and second == "json" for first, second in pairwise(words))
+
+
+def _unusable(text: str, status: int, *, as_json: bool) -> int:
     """Say what went wrong with input or output itself, and keep Python from complaining once more at exit."""
     if sys.stderr is not None:
         with suppress(OSError, ValueError):
-            sys.stderr.write(f"error: {text}\n")
+            if as_json:
+                failure = HansaError(text)
+                failure.exit_code = status
+                report(failure, as_json=True)
+            else:
+                sys.stderr.write(f"error: {text}\n")
     with suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status

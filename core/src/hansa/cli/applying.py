@@ -11,7 +11,8 @@ from hansa.apply.manifests import Collection, Manifest, read
 from hansa.cli.client import Api, Json, open_api
 from hansa.cli.connection import Connection
 from hansa.cli.output import OutputFlag, describe, say, show_value, write
-from hansa.errors import FieldError
+from hansa.cli.usage import UsageError
+from hansa.errors import FieldError, TooLarge
 
 BATCH_BYTES = 256 * 1024
 """Size of one request; the server refuses bodies beyond 1 MiB."""
@@ -43,18 +44,20 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 def apply(
-    *,
+    *paths: Annotated[Path, Parameter(allow_leading_hyphen=True, help="YAML or JSON files, or folders of such; - for stdin.")],
     files: Annotated[
         tuple[Path, ...],
-        Parameter(name=("--filename", "-f"), negative=(), help="YAML or JSON file, or folder of such; may be given again."),
-    ],
+        Parameter(name=("--filename", "-f"), negative=(), allow_leading_hyphen=True, help="The same; may be given again."),
+    ] = (),
     recursive: Annotated[bool, Parameter(name=("--recursive", "-R"), negative=(), help="Also sub-folders.")] = False,
     connection: Connection | None = None,
     output: OutputFlag = "table",
 ) -> int:
     """Create or change the objects that files describe; status 1 when one of them could not be applied."""
+    if not paths and not files:
+        raise UsageError("it is not said what to apply", hint="Name files or folders, here or with --filename; - is stdin.")
     with open_api(connection or Connection()) as api:
-        applied = apply_paths(api, files, recursive=recursive, quiet=output != "table")
+        applied = apply_paths(api, [*paths, *files], recursive=recursive, quiet=output != "table")
     if output != "table":
         show_value(msgspec.to_builtins(applied), output)
     elif not applied.results and not applied.errors:
@@ -82,7 +85,13 @@ def _apply(api: Api, collection: Collection, *, quiet: bool) -> Iterator[Result]
         else:
             good.append(manifest)
     for batch in _batches(good):
-        answer = api.post("/v1/objects:apply", {"objects": [_sent(manifest) for manifest in batch]})
+        try:
+            answer = api.post("/v1/objects:apply", {"objects": [_sent(manifest) for manifest in batch]})
+        except TooLarge as error:
+            for manifest in batch:
+                flaw = manifest.place(FieldError("", TooLarge.code, error.detail))
+                yield _told(Result(manifest.kind, manifest.name, "failed", errors=(flaw,)), quiet=quiet)
+            continue
         for manifest, each in zip(batch, answer["results"], strict=True):
             result = msgspec.convert(each, Result)
             placed = tuple(manifest.place(error) for error in result.errors)

@@ -63,11 +63,25 @@ def each_line(api: Api, agent: str, file: str, *, concurrency: int, table: Table
     jobs = list(_lines(file))
     if not jobs:
         raise Invalid(f"{file} has no line with anything in it")
-    outcomes = with_progress(run_all(api, agent, jobs, concurrency=concurrency), total=len(jobs), title=agent)
+    done: list[Outcome] = []
+    try:
+        outcomes = with_progress(_noted(run_all(api, agent, jobs, concurrency=concurrency), done), total=len(jobs), title=agent)
+    except KeyboardInterrupt:
+        say(
+            f"\nstopped at {len(done)} of {len(jobs)} lines; of the others no more are started, and runs that were accepted go on\n"
+            f"list them: hansa runs --agent {agent}\ncancel one: hansa runs cancel RUN"
+        )
+        raise
     _show(outcomes, table)
     failed = [outcome for outcome in outcomes if outcome.state != "completed"]
     _summarize(outcomes, failed)
     return 1 if failed else 0
+
+
+def _noted(outcomes: Iterable[Outcome], done: list[Outcome]) -> Iterator[Outcome]:
+    for outcome in outcomes:
+        done.append(outcome)
+        yield outcome
 
 
 def run_all(api: Api, agent: str, jobs: Sequence[Job], *, concurrency: int) -> Iterator[Outcome]:

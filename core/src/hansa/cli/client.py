@@ -1,11 +1,11 @@
 """The API as the command line sees it: JSON in, JSON out, refusals as the errors they came from.
 
-Must not know commands or the terminal.
+Must not know commands. Has nothing to say to people but that it waits for a server that is away.
 """
 
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 from urllib.parse import quote
@@ -14,6 +14,7 @@ import msgspec
 
 from hansa import clock
 from hansa.cli.connection import Connection, Target, find
+from hansa.cli.output import say
 from hansa.egress.local import Answer, LocalClient, ServerEvent, open_local_client
 from hansa.errors import (
     Conflict,
@@ -37,6 +38,9 @@ ANSWER_SECONDS = 75.0
 """Longest silence before an answer: longer than the longest `?wait=`, and than several keep-alives of a stream."""
 _KINDS = (Invalid, Malformed, TooLarge, Unauthenticated, Forbidden, NotFound, Conflict, LimitExceeded, Unavailable)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
+_UNHEARD_SECONDS = 10.0
+"""Patience with a server that has not answered once: an address that is wrong stays wrong."""
+_SILENT_SECONDS = 1.0
 
 
 class _Problem(msgspec.Struct, frozen=True):
@@ -50,10 +54,14 @@ class _Problem(msgspec.Struct, frozen=True):
 
 
 class Backoff:
-    """Pauses that double, within a patience in seconds that begins anew with each sign of life."""
+    """Pauses that double, within a patience in seconds that begins anew with each sign of life.
 
-    def __init__(self, patience: float) -> None:
+    With `tell`, people are told once what is waited for, when it takes longer than a moment.
+    """
+
+    def __init__(self, patience: float, *, tell: Callable[[str], None] | None = None) -> None:
         self._patience = patience
+        self._tell = tell
         self.alive()
 
     def alive(self) -> None:
@@ -64,8 +72,12 @@ class Backoff:
     def wait(self, failure: HansaError) -> None:
         """Sleep before the next try, or raise `failure` when patience is at an end."""
         pause = max(self._pause, min(failure.retry_after or 0.0, 30.0))
-        if clock.monotonic() + pause > self._until:
+        left = self._until - clock.monotonic()
+        if pause > left:
             raise failure
+        if self._tell is not None and self._patience - left + pause >= _SILENT_SECONDS:
+            self._tell(f"{failure.detail}; trying again for {left:.0f} s")
+            self._tell = None
         time.sleep(pause)
         self._pause = min(self._pause * 2, _LONGEST_PAUSE)
 
@@ -75,6 +87,7 @@ class Api:
 
     def __init__(self, client: LocalClient, target: Target) -> None:
         self._client = client
+        self._answered = False
         self.target = target
 
     def get(self, path: str, query: Mapping[str, str] | None = None, *, patience: float = 0.0) -> Any:
@@ -92,12 +105,13 @@ class Api:
             headers["idempotency-key"] = key
         return self._send("POST", path, query=query, body=msgspec.json.encode(body), headers=headers, patience=patience if key else 0.0)
 
-    def entries(self, path: str, query: Mapping[str, str], limit: int) -> list[Json]:
-        """Up to `limit` entries of a list, over as many pages as that takes."""
+    def entries(self, path: str, query: Mapping[str, str], limit: int | None) -> list[Json]:
+        """Up to `limit` entries of a list (None: all of them), over as many pages as that takes."""
         found: list[Json] = []
         after = ""
-        while len(found) < limit:
-            page = self.get(path, {**query, "limit": str(min(PAGE, limit - len(found))), "after": after})
+        while limit is None or len(found) < limit:
+            size = PAGE if limit is None else min(PAGE, limit - len(found))
+            page = self.get(path, {**query, "limit": str(size), "after": after})
             found.extend(page["data"])
             after = str(page.get("next") or "")
             if not page.get("has_more") or not after:
@@ -114,10 +128,11 @@ class Api:
             yield stream
 
     def _send(self, method: str, path: str, *, patience: float = 0.0, **parts: Any) -> Any:
-        backoff = Backoff(patience)
+        backoff = Backoff(patience if self._answered else min(patience, _UNHEARD_SECONDS), tell=say)
         while True:
             try:
                 answer = self._client.request(method, path, **parts)
+                self._answered = True
                 if answer.status < 300:
                     return _decoded(answer, self.target)
                 raise refusal(answer, self.target)

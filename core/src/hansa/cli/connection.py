@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
+from hansa import settings
 from hansa.errors import Misconfigured, Unauthenticated, Unavailable
 
 DEFAULT_DATA = ".hansa"
@@ -53,17 +54,19 @@ def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Tar
     """The server and key to use. Raises `Unavailable` when there is no server, `Unauthenticated` when there is no key."""
     folder = data_dir(connection, environ)
     ready = read_ready(folder)
+    told = settings.client(environ)
     url, url_source = connection.url, "--url"
     if not url:
-        url, url_source = environ.get("HANSA_URL", ""), "HANSA_URL"
+        url, url_source = told.url, "HANSA_URL"
     if not url and ready is not None:
         url, url_source = ready.url, str(folder / "ready.json")
+    url = url.rstrip("/")
     if not url:
         raise Unavailable(
             f"no Hansa server was found: --url is not given, HANSA_URL is not set, and there is no {folder / 'ready.json'}",
             hint="Start one here with `hansa up --detach`, or name one with --url or --data.",
         )
-    key, key_source = _key(connection, environ, ready if ready is not None and ready.url == url else None)
+    key, key_source = _key(connection, environ, ready if ready is not None and ready.url.rstrip("/") == url else None)
     if not key:
         raise Unauthenticated(
             f"no API key for {url}: HANSA_API_KEY is not set, and no --api-key-file or HANSA_API_KEY_FILE names a file with one",
@@ -86,8 +89,8 @@ def read_ready(folder: Path) -> Ready | None:
 def _key(connection: Connection, environ: Mapping[str, str], ready: Ready | None) -> tuple[str, str]:
     if connection.api_key_file:
         return _key_in(Path(connection.api_key_file)), connection.api_key_file
-    if environ.get("HANSA_API_KEY"):
-        return environ["HANSA_API_KEY"].strip(), "HANSA_API_KEY"
+    if settings.client(environ).api_key:
+        return _checked(settings.client(environ).api_key, "the variable HANSA_API_KEY"), "HANSA_API_KEY"
     if environ.get("HANSA_API_KEY_FILE"):
         return _key_in(Path(environ["HANSA_API_KEY_FILE"])), environ["HANSA_API_KEY_FILE"]
     if ready is not None:
@@ -97,9 +100,16 @@ def _key(connection: Connection, environ: Mapping[str, str], ready: Ready | None
 
 def _key_in(path: Path) -> str:
     try:
-        key = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        return _checked(path.read_text("utf-8"), f"the API key file {path}")
+    except OSError as error:
         raise Unauthenticated(f"the API key file {path} can't be read: {error}") from error
-    if not key or not key.isascii() or not key.isprintable():
-        raise Unauthenticated(f"the API key file {path} holds no key")
+    except UnicodeDecodeError:
+        raise Unauthenticated(f"the API key file {path} holds no key: it is not text") from None
+
+
+def _checked(text: str, source: str) -> str:
+    """A text as the key that it is. What it holds is never said: it may be a key with a slip in it."""
+    key = text.strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise Unauthenticated(f"{source} holds no key", hint="A key is one word of letters, digits and underscores, on one line.")
     return key

@@ -83,12 +83,7 @@ def _running_stack(options: DemoOptions) -> Iterator[tuple[Ready, Path]]:
         yield running, folder
         return
     say(f"starting PostgreSQL, NATS and Hansa over {folder} ...")
-    try:
-        started = asyncio.run(instance.detach(UpOptions(data=folder, port=_port(options.port), environ=dict(os.environ))))
-    except KeyboardInterrupt:
-        # It outlives us by design, also while it is still starting.
-        asyncio.run(instance.down(folder))
-        raise
+    started = asyncio.run(instance.detach(UpOptions(data=folder, port=_port(options.port), environ=dict(os.environ))))
     try:
         yield Ready(started.url, started.api_key_file), folder
     finally:

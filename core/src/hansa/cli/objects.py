@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 
 from hansa.cli import records
 from hansa.cli.client import open_api, segment
@@ -30,7 +30,7 @@ def get(
     kind: KindName,
     name: str | None = None,
     *,
-    limit: Annotated[int, Parameter(help="How many at most.")] = 200,
+    limit: Annotated[int | None, Parameter(help="How many at most; left out: all.", validator=validators.Number(gte=1))] = None,
     connection: Connection | None = None,
     output: OutputFlag = "table",
 ) -> None:

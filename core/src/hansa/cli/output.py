@@ -106,8 +106,13 @@ def say(message: str, *, style: str = "") -> None:
         print(clean(message), file=sys.stderr, flush=True)
 
 
-def report(error: HansaError) -> None:
-    """Say what went wrong, every place of it, and what can be done."""
+def report(error: HansaError, *, as_json: bool = False) -> None:
+    """Say what went wrong, every place of it, and what can be done; or as one line of JSON, in the form of the API's answers."""
+    if as_json:
+        problem = {"type": f"urn:hansa:error:{error.code}", "title": error.title, "status": error.status, "detail": error.detail}
+        problem |= {"code": error.code, "retryable": error.retryable, "exit_status": error.exit_code, "hint": error.hint}
+        print(msgspec.json.encode({**problem, "errors": error.errors}).decode(), file=sys.stderr, flush=True)
+        return
     say(f"error: {error.detail}", style="red")
     for place in error.errors:
         if place.message != error.detail:

@@ -8,7 +8,7 @@ from cyclopts import App, Parameter, validators
 
 from hansa.cli.client import Api, Json, open_api, part, segment
 from hansa.cli.connection import Connection
-from hansa.cli.following import DROPPED, Happening, follow
+from hansa.cli.following import DROPPED, FINAL_STATES, Happening, follow
 from hansa.cli.output import Column, Output, OutputFlag, age, field, moment, plain, say, short, show, show_value, write
 from hansa.errors import NotFound
 
@@ -66,7 +66,14 @@ def cancel_run(run_id: str, *, connection: Connection | None = None, output: Out
         if output != "table":
             show_value(run, output)
         else:
-            say(f"run {run['id']}: {run['state']}, asked to stop" if run["state"] != "canceled" else f"run {run['id']}: canceled")
+            say(f"run {run['id']}: {_cancelled(str(run['state']))}")
+
+
+def _cancelled(state: str) -> str:
+    """What became of the wish to stop a run, by the state that it is in."""
+    if state == "canceled":
+        return state
+    return f"already {state}" if state in FINAL_STATES else f"{state}, asked to stop"
 
 
 @runs.command(name="replay")

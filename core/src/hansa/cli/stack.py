@@ -57,7 +57,11 @@ def up(
     )
     if not detach:
         return asyncio.run(stack.up(options, _report))
-    ready = asyncio.run(instance.detach(options))
+    try:
+        ready = asyncio.run(instance.detach(options))
+    except KeyboardInterrupt:
+        say("stopped before it was ready; nothing of it runs on")
+        raise
     write(f"{ready.url}\n")
     say(f"ready: documentation at {ready.url}/docs, API key in {ready.api_key_file}, stop it with `hansa down{data_flag(where.data)}`")
     return 0

@@ -7,7 +7,7 @@ import asyncio
 import sys
 
 from hansa import clock
-from hansa.dev.invocation import read
+from hansa.dev.invocation import FAILED, read
 from hansa.dev.up import up
 from hansa.errors import HansaError
 
@@ -23,7 +23,7 @@ def main() -> int:
     try:
         return asyncio.run(up(read(sys.argv[1]), report))
     except HansaError as error:
-        report("failed", f"{error.detail}\n{error.hint}")
+        report(FAILED.strip(" :"), f"{error.detail}\n{error.hint}")
         return error.exit_code
 
 

@@ -195,6 +195,11 @@ class DataFolder:
         try:
             found = msgspec.json.decode(path.read_bytes(), type=Versions)
         except FileNotFoundError:
+            if self.postgres.exists():
+                raise FolderDamaged(
+                    f"{path} is missing, although the folder holds a database: nobody can say which version wrote it",
+                    hint="Put back the file from a backup of the data folder, or use another folder: --data DIR. Nothing was changed.",
+                ) from None
             found = self._versions
             self.write(path, msgspec.json.encode(found) + b"\n")
         except msgspec.DecodeError as error:

@@ -4,6 +4,7 @@ Must not know what runs in it. Warning: whether one runs is told by the folder's
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 from datetime import datetime
@@ -16,7 +17,7 @@ from hansa import clock
 from hansa.dev import processes
 from hansa.dev.failures import FolderInUse, NotReady, ServerDied
 from hansa.dev.folder import DataFolder, Holder, ReadyFile, in_use, reaching
-from hansa.dev.invocation import command_line
+from hansa.dev.invocation import FAILED, command_line
 from hansa.dev.supervisor import died, open_log, read_states, tail
 from hansa.dev.up import UpOptions
 
@@ -61,7 +62,8 @@ class Status(msgspec.Struct, frozen=True):
 async def detach(options: UpOptions, argv: tuple[str, ...] = ()) -> ReadyFile:
     """Start a stack that outlives us, by default as small a process as can be; returns when it is ready.
 
-    Raises `FolderInUse`, `FolderUnreachable`, `ServerDied` with the last lines of logs/up.log, or `NotReady`.
+    Raises `FolderInUse`, `FolderUnreachable`, `NotReady`, or `ServerDied` with what it said and its exit status. When we are
+    cancelled before, it is stopped.
     """
     folder = DataFolder(options.data)
     folder.make()
@@ -70,17 +72,49 @@ async def detach(options: UpOptions, argv: tuple[str, ...] = ()) -> ReadyFile:
     if holder is not None and not await _released(folder, holder, seconds=DYING_SECONDS):
         raise in_use(folder)
     log = folder.log(LOG)
-    pid = _spawn(argv or command_line(options), env=dict(options.environ), log=log, folder=folder)
-    deadline = clock.monotonic() + options.ready_seconds + MARGIN_SECONDS
+    pid, since = _spawn(argv or command_line(options), env=dict(options.environ), log=log, folder=folder)
+    try:
+        return await _ready(folder, pid, since=since, seconds=options.ready_seconds + MARGIN_SECONDS)
+    except asyncio.CancelledError:
+        await _end(pid, seconds=options.grace_seconds + KILLED_SECONDS)
+        raise
+
+
+async def _ready(folder: DataFolder, pid: int, *, since: int, seconds: float) -> ReadyFile:
+    log, deadline = folder.log(LOG), clock.monotonic() + seconds
     while clock.monotonic() < deadline:
         ready = folder.read_ready()
         if ready is not None and ready.pid == pid:
             return ready
         ended = _exit_status(pid)
         if ended is not None:
-            raise ServerDied(f"`hansa up` {died(ended)}; its last lines:\n{tail(log)}", hint=f"The whole log is {log}.")
+            raise _failure(ended, log, since=since)
         await asyncio.sleep(processes.POLL_SECONDS)
-    raise NotReady(f"not ready yet, and still trying; the last lines of its log:\n{tail(log)}", hint=f"Watch {log}, or run `hansa down`.")
+    raise NotReady(
+        f"not ready yet, and still trying; the last lines of its log:\n{tail(log, since=since)}", hint=f"Watch {log}, or run `hansa down`."
+    )
+
+
+def _failure(status: int, log: Path, *, since: int) -> ServerDied:
+    """What the process that ended would have said and left as its exit status, had it run in the foreground."""
+    said = log.read_bytes()[since:].decode(errors="replace")
+    detail, _, hint = said.rpartition(FAILED)[2].removesuffix("\n").rpartition("\n")
+    if FAILED not in said:
+        detail, hint = f"`hansa up` {died(status)}; its last lines:\n{tail(log, since=since)}", f"The whole log is {log}."
+    failure = ServerDied(detail, hint=hint)
+    failure.exit_code = status if status > 0 else 128 - status
+    return failure
+
+
+async def _end(pid: int, *, seconds: float) -> None:
+    """Stop a process of ours and all that it started; after `seconds` by SIGKILL, which its children die of as well."""
+    deadline = clock.monotonic() + seconds
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        while _exit_status(pid) is None:
+            if clock.monotonic() >= deadline:
+                os.kill(pid, signal.SIGKILL)
+            await asyncio.sleep(processes.POLL_SECONDS)
 
 
 async def down(data: Path, *, grace: float = 60.0) -> Down:
@@ -152,10 +186,12 @@ def _exit_status(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(encoded) if ended else None
 
 
-def _spawn(argv: tuple[str, ...], *, env: dict[str, str], log: Path, folder: DataFolder) -> int:
+def _spawn(argv: tuple[str, ...], *, env: dict[str, str], log: Path, folder: DataFolder) -> tuple[int, int]:
+    """Start it; its process and where in the log its lines begin."""
     # posix_spawn, not asyncio or subprocess: both end, or complain about, a process that is meant to outlive them.
     with reaching(folder.path), open_log(log) as output:
-        return os.posix_spawnp(
+        since = output.tell()
+        pid = os.posix_spawnp(
             argv[0],
             argv,
             env,
@@ -166,3 +202,4 @@ def _spawn(argv: tuple[str, ...], *, env: dict[str, str], log: Path, folder: Dat
             ],
             setsid=True,
         )
+    return pid, since

@@ -12,6 +12,9 @@ import msgspec
 
 from hansa.dev.up import UpOptions
 
+FAILED = " failed: "
+"""In its log: what ended it, and on the last line what to do about it."""
+
 
 def command_line(options: UpOptions) -> tuple[str, ...]:
     """Runs `up` with these options, given their `environ` as its environment."""

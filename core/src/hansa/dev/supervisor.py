@@ -292,11 +292,11 @@ def open_log(path: Path) -> IO[bytes]:
     return path.open("ab")
 
 
-def tail(path: Path) -> str:
-    """The last lines of a log, for people."""
+def tail(path: Path, *, since: int = 0) -> str:
+    """The last lines of a log, for people; none that stand before the byte `since`."""
     try:
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - TAIL_BYTES))
+            log.seek(max(since, path.stat().st_size - TAIL_BYTES))
             lines = log.read().decode(errors="replace").splitlines()
     except OSError:
         return "  (no log)"

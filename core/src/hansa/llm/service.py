@@ -4,7 +4,7 @@ A provider is opened once a process and configuration, and shared. Must not know
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ import structlog
 from hansa import clock
 from hansa.egress.client import HttpClient
 from hansa.plugins.model import Plugins
+from hansa.secrets.variables import Variables
 from hansa_crds import ModelChoice, ModelProvider
 from hansa_sdk import (
     Completion,
@@ -29,7 +30,6 @@ from hansa_sdk import (
 )
 
 log = structlog.stdlib.get_logger("hansa.llm")
-OWN_VARIABLES = "HANSA_"
 ATTEMPTS = 3
 LONGEST_PAUSE = 30.0
 
@@ -59,10 +59,10 @@ class _Failure(msgspec.Struct, frozen=True):
 class Gateway:
     """Opens providers and asks them. Use `open_gateway`."""
 
-    def __init__(self, plugins: Plugins, services: ProviderServices, environ: Mapping[str, str], stack: AsyncExitStack) -> None:
+    def __init__(self, plugins: Plugins, services: ProviderServices, variables: Variables, stack: AsyncExitStack) -> None:
         self._plugins = plugins
         self._services = services
-        self._environ = environ
+        self._variables = variables
         self._stack = stack
         self._open: dict[bytes, tuple[LLMProvider, asyncio.Semaphore]] = {}
         self._opening = asyncio.Lock()
@@ -74,10 +74,11 @@ class Gateway:
         if known is None:
             loaded = ", ".join(sorted(self._plugins.providers)) or "none"
             return f"no loaded plugin brings the provider kind {spec.plugin!r} (loaded: {loaded}); a package hansa-{spec.plugin} might"
-        if spec.credentials is not None and not self._environ.get(spec.credentials.env) and known[1].requires_credential:
+        refusal = self._variables.refusal(spec.credentials.env) if spec.credentials is not None else ""
+        if refusal:
+            return refusal
+        if spec.credentials is not None and not self._variables.value(spec.credentials.env) and known[1].requires_credential:
             return f"the environment variable {spec.credentials.env} is not set"
-        if spec.credentials is not None and spec.credentials.env.startswith(OWN_VARIABLES):
-            return f"the environment variable {spec.credentials.env} is the platform's own and is sent nowhere"
         if spec.credentials is None and known[1].requires_credential:
             return "it needs credentials: set spec.credentials.env"
         if spec.endpoint is None and known[1].requires_endpoint:
@@ -137,7 +138,7 @@ class Gateway:
 
     async def _provider(self, provider: ModelProvider) -> tuple[LLMProvider, asyncio.Semaphore]:
         spec, kind = provider.spec, self._plugins.providers[provider.spec.plugin][1]
-        credential = self._environ.get(spec.credentials.env) if spec.credentials else None
+        credential = self._variables.value(spec.credentials.env) if spec.credentials else None
         config = ProviderConfig(provider.metadata.name, spec.endpoint, credential or None, tuple(model.name for model in spec.models))
         name = msgspec.json.encode([spec.plugin, config, spec.max_concurrency])
         async with self._opening:
@@ -190,7 +191,7 @@ def resolve(choices: Sequence[ModelChoice], providers: Sequence[ModelProvider]) 
 
 
 @asynccontextmanager
-async def open_gateway(plugins: Plugins, http: HttpClient, data_dir: Path, *, environ: Mapping[str, str]) -> AsyncIterator[Gateway]:
-    """A gateway whose providers are closed at the end. Credentials are looked up in `environ` by the names that objects give."""
+async def open_gateway(plugins: Plugins, http: HttpClient, data_dir: Path, *, variables: Variables) -> AsyncIterator[Gateway]:
+    """A gateway whose providers are closed at the end. Credentials are `variables` of the names that objects give."""
     async with AsyncExitStack() as stack:
-        yield Gateway(plugins, ProviderServices(http=http, data_dir=data_dir), environ, stack)
+        yield Gateway(plugins, ProviderServices(http=http, data_dir=data_dir), variables, stack)

@@ -5,7 +5,7 @@ about the effects of its tools is not taken: `spec.effects` decides.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
@@ -15,6 +15,7 @@ import msgspec
 from hansa import clock
 from hansa.apply.model import KnownServer, LeftOut, ServerTool, ToolServerStatus
 from hansa.egress.client import HttpClient
+from hansa.secrets.variables import Variables
 from hansa.tools.failures import ToolServerError, ToolServerRefused
 from hansa.tools.mcp import MAX_TOOLS, McpClient
 from hansa.tools.schemas import flaw, mirrored_headers
@@ -29,7 +30,6 @@ MAX_STATUS_BYTES = 524_288
 
 _MAX_DESCRIPTION = 4096
 _MAX_FAILURE = 8192
-_OWN_VARIABLES = "HANSA_"
 
 
 class _Listed(msgspec.Struct, frozen=True):
@@ -41,11 +41,11 @@ class _Listed(msgspec.Struct, frozen=True):
 
 
 class ToolServers:
-    """What a process needs to speak to tool servers. Tokens are looked up in `environ` by the names that objects give."""
+    """What a process needs to speak to tool servers. Tokens are `variables` of the names that objects give."""
 
-    def __init__(self, http: HttpClient, environ: Mapping[str, str]) -> None:
+    def __init__(self, http: HttpClient, variables: Variables) -> None:
         self._http = http
-        self._environ = environ
+        self._variables = variables
 
     async def discover(self, server: ToolServer) -> ToolServerStatus:
         """Ask a server for its tools. What goes wrong is a status, too."""
@@ -81,13 +81,10 @@ class ToolServers:
         if server.spec.credentials is None:
             return ""
         variable = server.spec.credentials.env
-        # Who may apply a ToolServer chooses the variable and where it is sent: the platform's own secrets must not be among them.
-        if variable.startswith(_OWN_VARIABLES):
-            raise ToolServerRefused(
-                f"{variable} belongs to the platform and is not sent to a tool server",
-                hint="Name another variable in spec.credentials.env.",
-            )
-        token = self._environ.get(variable, "")
+        refusal = self._variables.refusal(variable)
+        if refusal:
+            raise ToolServerRefused(refusal, hint="Name another variable in spec.credentials.env, or let the operator admit this one.")
+        token = self._variables.value(variable)
         if not token:
             raise ToolServerRefused(
                 f"the environment variable {variable}, which spec.credentials.env names, is not set in this process",

@@ -17,6 +17,7 @@ from msgspec import Meta
 from hansa_sdk import ToolContext, ToolFailed, tool
 
 SETTING = "git_repositories"
+"""Repositories that `git_log` may show: comma-separated `name=/path`. Empty: none, since a path is the operator's to give."""
 MAX_OUTPUT = 256 * 1024
 MAX_SUBJECT = 300
 SECONDS = 15.0

@@ -1,0 +1,1 @@
+"""Secrets that objects name and processes look up."""
