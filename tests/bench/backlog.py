@@ -21,8 +21,8 @@ CREATE TEMPORARY TABLE new AS SELECT t.tenant_id, uuidv7() AS id FROM generate_s
 """
 SESSIONS = "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, active_run) SELECT tenant_id, id, 'counted', 1, id FROM new"
 RUNS = """
-INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, ready, input)
-  SELECT tenant_id, id, id, 1, 'counted', 1, 'queued', true, '{"steps": 0}' FROM new
+INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, input)
+  SELECT tenant_id, id, id, 1, 'counted', 1, 'queued', '{"steps": 0}' FROM new
 """
 
 

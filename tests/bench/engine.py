@@ -18,9 +18,10 @@ from hansa.auth.model import Principal
 from hansa.bus.subjects import session_live
 from hansa.process import open_equipment
 from hansa.runs import store
-from hansa.runs.executor import Equipment
-from hansa.runs.model import FINAL_STATES, End, Entry, EventType, Live, Write
-from hansa.runs.service import Runs
+from hansa.runs.acceptor import Acceptor, open_acceptor
+from hansa.runs.equipment import Equipment
+from hansa.runs.model import FINAL_STATES, Claim, End, Entry, EventType, Live, Write
+from hansa.runs.service import Runs, Start
 from hansa.runs.stream import Reading, follow
 from hansa.runs.worker import Worker
 from hansa.settings import Settings
@@ -58,10 +59,11 @@ def manifests() -> list[dict[str, Any]]:
 class Engine:
     """A process's equipment, and the service of runs over it. Use `open_engine`."""
 
-    def __init__(self, equipment: Equipment, settings: Settings) -> None:
+    def __init__(self, equipment: Equipment, acceptor: Acceptor, settings: Settings) -> None:
         self.equipment = equipment
-        self.runs = Runs(equipment.database, equipment.bus, equipment.region)
+        self.runs = Runs(equipment.database, equipment.bus, equipment.region, acceptor)
         self._settings = settings
+        self._turn = store.Turn()
 
     async def apply(self, caller: Principal) -> None:
         """Apply the workload's agents for a tenant."""
@@ -85,7 +87,7 @@ class Engine:
 
     async def start(self, caller: Principal, name: str, run_input: Any) -> Started:
         """Accept a run."""
-        answer = await self.runs.start(caller, name, run_input, session_id=None, revision=None, key=None)
+        answer = await self.runs.start(caller, Start(name, run_input), key=None)
         return msgspec.json.decode(answer.body, type=Started)
 
     async def followed(self, caller: Principal, name: str, run_input: Any) -> int:
@@ -123,20 +125,30 @@ class Engine:
         """A run as it is now."""
         return msgspec.json.decode(await self.runs.get(caller, run_id), type=Started)
 
-    async def claim(self, count: int) -> list[Any]:
+    async def claim(self, count: int) -> list[Claim]:
         """Take runs as a worker does."""
-        return await store.claim(self.equipment.database, self.equipment.worker, count, lease=LEASE)
+        claims, self._turn = await store.claim(
+            self.equipment.database, self.equipment.worker, count, pool="default", turn=self._turn, lease=LEASE
+        )
+        return claims
 
-    async def finish(self, claim: Any) -> None:
-        """Load a claimed run and write its end."""
-        loaded = await store.load(self.equipment.database, claim, self.equipment.worker)
-        assert loaded is not None
-        end = Write(1, [Entry(EventType.RUN_COMPLETED, {"output": 1})], Usage(), End("completed", output=1))
-        assert await store.append(self.equipment.database, claim, end, lease=LEASE) is not None
+    async def finish(self, claims: list[Claim]) -> None:
+        """Load claimed runs and write their ends, those of a tenant together, as a worker does."""
+        tenants: dict[UUID, list[Claim]] = {}
+        for claim in claims:
+            tenants.setdefault(claim.tenant_id, []).append(claim)
+        entry = Entry(EventType.RUN_COMPLETED, msgspec.Raw(b'{"output":1}'))
+        for tenant, own in tenants.items():
+            assert len(await store.load(self.equipment.database, tenant, own)) == len(own)
+            batch = [(claim, Write(1, [entry], [], Usage(), End("completed", output=1))) for claim in own]
+            assert len(await store.write(self.equipment.database, batch)) == len(own)
 
 
 @asynccontextmanager
 async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Open what a process of Hansa opens."""
-    async with open_equipment(settings, process="bench") as equipment:
-        yield Engine(equipment, settings)
+    async with (
+        open_equipment(settings, process="bench") as equipment,
+        open_acceptor(equipment.database, equipment.region) as acceptor,
+    ):
+        yield Engine(equipment, acceptor, settings)
