@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.workspace
+PEERS := .venv-bench/.peers
 MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyproject.toml plugins/*/pyproject.toml core/pyproject.toml)
 
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
@@ -53,9 +54,15 @@ format: setup ## Format the source, and mend what ruff can mend
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: setup ## Measure: files tests/bench/bench_*.py
-	@$(BIN)/pytest -s -o python_files='bench_*.py' -o timeout=900 tests/bench
+bench: setup $(PEERS) ## Measure (ONLY=name: one bench), print a table, write bench.json
+	@PYTHONPATH=$(CURDIR)/tests/bench/workload $(BIN)/pytest -q -s -o python_files='bench_*.py' -o timeout=900 $(if $(ONLY),-k '$(ONLY)') tests/bench
+
+# What Hansa is measured against has an environment of its own: it is no dependency of anything here.
+$(PEERS): tests/bench/requirements.txt
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-input --requirement $<
+	@touch $@
 
 clean: ## Remove .venv and every cache; data folders (.hansa) stay
-	@rm -rf .venv .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	@rm -rf .venv .venv-bench .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

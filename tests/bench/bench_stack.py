@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import report
+from bench.figures import Figures
 
 ROUNDS = 5
 HANSA = Path(__file__).parents[2] / ".venv/bin/hansa"
@@ -62,7 +62,7 @@ def tree(roots: set[int]) -> set[int]:
     return found
 
 
-def test_the_stack_is_ready_soon_and_small(folder: Path) -> None:
+def test_the_stack_is_ready_soon_and_small(folder: Path, figures: Figures) -> None:
     cold, warm, memory = [up(folder)], list[float](), list[float]()
     for _ in range(ROUNDS):
         time.sleep(2)
@@ -70,6 +70,6 @@ def test_the_stack_is_ready_soon_and_small(folder: Path) -> None:
         down(folder)
         warm.append(up(folder))
     down(folder)
-    report("stack_ready_first", cold, unit="s")
-    assert report("stack_ready_warm", warm, unit="s", bound=5) <= 5
-    assert report("stack_idle_memory", memory, unit="MiB", bound=250) <= 250
+    figures.report("stack_ready_first", cold, unit="s")
+    assert figures.report("stack_ready_warm", warm, unit="s", at_most=5) <= 5
+    assert figures.report("stack_idle_memory", memory, unit="MiB", at_most=250) <= 250

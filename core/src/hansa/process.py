@@ -49,7 +49,8 @@ log = structlog.stdlib.get_logger("hansa.process")
 
 
 @asynccontextmanager
-async def _equipment(settings: Settings, *, process: str) -> AsyncIterator[Equipment]:
+async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[Equipment]:
+    """Everything a process works with, opened; `process` names it in logs and to NATS."""
     configure(settings.log, process=process)
     name = f"{process}-{socket.gethostname()}-{os.getpid()}-{ids.new_id().hex[-6:]}"
     data_dir = Path(settings.place.data_dir).resolve()
@@ -90,7 +91,7 @@ async def serve(settings: Settings) -> None:
     """The control plane, until SIGTERM or SIGINT; then live streams are ended, so that their readers go to another replica."""
     stopping = _stopping()
     async with (
-        _equipment(settings, process="serve") as equipment,
+        open_equipment(settings, process="serve") as equipment,
         open_acceptor(equipment.database, equipment.region) as acceptor,
     ):
         pepper = keys.read_pepper(settings.key.pepper_file)
@@ -166,7 +167,7 @@ async def worker(settings: Settings) -> None:
     """A worker, until SIGTERM or SIGINT; then it drains."""
     stopping = _stopping()
     async with (
-        _equipment(settings, process="worker") as equipment,
+        open_equipment(settings, process="worker") as equipment,
         open_courier(
             equipment.database,
             equipment.bus,

@@ -1,0 +1,3 @@
+module hansa.dev/tests/loadgen
+
+go 1.22
