@@ -35,7 +35,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "state": "queued",
         "input": '"secret of b"',
     },
-    "agent_slots": {"agent": "a", "bound": 1},
+    "agents": {"name": "a", "revision": 1, "suspended": False, "concurrency": "Enqueue", "pool": "default"},
     "waits": {"run_id": UUID(int=2), "step": "1", "kind": "timer"},
     "approvals": {"id": UUID(int=3), "run_id": UUID(int=2), "step": "1", "kind": "tool", "subject": '"secret of b"'},
     "mailbox": {"session_id": UUID(int=1), "id": UUID(int=4), "name": "e", "data": '"secret of b"'},

@@ -38,9 +38,10 @@ class Verbs:
         states = ["completed" if end else None], ['"out"' if end else None]
         return await self.app.fetchval(sql, TENANT, [SESSION], [run], [epoch], [number], *states, types, steps)
 
-    async def load(self, run: UUID, epoch: int) -> Any:
-        text = await self.app.fetchval("SELECT body FROM hansa.run_load($1, $2, $3)", TENANT, [run], [epoch])
-        return None if text is None else json.loads(text)
+    async def load(self, run: UUID, epoch: int) -> list[Any] | None:
+        """What was said before the run; None: fenced."""
+        row = await self.app.fetchrow("SELECT run, history FROM hansa.run_load($1, $2, $3)", TENANT, [run], [epoch])
+        return None if row is None else json.loads(row["history"] or "[]")
 
 
 @pytest.fixture
@@ -54,6 +55,11 @@ async def verbs(scratch: Scratch) -> Any:
     )
     await scratch.execute(
         "INSERT INTO hansa.agent_revisions (tenant_id, agent, revision, digest, manifest) VALUES ($1, 'a', 1, '', $2)", TENANT, manifest
+    )
+    await scratch.execute(
+        "INSERT INTO hansa.agents (tenant_id, name, revision, suspended, concurrency, pool) "
+        "VALUES ($1, 'a', 1, false, 'Enqueue', 'default')",
+        TENANT,
     )
     app, system = [await asyncpg.connect(url) for url in (scratch.settings.database.app_url, scratch.settings.database.system_url)]
     try:
@@ -99,7 +105,7 @@ async def test_a_session_is_worked_off_in_the_order_of_its_log_and_not_of_ids(ve
     history: list[str] = []
     for run in (FIRST, SECOND, THIRD):
         assert await verbs.claim() == [(run, 1)]
-        assert [turn[0] for turn in (await verbs.load(run, 1))["history"]] == history
+        assert [turn[0] for turn in await verbs.load(run, 1) or []] == history
         await verbs.write(run, 1, 1, end=True)
         history.append(str(run))
 

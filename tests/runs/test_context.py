@@ -38,7 +38,7 @@ from hansa_sdk import (
     tool,
 )
 
-RUN = RunView(UUID(int=1), UUID(int=2), "a", 1, "running", "go", None, None, None)
+RUN = RunView(UUID(int=1), UUID(int=2), "a", 1, "running", "go")
 ASK = LLMRequest((Message(Role.USER, "hello"),))
 
 

@@ -162,7 +162,7 @@ class Objects:
             spec = msgspec.json.encode(found.spec, order="sorted")
             revision = await store.add_revision(connection, name, digest=_digest(spec), manifest=manifest.decode())
             if action != "unchanged":
-                await store.agent_changed(connection, name, bound=found.spec.limits.concurrent_runs or None, suspended=found.spec.suspend)
+                await store.agent_changed(connection, found, revision)
         return Applied(kind, name, action, generation, revision)
 
     async def _keep(self, connection: Connection, server: ToolServer, applied: Applied, status: ToolServerStatus) -> Applied:

@@ -6,6 +6,7 @@ from typing import Any
 import asyncpg
 
 from hansa.db.pool import Connection
+from hansa_crds import Agent
 
 OBJECT = """json_build_object('kind', kind, 'name', name, 'generation', generation, 'manager', manager, 'manifest', manifest,
   'source', source, 'status', status, 'created_at', created_at, 'updated_at', updated_at)"""
@@ -96,9 +97,18 @@ async def upsert(connection: Connection, values: dict[str, Any]) -> int:
     )
 
 
-async def agent_changed(connection: Connection, name: str, *, bound: int | None, suspended: bool) -> None:
-    """What follows for an agent's runs: its bound on runs at once, and whether they are held."""
-    await connection.execute("SELECT hansa.agent_changed((SELECT hansa.tenant()), $1, $2, $3)", name, bound, suspended)
+async def agent_changed(connection: Connection, agent: Agent, revision: int) -> None:
+    """Keep what starting a run needs to know of its agent, and let its runs know whether they are held."""
+    spec = agent.spec
+    await connection.execute(
+        "SELECT hansa.agent_changed((SELECT hansa.tenant()), $1, $2, $3, $4, $5, $6)",
+        agent.metadata.name,
+        revision,
+        spec.suspend,
+        spec.concurrency,
+        spec.placement.pool,
+        spec.limits.concurrent_runs or None,
+    )
 
 
 async def delete(connection: Connection, kind: str, name: str) -> bool:
@@ -106,6 +116,8 @@ async def delete(connection: Connection, kind: str, name: str) -> bool:
     done = await connection.execute(
         "DELETE FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) AND kind = $1 AND name = $2", kind, name
     )
+    if kind == "Agent":
+        await connection.execute("SELECT hansa.agent_deleted((SELECT hansa.tenant()), $1)", name)
     return done != "DELETE 0"
 
 

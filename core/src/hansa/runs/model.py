@@ -102,9 +102,8 @@ class RunView(msgspec.Struct, frozen=True):
     revision: int
     state: str
     input: Any
-    output: Any
-    error: dict[str, str] | None
-    started_at: str | None
+    output: Any = None
+    error: dict[str, str] | None = None
 
 
 class Past(msgspec.Struct, frozen=True):

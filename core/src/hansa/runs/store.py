@@ -141,9 +141,24 @@ def _columns(claims: list[Claim]) -> tuple[list[UUID], list[UUID], list[int]]:
 async def load(database: Database, tenant_id: UUID, claims: Sequence[Claim]) -> dict[UUID, Loaded]:
     """Everything needed to drive claimed runs of one tenant; those missing are fenced."""
     rows = await database.call_rows(
-        "SELECT run, body FROM hansa.run_load($1, $2, $3)", tenant_id, [claim.id for claim in claims], [claim.epoch for claim in claims]
+        "SELECT * FROM hansa.run_load($1, $2, $3)", tenant_id, [claim.id for claim in claims], [claim.epoch for claim in claims]
     )
-    return {row["run"]: msgspec.json.decode(row["body"], type=Loaded) for row in rows}
+    sessions = {claim.id: claim.session_id for claim in claims}
+    return {row["run"]: _loaded(row, sessions[row["run"]]) for row in rows}
+
+
+def _loaded(row: asyncpg.Record, session_id: UUID) -> Loaded:
+    return Loaded(
+        run=RunView(row["run"], session_id, row["agent"], row["revision"], "running", msgspec.json.decode(row["input"])),
+        takeovers=row["takeovers"],
+        attempt=row["attempt"],
+        depth=row["depth"],
+        wish=row["wish"],
+        active=row["active"],
+        world=row["world"],
+        history=msgspec.json.decode(row["history"], type=list[tuple[Any, Any]]) if row["history"] else [],
+        steps=msgspec.json.decode(row["steps"], type=list[Recorded]) if row["steps"] else [],
+    )
 
 
 async def world(database: Database, tenant_id: UUID, agent: str, revision: int) -> World:

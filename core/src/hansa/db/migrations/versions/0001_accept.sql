@@ -8,8 +8,8 @@ CREATE FUNCTION hansa.run_start(p_tenant uuid, p_principal text, p_route text, p
 RETURNS TABLE (outcome text, answer json) LANGUAGE plpgsql AS $$
 DECLARE
   v_session hansa.sessions; v_run hansa.runs; v_old hansa.idempotency_keys; v_agent record; v_revision integer;
-  v_name text := p_new ->> 'agent'; v_given uuid := p_new ->> 'session_id'; v_start timestamptz := p_new ->> 'start_at'; v_policy text;
-  v_gate text; v_pool text; v_bounded boolean;
+  v_name text := p_new ->> 'agent'; v_given uuid := p_new ->> 'session_id'; v_start timestamptz := p_new ->> 'start_at';
+  v_gate text; v_id uuid := p_new ->> 'id';
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   IF p_key IS NOT NULL THEN
@@ -30,38 +30,36 @@ BEGIN
     IF v_session.agent <> v_name THEN RETURN QUERY SELECT 'other_agent', to_json(v_session.agent); RETURN; END IF;
   END IF;
   SELECT t.suspended AS tenant_suspended, coalesce((SELECT g.cordoned FROM hansa.regions g WHERE g.name = p_region), false) AS cordoned,
-      o.name, coalesce((o.manifest -> 'spec' ->> 'suspend')::boolean, false) AS suspended,
-      coalesce(o.manifest -> 'spec' ->> 'concurrency', 'Enqueue') AS policy,
-      coalesce(o.manifest -> 'spec' -> 'placement' ->> 'pool', 'default') AS pool,
-      (SELECT r.revision FROM hansa.agent_revisions r WHERE r.tenant_id = p_tenant AND r.agent = v_name
-        AND (p_new ->> 'revision' IS NULL OR r.revision = (p_new ->> 'revision')::integer) ORDER BY r.revision DESC LIMIT 1) AS revision,
-      EXISTS (SELECT FROM hansa.agent_slots a WHERE a.tenant_id = p_tenant AND a.agent = v_name) AS bounded
+      a.name, a.suspended, a.concurrency, a.pool, a.bound IS NOT NULL AS bounded, a.revision
     INTO v_agent
-    FROM hansa.tenants t LEFT JOIN hansa.objects o ON o.tenant_id = t.tenant_id AND o.kind = 'Agent' AND o.name = v_name
+    FROM hansa.tenants t LEFT JOIN hansa.agents a ON a.tenant_id = t.tenant_id AND a.name = v_name
     WHERE t.tenant_id = p_tenant;
   IF v_agent.cordoned THEN RETURN QUERY SELECT 'region_cordoned', NULL::json; RETURN; END IF;
   IF v_agent.tenant_suspended THEN RETURN QUERY SELECT 'tenant_suspended', NULL::json; RETURN; END IF;
   IF v_agent.name IS NULL THEN RETURN QUERY SELECT 'no_agent', NULL::json; RETURN; END IF;
   IF v_agent.suspended THEN RETURN QUERY SELECT 'agent_suspended', NULL::json; RETURN; END IF;
-  IF v_agent.revision IS NULL THEN RETURN QUERY SELECT 'no_revision', NULL::json; RETURN; END IF;
+  v_revision := coalesce((p_new ->> 'revision')::integer, v_agent.revision);
+  IF v_revision <> v_agent.revision AND NOT EXISTS (
+    SELECT FROM hansa.agent_revisions r WHERE r.tenant_id = p_tenant AND r.agent = v_name AND r.revision = v_revision)
+  THEN RETURN QUERY SELECT 'no_revision', NULL::json; RETURN; END IF;
   IF v_given IS NULL THEN
     v_session.id := (p_new ->> 'new_session_id')::uuid;
     v_session.last_seq := 0;
-  ELSIF v_session.active_run IS NOT NULL AND v_agent.policy <> 'Enqueue' THEN
-    IF v_agent.policy = 'Reject' THEN RETURN QUERY SELECT 'session_busy', to_json(v_session.active_run); RETURN; END IF;
-    PERFORM hansa.session_interrupt(p_tenant, v_session.id, v_agent.policy = 'Rollback');
+  ELSIF v_session.active_run IS NOT NULL AND v_agent.concurrency <> 'Enqueue' THEN
+    IF v_agent.concurrency = 'Reject' THEN RETURN QUERY SELECT 'session_busy', to_json(v_session.active_run); RETURN; END IF;
+    PERFORM hansa.session_interrupt(p_tenant, v_session.id, v_agent.concurrency = 'Rollback');
     SELECT * INTO v_session FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = v_given;
   END IF;
   v_gate := CASE WHEN v_start > clock_timestamp() THEN 'time' WHEN v_session.active_run IS NOT NULL THEN 'session'
     WHEN v_agent.bounded THEN 'agent' END;
   IF v_given IS NULL THEN
-    INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, active_run) VALUES (p_tenant, v_session.id, v_name, 1, (p_new ->> 'id')::uuid);
+    INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, newest_run, active_run) VALUES (p_tenant, v_session.id, v_name, 1, 1, v_id);
   ELSE
-    UPDATE hansa.sessions SET last_seq = last_seq + 1, active_run = coalesce(active_run, (p_new ->> 'id')::uuid)
+    UPDATE hansa.sessions SET last_seq = last_seq + 1, newest_run = last_seq + 1, active_run = coalesce(active_run, v_id)
       WHERE tenant_id = p_tenant AND id = v_session.id;
   END IF;
   INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, gate, pool, priority, input, parent_run, parent_step, depth)
-    VALUES (p_tenant, (p_new ->> 'id')::uuid, v_session.id, v_session.last_seq + 1, v_name, v_agent.revision, 'queued', v_gate, v_agent.pool,
+    VALUES (p_tenant, v_id, v_session.id, v_session.last_seq + 1, v_name, v_revision, 'queued', v_gate, v_agent.pool,
       coalesce((p_new ->> 'priority')::smallint, 0), p_input, (p_new ->> 'parent_run')::uuid, p_new ->> 'parent_step',
       coalesce((p_new ->> 'depth')::smallint, 0))
     RETURNING * INTO v_run;

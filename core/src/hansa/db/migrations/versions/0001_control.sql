@@ -86,8 +86,7 @@ BEGIN
   v_run := hansa.run_lock(p_tenant, p_run);
   IF v_run.id IS NULL THEN RETURN QUERY SELECT 'no_run', NULL::json; RETURN; END IF;
   IF v_run.state = 'suspended' AND p_as IS NULL THEN
-    IF EXISTS (SELECT FROM hansa.objects o WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = v_run.agent
-        AND (o.manifest -> 'spec' ->> 'suspend')::boolean) THEN
+    IF EXISTS (SELECT FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = v_run.agent AND a.suspended) THEN
       RETURN QUERY SELECT 'agent_suspended', NULL::json; RETURN;
     END IF;
     PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.continued', NULL, json_build_object('by', p_by));
@@ -114,16 +113,16 @@ BEGIN
   RETURN QUERY SELECT 'resumed', hansa.run_json(v_run);
 END $$;
 
--- An agent's object has changed: its bound on runs at once, and whether it is held. Returns whether runs of it are to be told.
-CREATE FUNCTION hansa.agent_changed(p_tenant uuid, p_agent text, p_bound integer, p_suspended boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+-- An agent's object has changed: what starting its runs needs to know, its bound on runs at once, and whether they are held. Returns
+-- whether runs of it are to be told.
+CREATE FUNCTION hansa.agent_changed(p_tenant uuid, p_agent text, p_revision integer, p_suspended boolean, p_concurrency text, p_pool text,
+  p_bound integer) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE v_run uuid; v_told boolean := false;
 BEGIN
-  IF p_bound IS NULL THEN
-    DELETE FROM hansa.agent_slots WHERE tenant_id = p_tenant AND agent = p_agent;
-  ELSE
-    INSERT INTO hansa.agent_slots (tenant_id, agent, bound, held) VALUES (p_tenant, p_agent, p_bound, 0)
-      ON CONFLICT (tenant_id, agent) DO UPDATE SET bound = p_bound;
-  END IF;
+  INSERT INTO hansa.agents (tenant_id, name, revision, suspended, concurrency, pool, bound)
+    VALUES (p_tenant, p_agent, p_revision, p_suspended, p_concurrency, p_pool, p_bound)
+    ON CONFLICT (tenant_id, name) DO UPDATE SET revision = p_revision, suspended = p_suspended, concurrency = p_concurrency, pool = p_pool,
+      bound = p_bound;
   PERFORM hansa.slots_fill(p_tenant, p_agent);
   IF p_suspended THEN
     UPDATE hansa.runs SET suspend_requested_at = coalesce(suspend_requested_at, clock_timestamp())
@@ -135,6 +134,13 @@ BEGIN
     v_told := true;
   END LOOP;
   RETURN v_told;
+END $$;
+
+-- An agent's object is gone: none of its runs starts, and those that were queued are not held up by its bound.
+CREATE FUNCTION hansa.agent_deleted(p_tenant uuid, p_agent text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  DELETE FROM hansa.agents WHERE tenant_id = p_tenant AND name = p_agent;
+  PERFORM hansa.slots_fill(p_tenant, p_agent);
 END $$;
 
 -- A new run, in a session of its own, that has done what another had done up to an event of its log, and goes on from there.
@@ -150,8 +156,8 @@ BEGIN
   IF p_at < v_run.queued_seq OR p_at > v_last THEN
     RETURN QUERY SELECT 'at_outside', json_build_array(v_run.queued_seq, v_last); RETURN;
   END IF;
-  INSERT INTO hansa.sessions (tenant_id, id, agent, active_run, forked_from, forked_seq)
-    VALUES (p_tenant, p_new_session, v_run.agent, p_new_run, v_run.session_id, v_run.queued_seq);
+  INSERT INTO hansa.sessions (tenant_id, id, agent, newest_run, active_run, forked_from, forked_seq)
+    VALUES (p_tenant, p_new_session, v_run.agent, 1, p_new_run, v_run.session_id, v_run.queued_seq);
   INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, gate, pool, priority, input, depth)
     VALUES (p_tenant, p_new_run, p_new_session, 1, v_run.agent, v_run.revision, 'queued', 'session', v_run.pool, v_run.priority, v_run.input, 0);
   -- Only steps with their result are taken over; a call that was begun or approved and not made is the new run's to do and to ask for.

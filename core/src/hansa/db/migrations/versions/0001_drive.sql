@@ -121,10 +121,12 @@ BEGIN
       FROM asked a
       WHERE r.tenant_id = p_tenant AND r.id = a.run AND r.session_id = a.session AND r.epoch = a.epoch AND r.writes = a.number - 1
         AND r.state = 'running'
-      RETURNING r.id, r.session_id, a.n),
+      RETURNING r.id, r.session_id, r.queued_seq, r.state IN ('completed', 'failed', 'canceled') AS over, a.n),
   counted AS (SELECT d.*, (SELECT count(*) FROM unnest(p_of) AS o(n) WHERE o.n = d.n) AS events FROM done d),
   numbered AS (
-    UPDATE hansa.sessions s SET last_seq = s.last_seq + c.events FROM counted c WHERE s.tenant_id = p_tenant AND s.id = c.session_id
+    UPDATE hansa.sessions s SET last_seq = s.last_seq + c.events,
+        active_run = CASE WHEN c.over AND s.newest_run = c.queued_seq THEN NULL ELSE s.active_run END
+      FROM counted c WHERE s.tenant_id = p_tenant AND s.id = c.session_id
       RETURNING s.id, s.last_seq),
   written AS (
     INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
@@ -137,12 +139,16 @@ BEGIN
   LOOP
     PERFORM hansa.wait_begin(p_tenant, v_each.run, v_each.wait);
   END LOOP;
-  -- Few writes change a state, and what follows from that is in the order of sessions too.
+  -- Few writes change a state, and of these few have consequences; those are in the order of sessions too.
   FOR v_each IN SELECT r.id, r.state FROM unnest(p_runs, p_states) AS a(run, state)
-    JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run WHERE a.state IS NOT NULL AND a.run = ANY (v_done) ORDER BY r.session_id
+    JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run JOIN hansa.sessions s ON s.tenant_id = p_tenant AND s.id = r.session_id
+    WHERE a.state IS NOT NULL AND a.run = ANY (v_done) AND r.state <> 'running' AND (r.slot OR r.state <> 'waiting' AND (
+      s.active_run IS NOT NULL OR r.parent_run IS NOT NULL
+      OR EXISTS (SELECT FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = r.id)))
+    ORDER BY r.session_id
   LOOP
     IF v_each.state IN ('completed', 'failed', 'canceled') THEN PERFORM hansa.run_ended(p_tenant, v_each.id);
-    ELSIF v_each.state <> 'running' THEN PERFORM hansa.slot_leave(p_tenant, v_each.id);
+    ELSE PERFORM hansa.slot_leave(p_tenant, v_each.id);
     END IF;
   END LOOP;
   RETURN QUERY SELECT r.id, s.last_seq, r.state FROM unnest(p_runs, p_epochs, p_numbers) AS a(run, epoch, number)
@@ -151,22 +157,24 @@ BEGIN
 END $$;
 
 -- All that a worker needs to go on with runs it has claimed, of one tenant; those missing from the answer are fenced. `world` names
--- the state of all objects: manifests are asked for (run_world) only when the worker does not know it yet.
+-- the state of all objects: manifests are asked for (run_world) only when the worker does not know it yet. `history` and `steps` are
+-- NULL where there can't be any.
 CREATE FUNCTION hansa.run_load(p_tenant uuid, p_runs uuid[], p_epochs integer[])
-RETURNS TABLE (run uuid, body json) LANGUAGE plpgsql AS $$
+RETURNS TABLE (run uuid, agent text, revision integer, input json, takeovers integer, attempt integer, depth smallint, wish text,
+  active float8, world bigint, history json, steps json) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   RETURN QUERY
-    SELECT r.id, json_build_object(
-      'run', hansa.run_json(r), 'takeovers', r.takeovers, 'attempt', r.attempt, 'depth', r.depth,
-      'wish', CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'cancel' WHEN r.suspend_requested_at IS NOT NULL THEN 'suspend'
-        WHEN coalesce((o.manifest -> 'spec' ->> 'suspend')::boolean, false) THEN 'suspend_agent' END,
-      'active', extract(epoch FROM r.active)::float8, 'world', t.objects_version,
-      'history', hansa.run_history(p_tenant, r), 'steps', CASE WHEN r.epoch = 1 THEN '[]' ELSE hansa.run_steps(p_tenant, r) END)
+    SELECT r.id, r.agent, r.revision, r.input, r.takeovers, r.attempt, r.depth,
+      CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'cancel' WHEN r.suspend_requested_at IS NOT NULL THEN 'suspend'
+        WHEN g.suspended THEN 'suspend_agent' END,
+      extract(epoch FROM r.active)::float8, t.objects_version,
+      CASE WHEN r.queued_seq > 1 OR s.forked_from IS NOT NULL THEN hansa.run_history(p_tenant, r) END,
+      CASE WHEN r.epoch > 1 THEN hansa.run_steps(p_tenant, r) END
     FROM unnest(p_runs, p_epochs) AS a(run, epoch) JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run AND r.epoch = a.epoch
-    JOIN hansa.tenants t ON t.tenant_id = p_tenant
-    LEFT JOIN hansa.objects o ON o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = r.agent
+    JOIN hansa.sessions s ON s.tenant_id = p_tenant AND s.id = r.session_id
+    JOIN hansa.tenants t ON t.tenant_id = p_tenant LEFT JOIN hansa.agents g ON g.tenant_id = p_tenant AND g.name = r.agent
     WHERE r.state = 'running';
 END $$;
 

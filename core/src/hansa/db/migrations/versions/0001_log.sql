@@ -1,6 +1,6 @@
 -- What all of the engine's verbs share. All verbs run with the rights of their caller, so row-level security holds in them; those
 -- called by the app set the tenant for their own transaction first.
--- Locks are always taken in this order, so that no two verbs ever wait for each other: sessions by id, runs, agent_slots.
+-- Locks are always taken in this order, so that no two verbs ever wait for each other: sessions by id, runs, agents.
 
 CREATE FUNCTION hansa.run_json(r hansa.runs) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_object(
@@ -46,17 +46,17 @@ END $$;
 -- Lets a run be claimed, unless its agent has a bound on runs at once and no slot is free: then it waits at that gate. The caller
 -- holds the run's session and has seen that nothing else is in the way.
 CREATE FUNCTION hansa.run_ready(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE v_slot hansa.agent_slots; v_agent text; v_holds boolean;
+DECLARE v_slot hansa.agents; v_agent text; v_holds boolean;
 BEGIN
   SELECT agent, slot INTO v_agent, v_holds FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run FOR UPDATE;
   IF NOT v_holds THEN
-    SELECT * INTO v_slot FROM hansa.agent_slots WHERE tenant_id = p_tenant AND agent = v_agent FOR UPDATE;
+    SELECT * INTO v_slot FROM hansa.agents WHERE tenant_id = p_tenant AND name = v_agent AND bound IS NOT NULL FOR UPDATE;
     IF FOUND AND v_slot.held >= v_slot.bound THEN
       UPDATE hansa.runs SET state = 'queued', gate = 'agent' WHERE tenant_id = p_tenant AND id = p_run;
       RETURN;
     END IF;
     IF FOUND THEN
-      UPDATE hansa.agent_slots SET held = held + 1 WHERE tenant_id = p_tenant AND agent = v_agent;
+      UPDATE hansa.agents SET held = held + 1 WHERE tenant_id = p_tenant AND name = v_agent;
       v_holds := true;
     END IF;
   END IF;
@@ -66,25 +66,25 @@ END $$;
 
 -- Gives back the slot of a run that has ended or waits; whoever stands first at the agent's gate has it now.
 CREATE FUNCTION hansa.slot_leave(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE v_agent text; v_slot hansa.agent_slots;
+DECLARE v_agent text; v_slot hansa.agents;
 BEGIN
   UPDATE hansa.runs SET slot = false WHERE tenant_id = p_tenant AND id = p_run AND slot RETURNING agent INTO v_agent;
   IF NOT FOUND THEN RETURN; END IF;
-  UPDATE hansa.agent_slots SET held = held - 1 WHERE tenant_id = p_tenant AND agent = v_agent;
+  UPDATE hansa.agents SET held = held - 1 WHERE tenant_id = p_tenant AND name = v_agent;
   PERFORM hansa.slots_fill(p_tenant, v_agent);
 END $$;
 
 -- Lets runs through the gate of an agent while slots are free. Skips a run that another verb holds: that verb looks at the gate itself.
 CREATE FUNCTION hansa.slots_fill(p_tenant uuid, p_agent text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE v_slot hansa.agent_slots; v_free integer; v_run uuid;
+DECLARE v_slot hansa.agents; v_free integer; v_run uuid;
 BEGIN
-  SELECT * INTO v_slot FROM hansa.agent_slots WHERE tenant_id = p_tenant AND agent = p_agent FOR UPDATE;
+  SELECT * INTO v_slot FROM hansa.agents WHERE tenant_id = p_tenant AND name = p_agent AND bound IS NOT NULL FOR UPDATE;
   v_free := CASE WHEN FOUND THEN v_slot.bound - v_slot.held ELSE 2147483647 END;
   FOR v_run IN SELECT id FROM hansa.runs WHERE tenant_id = p_tenant AND agent = p_agent AND state = 'queued' AND gate = 'agent'
     ORDER BY priority DESC, id LIMIT v_free FOR UPDATE SKIP LOCKED
   LOOP
-    UPDATE hansa.runs SET gate = NULL, woken = false, slot = v_slot.agent IS NOT NULL WHERE tenant_id = p_tenant AND id = v_run;
-    UPDATE hansa.agent_slots SET held = held + 1 WHERE tenant_id = p_tenant AND agent = p_agent;
+    UPDATE hansa.runs SET gate = NULL, woken = false, slot = v_slot.name IS NOT NULL WHERE tenant_id = p_tenant AND id = v_run;
+    UPDATE hansa.agents SET held = held + 1 WHERE tenant_id = p_tenant AND name = p_agent AND bound IS NOT NULL;
   END LOOP;
 END $$;
 

@@ -62,21 +62,27 @@ CREATE TABLE hansa.agent_revisions (
   PRIMARY KEY (tenant_id, agent, revision)
 );
 
--- Only agents with a bound on runs at once have a row: how many hold a slot.
-CREATE TABLE hansa.agent_slots (
+-- What starting a run needs to know of its agent, as its object says now; `held` counts the slots that a bound on runs at once leaves.
+CREATE TABLE hansa.agents (
   tenant_id uuid NOT NULL REFERENCES hansa.tenants (tenant_id),
-  agent text NOT NULL,
-  bound integer NOT NULL,
+  name text NOT NULL,
+  revision integer NOT NULL,
+  suspended boolean NOT NULL,
+  concurrency text NOT NULL,
+  pool text NOT NULL,
+  bound integer,
   held integer NOT NULL DEFAULT 0,
-  PRIMARY KEY (tenant_id, agent)
+  PRIMARY KEY (tenant_id, name)
 );
 
+-- `newest_run`: the queued_seq of the run that was queued last.
 CREATE TABLE hansa.sessions (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
   agent text NOT NULL,
   last_seq bigint NOT NULL DEFAULT 0,
   active_run uuid,
+  newest_run bigint NOT NULL DEFAULT 0,
   forked_from uuid,
   forked_seq bigint,
   created_at timestamptz NOT NULL DEFAULT now(),
@@ -210,7 +216,7 @@ CREATE TABLE hansa.idempotency_keys (
 CREATE INDEX idempotency_keys_age ON hansa.idempotency_keys (created_at);
 
 DO $$ DECLARE t text; BEGIN
-  FOREACH t IN ARRAY ARRAY['tenants', 'api_keys', 'objects', 'agent_revisions', 'agent_slots', 'sessions', 'runs', 'waits', 'approvals', 'mailbox',
+  FOREACH t IN ARRAY ARRAY['tenants', 'api_keys', 'objects', 'agent_revisions', 'agents', 'sessions', 'runs', 'waits', 'approvals', 'mailbox',
     'events', 'idempotency_keys'] LOOP
     EXECUTE format('ALTER TABLE hansa.%I ENABLE ROW LEVEL SECURITY', t);
     EXECUTE format('ALTER TABLE hansa.%I FORCE ROW LEVEL SECURITY', t);
@@ -223,7 +229,7 @@ END $$;
 GRANT SELECT, UPDATE (display_name, suspended, weight, concurrent_runs, objects_version) ON hansa.tenants TO hansa_app;
 GRANT SELECT, UPDATE (display_name, cordoned) ON hansa.regions TO hansa_app;
 GRANT SELECT, INSERT, UPDATE ON hansa.api_keys, hansa.sessions, hansa.runs, hansa.approvals TO hansa_app;
-GRANT SELECT, INSERT, UPDATE, DELETE ON hansa.objects, hansa.agent_slots, hansa.waits TO hansa_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON hansa.objects, hansa.agents, hansa.waits TO hansa_app;
 GRANT SELECT, INSERT, DELETE ON hansa.mailbox TO hansa_app;
 GRANT SELECT, INSERT ON hansa.agent_revisions, hansa.events, hansa.idempotency_keys TO hansa_app;
 GRANT INSERT ON hansa.regions TO hansa_app;
