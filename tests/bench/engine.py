@@ -150,6 +150,6 @@ async def open_engine(settings: Settings) -> AsyncIterator[Engine]:
     """Open what a process of Hansa opens."""
     async with (
         open_equipment(settings, process="bench") as equipment,
-        open_acceptor(equipment.database, equipment.region) as acceptor,
+        open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
     ):
         yield Engine(equipment, acceptor, settings)

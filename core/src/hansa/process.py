@@ -92,7 +92,7 @@ async def serve(settings: Settings) -> None:
     stopping = _stopping()
     async with (
         open_equipment(settings, process="serve") as equipment,
-        open_acceptor(equipment.database, equipment.region) as acceptor,
+        open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
     ):
         pepper = keys.read_pepper(settings.key.pepper_file)
         services = Services(
@@ -124,6 +124,7 @@ async def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,
             timeout_graceful_shutdown=int(settings.server.grace_seconds),
             h11_max_incomplete_event_size=65_536,
         )

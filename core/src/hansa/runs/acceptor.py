@@ -1,6 +1,6 @@
 """Accepts runs, those of one tenant that come at the same time together, in one transaction and one round trip.
 
-Nobody waits for company: the first goes at once, and while it is being committed the next ones gather. A batch that the database
+Workers are told once a batch. Nobody waits for company: the first goes at once, and while it is being committed the next ones gather. A batch that the database
 refuses is accepted again one by one, so that one caller's defect is no other's. Idempotency keys make that safe for callers; a run's
 id is given before, so that it is safe without.
 """
@@ -12,6 +12,8 @@ from uuid import UUID
 
 import structlog
 
+from hansa.bus.connection import Bus
+from hansa.bus.subjects import runs_ready
 from hansa.db.pool import Database
 from hansa.errors import Unavailable
 from hansa.runs import store
@@ -26,8 +28,9 @@ Item = tuple[Accept, "asyncio.Future[Accepted]"]
 class Acceptor:
     """Use `open_acceptor`."""
 
-    def __init__(self, database: Database, region: str) -> None:
+    def __init__(self, database: Database, bus: Bus, region: str) -> None:
         self._database = database
+        self._bus = bus
         self._region = region
         self._waiting: dict[UUID, list[Item]] = {}
         self._ready = asyncio.Event()
@@ -35,7 +38,9 @@ class Acceptor:
     async def accept(self, accept: Accept) -> Accepted:
         """(outcome, answer as JSON text); the outcomes are in the SQL function run_start."""
         if accept.new.session_id is not None:
-            return await store.start(self._database, self._region, accept)  # it may wait for its session
+            answer = await store.start(self._database, self._region, accept)  # it may wait for its session
+            await self._bus.ring(runs_ready(self._region))
+            return answer
         done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(accept.principal.tenant_id, []).append((accept, done))
         self._ready.set()
@@ -75,6 +80,7 @@ class Acceptor:
             for item in batch:
                 await self._carry([item])
             return
+        await self._bus.ring(runs_ready(self._region))
         for (_, done), answer in zip(batch, answers, strict=True):
             if not done.done():
                 done.set_result(answer)
@@ -86,9 +92,9 @@ def _fail(done: "asyncio.Future[Accepted]", error: Exception) -> None:
 
 
 @asynccontextmanager
-async def open_acceptor(database: Database, region: str, *, lanes: int = 2) -> AsyncIterator[Acceptor]:
+async def open_acceptor(database: Database, bus: Bus, region: str, *, lanes: int = 2) -> AsyncIterator[Acceptor]:
     """An acceptor with so many transactions at a time at most."""
-    acceptor = Acceptor(database, region)
+    acceptor = Acceptor(database, bus, region)
     tasks = [asyncio.create_task(acceptor.carry(), name=f"acceptor {lane}") for lane in range(lanes)]
     try:
         yield acceptor

@@ -65,7 +65,6 @@ class Runs:
         )
         outcome, answer = await self._acceptor.accept(store.Accept(principal, new, msgspec.json.encode(start.input).decode(), key))
         if outcome in ("accepted", "replayed") and answer is not None:
-            await self._bus.ring(runs_ready(self._region))
             return Answer(202, answer, replayed=outcome == "replayed")
         raise refusal(outcome, new, answer)
 
