@@ -1,8 +1,8 @@
 """Accepts runs, those of one tenant that come at the same time together, in one transaction and one round trip.
 
-Workers are told once a batch. Nobody waits for company: the first goes at once, and while it is being committed the next ones gather. A batch that the database
-refuses is accepted again one by one, so that one caller's defect is no other's. Idempotency keys make that safe for callers; a run's
-id is given before, so that it is safe without.
+Nobody waits for company: the first goes at once, and while it is being committed the next ones gather; workers are told once a batch.
+A batch that the database refuses is accepted again one by one, so that one caller's defect is no other's. Idempotency keys make that
+safe for callers; a run's id is given before, so that it is safe without.
 """
 
 import asyncio
