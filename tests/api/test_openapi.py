@@ -9,9 +9,11 @@ import jsonschema_rs
 import pytest
 
 from api.asking import asking_run
+from api.letters import dead_letter
 from api.sse import read
 from hansa.api.app import HANDLERS
 from samples import agent
+from stack import Stack
 
 METHODS = ("get", "post", "delete", "put", "patch", "head", "options", "trace")
 PROBLEM = "application/problem+json"
@@ -87,7 +89,7 @@ async def test_every_operation_says_which_permission_it_needs(document: dict[str
         assert ("security" in operation) == ("x-permission" in operation)
 
 
-async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document: dict[str, Any], echo: str) -> None:
+async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document: dict[str, Any], echo: str, stack: Stack) -> None:
     """Each GET and POST is asked, with a right request, a wrong one, and for something that is not there."""
     manifest = agent("documented", tools=[{"plugin": "tools", "allow": ["clock"]}], outputSchema={"type": "object"})
     objects = {"objects": [{"manifest": manifest, "source": {"file": "a.yaml", "line": 1, "column": 1}}, {"manifest": {"kind": "Agnet"}}]}
@@ -106,11 +108,12 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         "decide_approval": {"decision": "approve"},
     }
     asking, approval = await asking_run(api)
+    letter = str(await dead_letter(api, stack))
     places = [
-        {"name": "echo", "run_id": run["id"], "session_id": run["session_id"], "approval_id": approval["id"]},
+        {"name": "echo", "run_id": run["id"], "session_id": run["session_id"], "approval_id": approval["id"], "message_id": letter},
         {"name": "documented", "run_id": broken["id"], "session_id": broken["session_id"], "approval_id": "1"},
         {"name": "asking", "run_id": asking["id"], "session_id": asking["session_id"], "approval_id": "1"},
-        {"name": "none", "run_id": str(uuid4()), "session_id": str(uuid4()), "approval_id": str(uuid4())},
+        {"name": "none", "run_id": str(uuid4()), "session_id": str(uuid4()), "approval_id": str(uuid4()), "message_id": str(uuid4())},
         {"name": "none", "kind": "None", "run_id": "none", "session_id": "none", "approval_id": "none", "event": "e" * 300},
     ]
     seen: set[tuple[str, str]] = set()
@@ -120,7 +123,7 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         for place in places:
             body = bodies.get(operation["operationId"])
             for sent in [body, {"wrong": 1}] if body is not None else [None]:
-                answer = await api.request(method, path.format(**{"kind": "Agent", "event": "e", **place}), json=sent)
+                answer = await api.request(method, path.format(**{"kind": "Agent", "event": "e", "message_id": "none", **place}), json=sent)
                 status = str(answer.status_code)
                 expected = operation["responses"].get(status, operation["responses"]["default"])
                 assert answer.status_code < 300 or status not in operation["responses"]

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
+from hansa.db.pool import patiently
 from hansa.migration import migrate
 from hansa.settings import Settings
 from stack import Stack
@@ -29,6 +30,10 @@ class Scratch:
     async def fetch(self, sql: str, *arguments: Any) -> list[dict[str, Any]]:
         return [dict(row) for row in await self.owner.fetch(sql, *arguments)]
 
+    async def reconnect(self) -> None:
+        """Log in again, after the server was away."""
+        self.owner = await patiently(lambda: asyncpg.connect(self.settings.database.url), 20)
+
     async def add_tenant(self, tenant: UUID, name: str) -> None:
         await self.execute("INSERT INTO hansa.tenants (tenant_id, name) VALUES ($1, $2)", tenant, name)
 
@@ -41,20 +46,24 @@ class Scratch:
 async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True) -> AsyncIterator[Scratch]:
     """A fresh database; the roles are those of the whole server."""
     name = f"scratch_{uuid4().hex}"
+    await _admin(stack, f"CREATE DATABASE {name}")
+    try:
+        settings = _moved(stack.settings, name, folder)
+        if migrated:
+            await migrate(settings)
+        scratch = Scratch(settings, await asyncpg.connect(settings.database.url))
+        try:
+            yield scratch
+        finally:
+            await scratch.owner.close()
+    finally:
+        await _admin(stack, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def _admin(stack: Stack, sql: str) -> None:
     admin = await asyncpg.connect(stack.admin_url)
     try:
-        await admin.execute(f"CREATE DATABASE {name}")
-        try:
-            settings = _moved(stack.settings, name, folder)
-            if migrated:
-                await migrate(settings)
-            owner = await asyncpg.connect(settings.database.url)
-            try:
-                yield Scratch(settings, owner)
-            finally:
-                await owner.close()
-        finally:
-            await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await admin.execute(sql)
     finally:
         await admin.close()
 

@@ -4,25 +4,29 @@ The witness's table has no unique key, so that a doubled effect is seen. Each of
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
 
 from db.scratch import Scratch
 from hansa import ids
 from hansa.bus.connection import Bus, open_bus
-from hansa.bus.subjects import messages_ready
+from hansa.bus.subjects import messages_queue, messages_ready
 from hansa.db.pool import Connection, Database, open_database
 from hansa.messages import store
 from hansa.messages.courier import open_courier
 from hansa.messages.model import Message, Receivers, Ring
 from hansa.messages.relay import Relay
-from hansa.settings import MessageSettings
+from hansa.settings import MessageSettings, NatsSettings
 
 A, B = UUID(int=0xA), UUID(int=0xB)
 QUICK = MessageSettings(resend_seconds=1.0, backoff_seconds=0.05)
@@ -105,6 +109,27 @@ class Office:
             assert time.monotonic() < end, await self.scratch.fetch("SELECT * FROM hansa.outbox ORDER BY position LIMIT 20")
             await asyncio.sleep(0.02)
 
+    async def delete_queue(self) -> None:
+        """All that NATS has is lost."""
+        async with jetstream(self.scratch.settings.nats) as server:
+            with contextlib.suppress(NotFoundError):
+                await server.delete_stream(messages_queue(self.region))
+
+    async def delete_consumer(self) -> None:
+        async with jetstream(self.scratch.settings.nats) as server:
+            await server.delete_consumer(messages_queue(self.region), messages_queue(self.region))
+
+    async def shrink_queue(self) -> None:
+        """Someone changes the queue to what can't work."""
+        async with jetstream(self.scratch.settings.nats) as server:
+            config = (await server.stream_info(messages_queue(self.region))).config
+            await server.update_stream(config.evolve(max_bytes=1000))
+
+    async def queue_bytes(self) -> int:
+        """The size that the queue may have."""
+        async with jetstream(self.scratch.settings.nats) as server:
+            return (await server.stream_info(messages_queue(self.region))).config.max_bytes
+
     async def verdict(self) -> list[str]:
         """What is wrong with what was received, against what was sent."""
         return faults(self.sent, await self.received())
@@ -137,4 +162,18 @@ async def open_office(scratch: Scratch) -> AsyncIterator[Office]:
     await scratch.execute("CREATE TABLE hansa_antidote (n bigint)")
     await scratch.execute("GRANT ALL ON hansa_witness, hansa_witness_seen_seq, hansa_antidote TO hansa_app")
     async with open_database(scratch.settings.database) as database, open_bus(scratch.settings.nats, name="office") as bus:
-        yield Office(scratch, database, bus)
+        office = Office(scratch, database, bus)
+        yield office
+        await office.delete_queue()  # each has its part of the server's disk
+
+
+@asynccontextmanager
+async def jetstream(settings: NatsSettings) -> AsyncIterator[Any]:
+    """JetStream itself, behind Hansa's back."""
+    options: dict[str, Any] = {"token": Path(settings.token_file).read_text().strip()}
+    client: Any = Client()
+    await client.connect(settings.url, **options)
+    try:
+        yield client.jetstream()
+    finally:
+        await client.close()

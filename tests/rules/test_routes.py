@@ -15,6 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from api.asking import asking_run
 from api.keys import Keys, bearer, make_keys
+from api.letters import dead_letter
 from api.problem import problem
 from hansa import ids
 from hansa.api.app import HANDLERS, unguarded
@@ -42,8 +43,13 @@ class Place(msgspec.Struct, frozen=True):
     run_id: UUID
     session_id: UUID
     approval_id: UUID
+    message_id: UUID
     event: str = "ready"
     kind: str = "Agent"
+
+    def ids(self) -> list[str]:
+        """What would betray it."""
+        return [str(each) for each in (self.run_id, self.session_id, self.approval_id, self.message_id)]
 
 
 def path_of(handler: HTTPRouteHandler) -> str:
@@ -59,7 +65,8 @@ def case_of(value: Any) -> str:
 
 def nowhere() -> Place:
     """A place where nothing is."""
-    return Place(name=f"none-{ids.new_id().hex[-8:]}", run_id=ids.new_id(), session_id=ids.new_id(), approval_id=ids.new_id())
+    name = f"none-{ids.new_id().hex[-8:]}"
+    return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id())
 
 
 async def call(url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str]) -> httpx2.Response:
@@ -84,13 +91,14 @@ def keys(stack: Stack) -> Keys:
 
 
 @pytest.fixture
-async def mine(api: httpx2.AsyncClient) -> Place:
+async def mine(api: httpx2.AsyncClient, stack: Stack) -> Place:
     """A place of tenant `default` where everything is."""
     name = "matrix"
     applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": agent(name)}]})
     assert applied.json()["failed"] == 0, applied.text
     run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": "mine"})).json()
-    return Place(name=name, run_id=UUID(run["id"]), session_id=UUID(run["session_id"]), approval_id=UUID((await asking_run(api))[1]["id"]))
+    approval = (await asking_run(api))[1]["id"]
+    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), await dead_letter(api, stack))
 
 
 def test_every_route_is_public_or_guarded() -> None:
@@ -187,14 +195,14 @@ async def test_a_list_holds_nothing_of_another_tenant(
     assert (await api.post("/v1/objects:apply", json={"objects": [{"manifest": own}]})).json()["failed"] == 0
     text = (await call(control_plane.url, method, handler, at=mine, headers=keys.other_tenant)).text
     assert '"data":' in text
-    for secret in (mine.name, str(mine.run_id), str(mine.session_id), str(mine.approval_id), "matrix-models"):
+    for secret in (mine.name, *mine.ids(), "matrix-models"):
         assert secret not in text
 
 
 def _without_names(answer: httpx2.Response, place: Place) -> str:
     """The body to the byte, but for what names the place and the request."""
     text = re.sub(r'"trace_id":"[0-9a-f]{32}"', "", answer.text)
-    for part in (place.name, str(place.run_id), str(place.session_id), str(place.approval_id)):
+    for part in (place.name, *place.ids()):
         text = text.replace(part, "X")
     return text
 

@@ -31,6 +31,7 @@ from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier
+from hansa.messages.service import DeadLetters
 from hansa.plugins import loader
 from hansa.runs.acceptor import open_acceptor
 from hansa.runs.approvals import Approvals
@@ -109,6 +110,7 @@ async def serve(settings: Settings) -> None:
                 variables=admitted(os.environ, settings.credentials.allow),
             ),
             approvals=Approvals(equipment.database, equipment.bus, equipment.region),
+            dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
             runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor),
             stopping=stopping,
             cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),

@@ -9,7 +9,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from hansa.api import admission, agents, approvals, catalog, health, objects, openapi, runs, sessions
+from hansa.api import admission, agents, approvals, catalog, dead_letters, health, objects, openapi, runs, sessions
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.auth.model import PERMISSIONS
@@ -19,6 +19,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *agents.HANDLERS,
     *approvals.HANDLERS,
     *catalog.HANDLERS,
+    *dead_letters.HANDLERS,
     *health.HANDLERS,
     *objects.HANDLERS,
     *openapi.HANDLERS,

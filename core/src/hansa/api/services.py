@@ -10,6 +10,7 @@ from hansa.agents.service import Agents
 from hansa.apply.service import Objects
 from hansa.auth.service import Authenticator
 from hansa.llm.service import Gateway
+from hansa.messages.service import DeadLetters
 from hansa.plugins.model import Plugins
 from hansa.runs.approvals import Approvals
 from hansa.runs.equipment import Equipment
@@ -31,6 +32,7 @@ class Services(msgspec.Struct, frozen=True):
     objects: Objects
     runs: Runs
     approvals: Approvals
+    dead_letters: DeadLetters
     cursor_key: bytes
     stopping: asyncio.Event
 

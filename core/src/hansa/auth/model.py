@@ -20,13 +20,14 @@ PERMISSIONS: Mapping[str, str] = {
     "runs:cancel": "cancel, suspend and resume runs",
     "approvals:read": "read what runs ask people",
     "approvals:decide": "approve or deny calls, answer questions",
+    "messages:read": "list and read messages that could not be received",
+    "messages:retry": "send such messages again",
 }
 
+READING = frozenset({"agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read"})
 ROLES: Mapping[str, frozenset[str]] = {
-    "viewer": frozenset({"agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read"}),
-    "operator": frozenset(
-        {"agents:read", "objects:read", "plugins:read", "runs:read", "runs:start", "runs:cancel", "approvals:read", "approvals:decide"}
-    ),
+    "viewer": READING,
+    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
     "developer": frozenset(PERMISSIONS) - {"platform:write"},
     "platform-admin": frozenset(PERMISSIONS),
 }

@@ -35,6 +35,7 @@ _COMMANDS = (
     ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel or replay one."),
     ("sessions", "hansa.cli.records:sessions", 2, "List sessions, or show one."),
     ("logs", "hansa.cli.records:logs", 2, "Print the events of a session or of a run."),
+    ("dead-letters", "hansa.cli.dead_letters:dead_letters", 2, "List messages that nobody could receive; show or retry one."),
     ("plugins", "hansa.cli.loaded:plugins", 3, "List plugins, what they bring, and which failed."),
     ("tools", "hansa.cli.loaded:tools", 3, "List the tools that agents may use."),
     ("models", "hansa.cli.loaded:models", 3, "List the models that agents may use."),

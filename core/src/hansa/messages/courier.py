@@ -18,7 +18,8 @@ from hansa.messages.relay import Relay
 from hansa.settings import MessageSettings
 
 log = structlog.stdlib.get_logger("hansa.messages")
-QUEUE_BYTES = 64 << 20
+QUEUE_BYTES = 16 << 20
+"""Reserved on each server. An envelope takes some 300 bytes, and the window keeps their number small."""
 SWEEP_SECONDS = 600.0
 
 
