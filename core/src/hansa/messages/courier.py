@@ -1,7 +1,7 @@
 """What a worker runs for messages: a relay, some consumers and a sweeper, as named tasks that end together."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import structlog
@@ -21,6 +21,7 @@ log = structlog.stdlib.get_logger("hansa.messages")
 QUEUE_BYTES = 16 << 20
 """Reserved on each server. An envelope takes some 300 bytes, and the window keeps their number small."""
 SWEEP_SECONDS = 600.0
+CANCEL_SECONDS = 0.2
 
 
 def queue_of(bus: Bus, settings: MessageSettings, *, region: str, replicas: int) -> Queue:
@@ -46,8 +47,15 @@ async def open_courier(
         try:
             yield relay
         finally:
-            for task in tasks:
-                task.cancel()
+            await _end(tasks)
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel until all have ended: before Python 3.12 `wait_for`, which the drivers use, loses a cancellation that meets a result."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
 async def _sweep(database: Database, settings: MessageSettings) -> None:

@@ -53,7 +53,8 @@ class Relay:
                 continue
             if not more:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._settings.poll_seconds)
+                    async with asyncio.timeout(self._settings.poll_seconds):
+                        await self._wake.wait()
 
     async def _round(self) -> bool:
         """Publish a batch; whether there is more to do at once. Raises `Unavailable`."""
