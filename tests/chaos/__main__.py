@@ -1,0 +1,35 @@
+"""`python -m chaos`: hurts a whole platform under load and counts the broken promises. One JSON line last; the exit status says it too."""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+
+from chaos.controls import NAMES
+from chaos.storm import Outcome, Plan, soak
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--control", choices=NAMES, default="")
+    asked = parser.parse_args()
+    outcome = asyncio.run(_until_told(Plan(asked.seconds, asked.seed, asked.control)))
+    for violation in outcome.violations:
+        sys.stderr.write(f"\n{violation.kind}: {violation.told}")
+    sys.stderr.write("\n")
+    sys.stdout.write(json.dumps(outcome.line) + "\n")
+    return 0 if outcome.line["ok"] else 1
+
+
+async def _until_told(plan: Plan) -> Outcome:
+    """SIGTERM ends it as Ctrl-C does: nothing that was started or mounted is left."""
+    task = asyncio.create_task(soak(plan), name="soak")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
+
+
+if __name__ == "__main__":
+    sys.exit(main())
