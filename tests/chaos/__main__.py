@@ -15,8 +15,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--control", choices=NAMES, default="")
+    parser.add_argument("--kinds", default="", help="faults of these kinds alone, comma-separated")
     asked = parser.parse_args()
-    outcome = asyncio.run(_until_told(Plan(asked.seconds, asked.seed, asked.control)))
+    kinds = frozenset(kind for kind in str(asked.kinds).split(",") if kind)
+    outcome = asyncio.run(_until_told(Plan(asked.seconds, asked.seed, asked.control, kinds)))
     for violation in outcome.violations:
         sys.stderr.write(f"\n{violation.kind}: {violation.told}")
     sys.stderr.write("\n")

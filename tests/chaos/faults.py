@@ -26,6 +26,9 @@ from runs.engine import LEASE
 Inject = Callable[[random.Random], Awaitable[None]]
 PAST_LEASE = (LEASE + 0.5, LEASE + 1.5)
 HOUR = 3600
+BUSY_RUNS = 3
+BUSY_SECONDS = 5.0
+AT_WORK = "SELECT count(*) FROM hansa.runs WHERE state = 'running' AND worker LIKE $1"
 LIBFAKETIME = "libfaketime/vendor/libfaketime/src/libfaketime.so.1"
 
 
@@ -78,8 +81,8 @@ def of_links(member: Member) -> list[Fault]:
     return [Fault("link_cut", cut), Fault("link_half_close", half_close), Fault("link_stall", stall), Fault("link_mute", mute)]
 
 
-def of_worker(member: Member, library: Path | None) -> list[Fault]:
-    """Harm to one worker; with `library`, see `faketime`, also to its clock."""
+def of_process(name: str, member: Member, library: Path | None) -> list[Fault]:
+    """Harm to one process, by the name that its kind has in the faults; with `library`, see `faketime`, also to its clock."""
 
     async def kill(chance: random.Random) -> None:
         await member.kill()
@@ -90,27 +93,15 @@ def of_worker(member: Member, library: Path | None) -> list[Fault]:
     async def drain(chance: random.Random) -> None:
         await member.drain()
 
-    found = [Fault("worker_kill", kill)] * 2 + [Fault("worker_freeze", freeze)] * 2 + [Fault("worker_drain", drain)]
-    if library is not None:
-        wrong = {hours: shifted(library, hours * HOUR) for hours in (-1, 1)}
+    found = [Fault(f"{name}_kill", kill), Fault(f"{name}_freeze", freeze)] * 2 + [Fault(f"{name}_drain", drain), *of_links(member)]
+    if library is None:
+        return found
+    wrong = {hours: shifted(library, hours * HOUR) for hours in (-1, 1)}
 
-        async def shift(chance: random.Random) -> None:
-            await member.kill(**wrong[chance.choice((-1, 1))])
+    async def shift(chance: random.Random) -> None:
+        await member.kill(extra=wrong[chance.choice((-1, 1))])
 
-        found.append(Fault("worker_clock", shift))
-    return found + of_links(member)
-
-
-def of_control_plane(member: Member) -> list[Fault]:
-    """Harm to one control plane."""
-
-    async def kill(chance: random.Random) -> None:
-        await member.kill()
-
-    async def freeze(chance: random.Random) -> None:
-        await member.freeze(chance.uniform(*PAST_LEASE))
-
-    return [Fault("control_plane_kill", kill), Fault("control_plane_freeze", freeze), *of_links(member)]
+    return [*found, Fault(f"{name}_clock", shift)]
 
 
 def of_nats(rig: Rig) -> list[Fault]:
@@ -188,15 +179,18 @@ def of_postgres(rig: Rig, disk: Disk | None) -> list[Fault]:
 
 
 async def measured_kill(rig: Rig, member: Member) -> Death:
-    """Kill a worker while nothing else is hurt, and leave its runs to the other; how that went is read from the logs."""
+    """Kill a worker that is at work while nothing else is hurt, and leave its runs to the other; the logs tell how that went."""
     await rig.whole("worker")
-    await asyncio.sleep(1.0)
-    death, (other,) = member.pid, [one for one in rig.of_kind("worker") if one is not member]
-    at = time.time()
-    await member.kill()
-    await asyncio.sleep(LEASE + 1.5)
-    await other.ready()
-    return Death(death, at)
+    connection = await rig.admin()
+    try:
+        end = time.monotonic() + BUSY_SECONDS
+        while time.monotonic() < end and await connection.fetchval(AT_WORK, f"%-{member.pid}-%") < BUSY_RUNS:
+            await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+    dead, at = member.pid, time.time()
+    await member.kill(away=LEASE + 1.5)
+    return Death(dead, at)
 
 
 async def _killed(rig: Rig, server: str, number: int = signal.SIGKILL) -> None:

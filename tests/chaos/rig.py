@@ -69,10 +69,10 @@ class Member:
                     raise
                 await asyncio.sleep(WATCH_SECONDS)
 
-    async def kill(self, **extra: str) -> None:
-        """kill -9, a moment of absence, and a new life in which `extra` is added to its environment."""
+    async def kill(self, *, away: float = RESTART_SECONDS, extra: dict[str, str] | None = None) -> None:
+        """kill -9, `away` seconds of absence, and a new life in which `extra` is added to its environment."""
         self._process.kill()
-        await self._again(extra)
+        await self._again(extra or {}, away=away)
 
     async def drain(self) -> int:
         """SIGTERM, and a new life; the exit status."""
@@ -106,9 +106,9 @@ class Member:
         self._away = True
         self._process.kill()
 
-    async def _again(self, extra: dict[str, str]) -> None:
+    async def _again(self, extra: dict[str, str], *, away: float = RESTART_SECONDS) -> None:
         self._away = True
-        await asyncio.sleep(RESTART_SECONDS)
+        await asyncio.sleep(away)
         self._extra = extra
         self._process = self._spawn()
         self._away = False

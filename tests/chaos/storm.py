@@ -5,12 +5,14 @@ machine's. Now and then all lanes rest and one worker is killed: that is when th
 """
 
 import asyncio
+import os
 import random
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -44,11 +46,12 @@ class Means(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is asked for; `control` names a defect to put in, which the oracle must then find."""
+    """What is asked for. `control`: a defect to put in, which the oracle must then find. `kinds`: faults of these kinds alone."""
 
     seconds: float
     seed: int
     control: str = ""
+    kinds: frozenset[str] = frozenset()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -94,11 +97,10 @@ class Soak:
         self._ending = asyncio.Event()
         self._chance = random.Random(plan.seed)
         self._lanes = [
-            Lane(each.name, faults.of_worker(each, means.clock), seed=plan.seed, pause=(0.4, 1.6)) for each in rig.of_kind("worker")
+            Lane(name, own, seed=plan.seed, pause=pause)
+            for name, deck, pause in _decks(rig, means)
+            if (own := [fault for fault in deck if not plan.kinds or fault.kind in plan.kinds])
         ]
-        self._lanes += [Lane(each.name, faults.of_control_plane(each), seed=plan.seed, pause=(1.0, 3.0)) for each in rig.of_kind("serve")]
-        self._lanes.append(Lane("nats", faults.of_nats(rig), seed=plan.seed, pause=(0.5, 2.0)))
-        self._lanes.append(Lane("postgres", faults.of_postgres(rig, means.disk), seed=plan.seed, pause=(1.5, 4.0)))
 
     async def run(self) -> float:
         """Load and faults for the time of the plan, then quiet until every run has ended; seconds that took."""
@@ -182,6 +184,16 @@ class Soak:
             await asyncio.sleep(0.5)
 
 
+def _decks(rig: Rig, means: Means) -> Iterator[tuple[str, list[Fault], tuple[float, float]]]:
+    """For each lane its name, its faults and the least and longest pause between them, in seconds."""
+    for member in rig.of_kind("worker"):
+        yield member.name, faults.of_process("worker", member, means.clock), (0.4, 1.6)
+    for member in rig.of_kind("serve"):
+        yield member.name, faults.of_process("control_plane", member, means.clock), (1.0, 3.0)
+    yield "nats", faults.of_nats(rig), (0.5, 2.0)
+    yield "postgres", faults.of_postgres(rig, means.disk), (1.5, 4.0)
+
+
 async def soak(plan: Plan) -> Outcome:
     """Do it all. The folder with logs and witness is left behind when something was wrong."""
     folder = Path(tempfile.mkdtemp(prefix="hansa-chaos-"))
@@ -194,7 +206,7 @@ async def soak(plan: Plan) -> Outcome:
             missing = dict.fromkeys(("postgres_power_loss", "postgres_disk_full"), str(error))
         clock = await asyncio.to_thread(faults.faketime)
         if clock is None:
-            missing["worker_clock"] = "libfaketime is not here, or does nothing here"
+            missing |= dict.fromkeys(("worker_clock", "control_plane_clock"), "libfaketime is not here, or does nothing here")
         rig = await stack.enter_async_context(open_rig(folder))
         connection = await rig.admin()
         await controls.install(connection, plan.control)
@@ -209,8 +221,13 @@ async def soak(plan: Plan) -> Outcome:
         line = _line(plan, run, wrong, times)
         line["runs"], line["effects"] = len(found.runs), sum(each["phase"] == "effect" for each in found.witness)
         line["needs_review"] = sum(each.state == "needs_review" for each in found.runs)
-        line |= {"settled_s": round(settled, 2), "exits": sum(member.exits for member in rig.members), "unavailable": missing}
-    line["ok"] = not wrong and line["resume_p95"] <= LEASE + RESUME_MARGIN_SECONDS
+        line |= {
+            "settled_s": round(settled, 2),
+            "exits": sum(member.exits for member in rig.members),
+            "unavailable": missing,
+            "load": round(os.getloadavg()[0], 1),
+        }
+    line["ok"] = not wrong and bool(times) and line["resume_p95"] <= LEASE + RESUME_MARGIN_SECONDS
     if line["ok"]:
         shutil.rmtree(folder)
     else:
