@@ -19,9 +19,8 @@ def main() -> int:
     asked = parser.parse_args()
     kinds = frozenset(kind for kind in str(asked.kinds).split(",") if kind)
     outcome = asyncio.run(_until_told(Plan(asked.seconds, asked.seed, asked.control, kinds)))
-    for violation in outcome.violations:
-        sys.stderr.write(f"\n{violation.kind}: {violation.told}")
-    sys.stderr.write("\n")
+    told = [*outcome.exits, *(f"{violation.kind}: {violation.told}" for violation in outcome.violations)]
+    sys.stderr.write("".join(f"\n{each}" for each in told) + "\n")
     sys.stdout.write(json.dumps(outcome.line) + "\n")
     return 0 if outcome.line["ok"] else 1
 

@@ -24,6 +24,7 @@ from stack import Process, Stack, free_port
 WATCH_SECONDS = 0.1
 READY_SECONDS = 60.0
 RESTART_SECONDS = 0.2
+EXIT_LINES = 4
 REQUEST_SECONDS = 3.0
 DATABASE_SECONDS = 3.0
 SETTINGS = {
@@ -45,7 +46,7 @@ class Member:
         self.name = f"{kind}-{number}"
         self.links = links
         self.port = free_port() if kind == "serve" else 0
-        self.exits = 0
+        self.exits: list[str] = []
         self._folder = folder
         self._env = env
         self._lives = 0
@@ -99,7 +100,8 @@ class Member:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if not self._away and not self._process.alive:
-                self.exits += 1
+                last = self._process.log.read_text(errors="replace").splitlines()[-EXIT_LINES:]
+                self.exits.append("\n  ".join([f"{self.name} ended by itself; its last lines:", *last]))
                 await self._again({})
 
     def stop(self) -> None:

@@ -55,10 +55,11 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What came of it: the line that is printed, and what was wrong."""
+    """What came of it: the line that is printed, what was wrong, and which processes have ended without being told to."""
 
     line: dict[str, Any]
     violations: list[Violation]
+    exits: list[str]
 
 
 class Lane:
@@ -223,7 +224,7 @@ async def soak(plan: Plan) -> Outcome:
         line["needs_review"] = sum(each.state == "needs_review" for each in found.runs)
         line |= {
             "settled_s": round(settled, 2),
-            "exits": sum(member.exits for member in rig.members),
+            "exits": sum(len(member.exits) for member in rig.members),
             "unavailable": missing,
             "load": round(os.getloadavg()[0], 1),
         }
@@ -232,7 +233,7 @@ async def soak(plan: Plan) -> Outcome:
         shutil.rmtree(folder)
     else:
         line["folder"] = str(folder)
-    return Outcome(line, wrong)
+    return Outcome(line, wrong, [told for member in rig.members for told in member.exits])
 
 
 def _line(plan: Plan, run: Soak, wrong: list[Violation], times: list[float]) -> dict[str, Any]:
