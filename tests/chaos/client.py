@@ -14,7 +14,7 @@ import httpx2
 from chaos.ledger import Ledger, Refusal
 
 PAUSE_SECONDS = 0.2
-FINAL = frozenset({"run.completed", "run.failed", "run.canceled", "run.needs_review"})
+FINAL = frozenset({"run.completed", "run.failed", "run.canceled"})
 
 
 class Refused(Exception):
@@ -34,6 +34,13 @@ class Client:
         if answer.status_code != expect:
             raise self._refused(f"POST {path}", answer)
         return answer.json()
+
+    async def decide(self, path: str, body: Any, *, key: str, chooser: random.Random) -> bool:
+        """POST what may have been settled meanwhile; whether it was we who settled it. Raises `Refused`."""
+        answer = await self._until_answered("POST", path, chooser, json=body, headers={"idempotency-key": key})
+        if answer.status_code not in (200, 202, 409):
+            raise self._refused(f"POST {path}", answer)
+        return answer.status_code != 409
 
     async def get(self, path: str, *, chooser: random.Random) -> dict[str, Any]:
         """GET until it is answered. Raises `Refused`."""

@@ -11,10 +11,12 @@ import msgspec
 from chaos.oracle import Event, Facts, Run
 
 NONCE = re.compile(r"s\d+-u\d+-\d+-\d+")
-RUNS = "SELECT id, session_id, queued_seq, state, input::text AS input, output::text AS output, error ->> 'code' AS error FROM hansa.runs"
+RUNS = (
+    "SELECT id, session_id, queued_seq, state, input::text AS input, output::text AS output, error ->> 'code' AS error, "
+    "coalesce(parent_run || ' ' || parent_step, '') AS parent FROM hansa.runs"
+)
 EVENTS = (
-    "SELECT session_id, run_id, seq, type, step, at, coalesce(data ->> 'effect', '') AS effect, "
-    "coalesce(data ->> 'worker', '') AS worker FROM hansa.events ORDER BY session_id, seq"
+    "SELECT session_id, run_id, seq, type, step, at, coalesce(data ->> 'effect', '') AS effect FROM hansa.events ORDER BY session_id, seq"
 )
 
 
@@ -36,7 +38,6 @@ async def read(connection: asyncpg.Connection, told: Path) -> Facts:
                 step=row["step"],
                 at=row["at"],
                 effect=row["effect"],
-                worker=row["worker"],
             )
             for row in await connection.fetch(EVENTS)
         ]
@@ -50,7 +51,8 @@ def _run(row: asyncpg.Record) -> Run:
         session=str(row["session_id"]),
         queued=row["queued_seq"],
         state=row["state"],
-        nonce=nonce[0] if nonce else "",
+        nonce=nonce[0] if nonce and not row["parent"] else "",
         output=None if row["output"] is None else msgspec.json.decode(row["output"]),
         error=row["error"] or "",
+        parent=row["parent"],
     )

@@ -28,7 +28,8 @@ PAST_LEASE = (LEASE + 0.5, LEASE + 1.5)
 HOUR = 3600
 BUSY_RUNS = 3
 BUSY_SECONDS = 5.0
-AT_WORK = "SELECT count(*) FROM hansa.runs WHERE state = 'running' AND worker LIKE $1"
+KILLED_SECONDS = 0.1
+AT_WORK = "SELECT id FROM hansa.runs WHERE state = 'running' AND worker LIKE $1"
 LIBFAKETIME = "libfaketime/vendor/libfaketime/src/libfaketime.so.1"
 
 
@@ -183,14 +184,18 @@ async def measured_kill(rig: Rig, member: Member) -> Death:
     await rig.whole("worker")
     connection = await rig.admin()
     try:
-        end = time.monotonic() + BUSY_SECONDS
-        while time.monotonic() < end and await connection.fetchval(AT_WORK, f"%-{member.pid}-%") < BUSY_RUNS:
+        name, end = f"%-{member.pid}-%", time.monotonic() + BUSY_SECONDS
+        while time.monotonic() < end and len(await connection.fetch(AT_WORK, name)) < BUSY_RUNS:
             await asyncio.sleep(0.05)
+        at = time.time()
+        dying = asyncio.create_task(member.kill(away=LEASE + 1.5), name="measured kill")
+        await asyncio.sleep(KILLED_SECONDS)
+        # Their leases still run, so what it had in hand still bears its name.
+        runs = frozenset(str(row["id"]) for row in await connection.fetch(AT_WORK, name))
+        await dying
     finally:
         await connection.close()
-    dead, at = member.pid, time.time()
-    await member.kill(away=LEASE + 1.5)
-    return Death(dead, at)
+    return Death(at, runs)
 
 
 async def _killed(rig: Rig, server: str, number: int = signal.SIGKILL) -> None:

@@ -11,16 +11,17 @@ from typing import Any
 
 import msgspec
 
-from chaos.ledger import Ledger, Promise
+from chaos.ledger import ENDED, Ledger, Promise
 
 KINDS = ("lost", "doubled", "stuck", "gaps", "reordered", "refused")
-ENDS = frozenset({"run.completed", "run.failed", "run.canceled", "run.needs_review"})
+ENDS = frozenset({"run.completed", "run.failed", "run.canceled"})
 STARTS = frozenset({"run.started", "run.resumed"})
-ENDED = frozenset({"completed", "failed", "canceled", "needs_review"})
+REVIEW_FAILED = "review_failed"
+"""The error of a run of which a person has decided that it fails."""
 
 
 class Run(msgspec.Struct, frozen=True):
-    """A row. `error` is its code, empty when there is none."""
+    """A row. `error` is its code, empty when there is none; `parent` is the run that called it and the step, empty when nobody did."""
 
     id: str
     session: str
@@ -29,10 +30,11 @@ class Run(msgspec.Struct, frozen=True):
     nonce: str
     output: Any
     error: str
+    parent: str = ""
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A line of a log. `effect` and `worker` are empty where there are none."""
+    """A line of a log. `effect` is empty where there is none."""
 
     session: str
     run: str
@@ -41,7 +43,6 @@ class Event(msgspec.Struct, frozen=True):
     step: str | None
     at: datetime
     effect: str
-    worker: str
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -71,8 +72,10 @@ def violations(ledger: Ledger, facts: Facts) -> list[Violation]:
         lines[line["key"].partition(":")[0]].append(line)
     found = list(_of_requests(ledger, facts.runs))
     for run in facts.runs:
-        found.extend(_of_state(run, of_run[run.id], lines[run.id], ledger.promises.get(run.nonce)))
-        found.extend(_of_steps(run, of_run[run.id], lines[run.id]))
+        decisions = ledger.decisions.get(run.id, [])
+        found.extend(_of_state(run, of_run[run.id], ledger.promises.get(run.nonce), failed_by_review="fail" in decisions))
+        found.extend(_of_effects(run, lines[run.id], ledger.promises.get(run.nonce), retries=decisions.count("retry")))
+        found.extend(_of_steps(run, of_run[run.id], retries=decisions.count("retry")))
     by_session: dict[str, list[Run]] = defaultdict(list)
     for run in sorted(facts.runs, key=lambda run: run.queued):
         by_session[run.session].append(run)
@@ -84,7 +87,10 @@ def violations(ledger: Ledger, facts: Facts) -> list[Violation]:
 
 def _of_requests(ledger: Ledger, runs: Iterable[Run]) -> Iterable[Violation]:
     ids = {run.id for run in runs}
-    made = Counter(run.nonce for run in runs)
+    made = Counter(run.nonce for run in runs if run.nonce)
+    for call, count in Counter(run.parent for run in runs if run.parent).items():
+        if count > 1:
+            yield Violation("doubled", f"the call {call} gave {count} runs")
     for promise in ledger.promises.values():
         name = f"{promise.shape} {promise.nonce}"
         yield from (Violation("lost", f"{name}: run {run} was accepted and is gone") for run in promise.ids - ids)
@@ -97,43 +103,56 @@ def _of_requests(ledger: Ledger, runs: Iterable[Run]) -> Iterable[Violation]:
             yield Violation("reordered", f"run {run}: its replay is not equal: {replay}")
 
 
-def _of_state(run: Run, events: Sequence[Event], lines: Sequence[Mapping[str, Any]], promise: Promise | None) -> Iterable[Violation]:
+def _of_state(run: Run, events: Sequence[Event], promise: Promise | None, *, failed_by_review: bool) -> Iterable[Violation]:
     name = f"run {run.id}" + (f" ({promise.shape} {promise.nonce})" if promise else "")
     if run.state not in ENDED:
         yield Violation("stuck", f"{name} is {run.state}")
         return
-    called = {event.step for event in events if event.type == "tool.called" and event.effect == "unsafe"}
-    in_doubt = called - {event.step for event in events if event.type == "tool.completed"}
-    if run.state == "failed":
+    if run.state == "failed" and not (failed_by_review and run.error == REVIEW_FAILED):
         yield Violation("lost", f"{name} failed: {run.error}")
-    if run.state == "canceled" and not (promise and promise.cancel):
+    if run.state == "canceled" and not run.parent and not (promise and promise.cancel):
         yield Violation("lost", f"{name} was canceled and nobody asked for it")
-    if run.state == "needs_review" and not in_doubt:
-        yield Violation("lost", f"{name} was sent to review without a reason")
+    if run.state == "completed" and promise is not None and promise.output is not None and run.output != promise.output:
+        yield Violation("lost", f"{name} said {run.output!r} at its end, not {promise.output!r}")
+    in_doubt = set[str | None]()
+    for event in events:
+        if event.type == "tool.called" and event.effect == "unsafe":
+            in_doubt.add(event.step)
+        elif event.type == "tool.completed":
+            in_doubt.discard(event.step)
+        elif event.type == "run.needs_review" and not in_doubt:
+            yield Violation("lost", f"{name} was sent to review without a reason")
     if run.state == "completed" and in_doubt:
         yield Violation("lost", f"{name} was completed and nobody knows of steps {sorted(map(str, in_doubt))}")
-    if run.state == "completed" and promise is not None:
-        done = {line["mark"] for line in lines if line["phase"] == "effect"}
-        if not promise.marks <= done:
-            yield Violation("lost", f"{name} was completed without the effects {sorted(promise.marks - done)}")
-        if promise.output is not None and run.output != promise.output:
-            yield Violation("lost", f"{name} said {run.output!r} at its end")
     ends = [event.type for event in events if event.type in ENDS]
     if ends[-1:] != [f"run.{run.state}"]:
         yield Violation("lost", f"{name} is {run.state} and its log ends with {ends or 'nothing'}")
 
 
-def _of_steps(run: Run, events: Sequence[Event], lines: Sequence[Mapping[str, Any]]) -> Iterable[Violation]:
-    steps = Counter((event.step, event.type) for event in events if event.step is not None)
-    yield from (Violation("doubled", f"run {run.id}: step {step} has {n} times {type_}") for (step, type_), n in steps.items() if n > 1)
-    ends = Counter(event.type for event in events if event.type in ENDS)
-    yield from (Violation("doubled", f"run {run.id}: {n} times {type_}") for type_, n in ends.items() if n > 1)
-    begun = Counter(line["key"] for line in lines if line["effect"] == "unsafe" and line["phase"] == "begin")
-    yield from (Violation("doubled", f"the unsafe call {key} was made {n} times") for key, n in begun.items() if n > 1)
+def _of_effects(run: Run, lines: Sequence[Mapping[str, Any]], promise: Promise | None, *, retries: int) -> Iterable[Violation]:
+    done = {line["mark"] for line in lines if line["phase"] == "effect"}
+    if run.state == "completed" and promise is not None and not promise.marks <= done:
+        told = f"run {run.id} ({promise.shape} {promise.nonce}) was completed without the effects {sorted(promise.marks - done)}"
+        yield Violation("lost", told)
+    begun = Counter(line["mark"] for line in lines if line["effect"] == "unsafe" and line["phase"] == "begin")
+    for mark, count in begun.items():
+        if count > 1 + retries:
+            yield Violation("doubled", f"run {run.id}: the unsafe call {mark} was made {count} times, and {retries} more were asked for")
     keys: dict[str, set[str]] = defaultdict(set)
     for line in lines:
         keys[line["mark"]].add(line["key"])
-    yield from (Violation("doubled", f"{mark} was done under the keys {sorted(many)}") for mark, many in keys.items() if len(many) > 1)
+    yield from (
+        Violation("doubled", f"{mark} was done under the keys {sorted(many)}") for mark, many in keys.items() if len(many) > 1 + retries
+    )
+
+
+def _of_steps(run: Run, events: Sequence[Event], *, retries: int) -> Iterable[Violation]:
+    steps = Counter((event.step, event.type) for event in events if event.step is not None and event.type != "review.decided")
+    for (step, type_), count in steps.items():
+        if count > (1 + retries if type_ == "tool.called" else 1):
+            yield Violation("doubled", f"run {run.id}: step {step} has {count} times {type_}")
+    ends = Counter(event.type for event in events if event.type in ENDS)
+    yield from (Violation("doubled", f"run {run.id}: {n} times {type_}") for type_, n in ends.items() if n > 1)
     completed = set[str | None]()
     for event in events:
         if event.type == "tool.completed":
@@ -181,18 +200,15 @@ def _of_clients(session: str, events: Sequence[Event], runs: Sequence[Run], ledg
 
 def resumes(ledger: Ledger, events: Iterable[Event]) -> list[float]:
     """For each run that a killed worker had in hand, the seconds to the moment at which another took it up; sorted."""
-    of_run: dict[str, list[Event]] = defaultdict(list)
+    turns: dict[str, list[Event]] = defaultdict(list)
     for event in events:
-        if event.type in STARTS or event.type in ENDS:
-            of_run[event.run].append(event)
+        if event.type == "run.resumed" or event.type in ENDS:
+            turns[event.run].append(event)
     found: list[float] = []
     for death in ledger.deaths:
-        for own in of_run.values():
-            before = [event for event in own if event.at.timestamp() <= death.at]
-            if not before or before[-1].type not in STARTS or f"-{death.pid}-" not in before[-1].worker:
-                continue
-            after = own[len(before) :]
+        for run in death.runs:
+            following = next((event for event in turns[run] if event.at.timestamp() > death.at), None)
             # An end in a write that was under way when its worker died needs nobody to take the run up.
-            if after and after[0].type == "run.resumed":
-                found.append(after[0].at.timestamp() - death.at)
+            if following is not None and following.type == "run.resumed":
+                found.append(following.at.timestamp() - death.at)
     return sorted(found)

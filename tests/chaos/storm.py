@@ -25,7 +25,9 @@ from chaos.disk import Disk, DiskRefused, open_disk
 from chaos.faults import Fault
 from chaos.ledger import Ledger
 from chaos.oracle import KINDS, Violation, resumes, violations
+from chaos.review import Reviewer
 from chaos.rig import Rig, open_rig
+from chaos.visit import Visit
 from runs.engine import LEASE
 from samples import SCRIPTED
 
@@ -110,6 +112,8 @@ class Soak:
             client = Client(replicas, self.ledger)
             await client.post("/v1/objects:apply", _objects(), key="objects", chooser=self._chance, expect=200)
             watchers = [asyncio.create_task(member.watch(), name=f"watch {member.name}") for member in self._rig.members]
+            person = Reviewer(client, self.ledger, witness=self._rig.witness, chooser=random.Random(f"{self._plan.seed} reviewer"))
+            watchers.append(asyncio.create_task(person.run(), name="reviewer"))
             users = [asyncio.create_task(self._user(client, number), name=f"user {number}") for number in range(USERS)]
             try:
                 await self._storm([*watchers, *users])
@@ -160,7 +164,7 @@ class Soak:
         while not self._ending.is_set():
             visits += 1
             (shape,) = chance.choices(shapes.SHAPES, [shape.weight for shape in shapes.SHAPES])
-            visit = shapes.Visit(
+            visit = Visit(
                 client, self.ledger, shape=shape.name, name=f"s{self._plan.seed}-u{number}-{visits}", chooser=random.Random(chance.random())
             )
             try:
@@ -221,7 +225,7 @@ async def soak(plan: Plan) -> Outcome:
         times = resumes(run.ledger, found.events)
         line = _line(plan, run, wrong, times)
         line["runs"], line["effects"] = len(found.runs), sum(each["phase"] == "effect" for each in found.witness)
-        line["needs_review"] = sum(each.state == "needs_review" for each in found.runs)
+        line["needs_review"] = sum(each.type == "run.needs_review" for each in found.events)
         line |= {
             "settled_s": round(settled, 2),
             "exits": sum(len(member.exits) for member in rig.members),

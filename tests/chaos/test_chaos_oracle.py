@@ -30,8 +30,8 @@ class History(msgspec.Struct):
         self.runs = [msgspec.structs.replace(each, **fields) if each.id == run else each for each in self.runs]
 
 
-def event(session: str, run: str, seq: int, type_: str, *, step: str | None = None, effect: str = "", worker: str = "") -> Event:
-    return Event(session=session, run=run, seq=seq, type=type_, step=step, at=BEGIN + timedelta(seconds=seq), effect=effect, worker=worker)
+def event(session: str, run: str, seq: int, type_: str, *, step: str | None = None, effect: str = "") -> Event:
+    return Event(session=session, run=run, seq=seq, type=type_, step=step, at=BEGIN + timedelta(seconds=seq), effect=effect)
 
 
 def line(phase: str, effect: str, key: str, mark: str) -> dict[str, Any]:
@@ -39,42 +39,56 @@ def line(phase: str, effect: str, key: str, mark: str) -> dict[str, Any]:
 
 
 def history() -> History:
-    """Two runs of one session, the first taken over after a kill; one that waits for a person; one that was canceled."""
+    """Two runs of a session, the first taken over after a kill and caller of `f`; two that a person has decided about; one canceled."""
     promises = [
         Promise("n-a", "shape", MARKS, output="n-a", session="s", ids={"a"}),
         Promise("n-b", "shape", frozenset(), session="s", ids={"b"}),
-        Promise("n-c", "shape", MARKS, session="t", ids={"c"}),
+        Promise("n-c", "shape", frozenset({"send"}), session="t", ids={"c"}),
         Promise("n-d", "shape", MARKS, session="u", ids={"d"}, cancel=True),
+        Promise("n-e", "shape", MARKS, session="v", ids={"e"}),
     ]
     ledger = Ledger(promises={promise.nonce: promise for promise in promises}, queues={"s": ["n-a", "n-b"]}, followed={"s": [1, 2, 3, 4]})
     ledger.replays["a"] = {"equal": True}
-    ledger.deaths.append(Death(7, (BEGIN + timedelta(seconds=4.5)).timestamp()))
+    ledger.deaths.append(Death((BEGIN + timedelta(seconds=4.5)).timestamp(), frozenset({"a", "d"})))
+    ledger.decisions = {"c": ["retry"], "e": ["fail"]}
     return History(
         ledger,
         [
             Run(id="a", session="s", queued=1, state="completed", nonce="n-a", output="n-a", error=""),
             Run(id="b", session="s", queued=2, state="completed", nonce="n-b", output=None, error=""),
-            Run(id="c", session="t", queued=1, state="needs_review", nonce="n-c", output=None, error=""),
+            Run(id="c", session="t", queued=1, state="completed", nonce="n-c", output=None, error=""),
             Run(id="d", session="u", queued=1, state="canceled", nonce="n-d", output=None, error=""),
+            Run(id="e", session="v", queued=1, state="failed", nonce="n-e", output=None, error="review_failed"),
+            Run(id="f", session="w", queued=1, state="canceled", nonce="", output=None, error="", parent="a 5"),
         ],
         [
             event("s", "a", 1, "run.queued"),
             event("s", "b", 2, "run.queued"),
-            event("s", "a", 3, "run.started", worker="worker-host-7-x"),
+            event("s", "a", 3, "run.started"),
             event("s", "a", 4, "tool.called", step="2", effect="keyed"),
-            event("s", "a", 5, "run.resumed", worker="worker-host-8-y"),
+            event("s", "a", 5, "run.resumed"),
             event("s", "a", 6, "tool.completed", step="2"),
             event("s", "a", 7, "tool.called", step="4", effect="unsafe"),
             event("s", "a", 8, "tool.completed", step="4"),
             event("s", "a", 9, "run.completed"),
-            event("s", "b", 10, "run.started", worker="worker-host-8-y"),
+            event("s", "b", 10, "run.started"),
             event("s", "b", 11, "run.completed"),
             event("t", "c", 1, "run.queued"),
-            event("t", "c", 2, "run.started", worker="worker-host-8-y"),
+            event("t", "c", 2, "run.started"),
             event("t", "c", 3, "tool.called", step="2", effect="unsafe"),
             event("t", "c", 4, "run.needs_review"),
+            event("t", "c", 5, "review.decided", step="2"),
+            event("t", "c", 6, "tool.called", step="2", effect="unsafe"),
+            event("t", "c", 7, "tool.completed", step="2"),
+            event("t", "c", 8, "run.completed"),
             event("u", "d", 1, "run.queued"),
             event("u", "d", 2, "run.canceled"),
+            event("v", "e", 1, "run.queued"),
+            event("v", "e", 2, "tool.called", step="2", effect="unsafe"),
+            event("v", "e", 3, "run.needs_review"),
+            event("v", "e", 4, "run.failed"),
+            event("w", "f", 1, "run.queued"),
+            event("w", "f", 2, "run.canceled"),
         ],
         [
             line("begin", "keyed", "a:2", "pay"),
@@ -84,6 +98,8 @@ def history() -> History:
             line("begin", "unsafe", "a:4", "send"),
             line("effect", "unsafe", "a:4", "send"),
             line("begin", "unsafe", "c:2", "send"),
+            line("begin", "unsafe", "c:2", "send"),
+            line("effect", "unsafe", "c:2", "send"),
         ],
     )
 
@@ -113,6 +129,18 @@ def needless_review(found: History) -> None:
     found.events[13] = msgspec.structs.replace(found.events[13], effect="keyed")
 
 
+def failure_of_a_review_that_nobody_made(found: History) -> None:
+    del found.ledger.decisions["e"]
+
+
+def retry_that_nobody_asked_for(found: History) -> None:
+    del found.ledger.decisions["c"]
+
+
+def call_with_two_children(found: History) -> None:
+    found.runs.append(Run(id="g", session="w", queued=2, state="canceled", nonce="", output=None, error="", parent="a 5"))
+
+
 def silent_completion(found: History) -> None:
     del found.events[7]
 
@@ -126,7 +154,7 @@ def other_output(found: History) -> None:
 
 
 def state_without_its_event(found: History) -> None:
-    found.events.pop()
+    del found.events[-1]
 
 
 def two_answers(found: History) -> None:
@@ -207,13 +235,16 @@ def refusal(found: History) -> None:
         (failed, "lost", "failed: worker_lost"),
         (canceled_by_nobody, "lost", "nobody asked for it"),
         (needless_review, "lost", "without a reason"),
+        (failure_of_a_review_that_nobody_made, "lost", "failed: review_failed"),
+        (retry_that_nobody_asked_for, "doubled", "the unsafe call send was made 2 times, and 0 more were asked for"),
+        (call_with_two_children, "doubled", "the call a 5 gave 2 runs"),
         (silent_completion, "lost", "nobody knows of steps ['4']"),
         (missing_effect, "lost", "without the effects ['send']"),
         (other_output, "lost", "said 'n-b' at its end"),
         (state_without_its_event, "lost", "its log ends with nothing"),
         (two_answers, "doubled", "gave 2 runs"),
         (two_runs, "doubled", "gave 2 runs"),
-        (unsafe_twice, "doubled", "the unsafe call a:4 was made 2 times"),
+        (unsafe_twice, "doubled", "run a: the unsafe call send was made 2 times"),
         (second_key, "doubled", "under the keys ['a:2', 'a:9']"),
         (step_twice, "doubled", "step 2 has 2 times tool.completed"),
         (end_twice, "doubled", "2 times run.canceled"),
