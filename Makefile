@@ -64,7 +64,7 @@ $(PEERS): tests/bench/requirements.txt
 	@touch $@
 
 chaos: setup ## Kill, freeze, cut and starve a whole platform under load, count the damage (SECONDS=60 SEED=1 CONTROL=nofence)
-	@cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(if $(CONTROL),--control $(CONTROL)) $(if $(KINDS),--kinds $(KINDS))
+	@cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(if $(CONTROL),--control $(CONTROL)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SHAPES),--shapes $(SHAPES))
 
 clean: ## Remove .venv and every cache; data folders (.hansa) stay
 	@rm -rf .venv .venv-bench .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

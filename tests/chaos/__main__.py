@@ -16,13 +16,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--control", choices=NAMES, default="")
     parser.add_argument("--kinds", default="", help="faults of these kinds alone, comma-separated")
+    parser.add_argument("--shapes", default="", help="runs of these shapes alone, comma-separated")
     asked = parser.parse_args()
-    kinds = frozenset(kind for kind in str(asked.kinds).split(",") if kind)
-    outcome = asyncio.run(_until_told(Plan(asked.seconds, asked.seed, asked.control, kinds)))
+    plan = Plan(asked.seconds, asked.seed, asked.control, _names(asked.kinds), _names(asked.shapes))
+    outcome = asyncio.run(_until_told(plan))
     told = [*outcome.exits, *(f"{violation.kind}: {violation.told}" for violation in outcome.violations)]
     sys.stderr.write("".join(f"\n{each}" for each in told) + "\n")
     sys.stdout.write(json.dumps(outcome.line) + "\n")
     return 0 if outcome.line["ok"] else 1
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name for name in text.split(",") if name)
 
 
 async def _until_told(plan: Plan) -> Outcome:

@@ -48,12 +48,13 @@ class Means(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is asked for. `control`: a defect to put in, which the oracle must then find. `kinds`: faults of these kinds alone."""
+    """What is asked for. `control`: a defect to put in, which the oracle must then find. `kinds`, `shapes`: these faults and runs alone."""
 
     seconds: float
     seed: int
     control: str = ""
     kinds: frozenset[str] = frozenset()
+    shapes: frozenset[str] = frozenset()
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -160,10 +161,10 @@ class Soak:
 
     async def _user(self, client: Client, number: int) -> None:
         chance = random.Random(f"{self._plan.seed} user {number}")
-        visits = 0
+        visits, known = 0, [shape for shape in shapes.SHAPES if not self._plan.shapes or shape.name in self._plan.shapes]
         while not self._ending.is_set():
             visits += 1
-            (shape,) = chance.choices(shapes.SHAPES, [shape.weight for shape in shapes.SHAPES])
+            (shape,) = chance.choices(known, [shape.weight for shape in known])
             visit = Visit(
                 client, self.ledger, shape=shape.name, name=f"s{self._plan.seed}-u{number}-{visits}", chooser=random.Random(chance.random())
             )

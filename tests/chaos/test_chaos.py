@@ -29,6 +29,7 @@ async def test_nothing_is_lost_doubled_stuck_or_reordered_while_everything_is_hu
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("control", "told"), [("nofence", " has 2 times "), ("nointent", "the unsafe call")])
 async def test_a_defect_that_was_put_in_is_found(control: str, told: str) -> None:
-    outcome = await soak(Plan(seconds=12, seed=5, control=control, kinds=frozenset({"worker_freeze"})))
+    only = {"kinds": frozenset({"worker_freeze"}), "shapes": frozenset({"one_of_each"})}
+    outcome = await soak(Plan(seconds=15, seed=5, control=control, **only))
     assert not outcome.line["ok"]
     assert [each for each in outcome.violations if each.kind == "doubled" and told in each.told], outcome
