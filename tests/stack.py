@@ -38,6 +38,14 @@ class Process:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
     def ready(self) -> Self:
         """Wait for a control plane to be ready, or for a worker to have started."""
         end = time.monotonic() + READY_SECONDS

@@ -1,0 +1,35 @@
+"""The promises hold while everything is hurt, and the harness finds a defect that was put in.
+
+What this machine can't do (a disk whose plug is pulled needs root) is said in the answer; as root all of it is promised.
+"""
+
+import os
+
+import pytest
+
+from chaos.storm import Plan, soak
+from runs.engine import LEASE
+
+
+@pytest.mark.timeout(180)
+async def test_nothing_is_lost_doubled_stuck_or_reordered_while_everything_is_hurt() -> None:
+    outcome = await soak(Plan(seconds=20, seed=1))
+    assert outcome.violations == []
+    line = outcome.line
+    # The bound of `make chaos` is lease + 1 s; here other tests' processes may share the machine.
+    assert line["resumes"] >= 1, line
+    assert line["resume_p95"] <= 2 * (LEASE + 1), line
+    assert line["faults_total"] >= 20, line
+    assert len(line["faults"]) >= 10, line
+    assert line["runs"] >= 30, line
+    if os.geteuid() == 0:
+        assert line["unavailable"] == {}, "root can do all of it: something is not installed"
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("control", "told"), [("nofence", " has 2 times "), ("nointent", "the unsafe call")])
+async def test_a_defect_that_was_put_in_is_found(control: str, told: str) -> None:
+    only = {"kinds": frozenset({"worker_freeze"}), "shapes": frozenset({"one_of_each"})}
+    outcome = await soak(Plan(seconds=15, seed=5, control=control, **only))
+    assert not outcome.line["ok"]
+    assert [each for each in outcome.violations if each.kind == "doubled" and told in each.told], outcome
