@@ -48,6 +48,8 @@ VALUES = ["Agent", "ModelProvider", "Region", "hansa.dev/v1alpha1", "user.messag
 
 PHASES = (Phase.explicit, Phase.generate)
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
+PARTS = ("name", "kind", "run_id", "session_id", "approval_id", "event", "message_id")
+"""Every part of a path that a route may have."""
 
 
 def _item(made: tuple[Any, Any]) -> dict[str, Any]:
@@ -114,7 +116,7 @@ def test_no_nonsense_breaks_a_route(client: httpx2.Client, method: str, path: st
     @settings(max_examples=25, deadline=None, database=None, derandomize=True, phases=PHASES, suppress_health_check=SLOW)
     @given(names, queries, headers, bodies if method == "POST" else st.none())
     def send(name: str, query: dict[str, str], extra: dict[str, str], body: bytes | None) -> None:
-        place = {part: quote(name, safe="", errors="surrogatepass") for part in ("name", "kind", "run_id", "session_id")}
+        place = {part: quote(name, safe="", errors="surrogatepass") for part in PARTS}
         params = "&".join(f"{quote(key, errors='surrogatepass')}={quote(value, errors='surrogatepass')}" for key, value in query.items())
         sent: list[Any] = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in extra.items()]
         with client.stream(method, f"{path.format(**place)}?{params}", content=body, headers=sent) as answer:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.figures import report
+from bench.figures import Figures
 from db.scratch import open_scratch
 from hansa.db.pool import Connection
 from hansa.messages.model import Message, Ring
@@ -24,7 +24,7 @@ async def office(stack: Stack, tmp_path: Path) -> AsyncIterator[Office]:
         yield opened
 
 
-async def test_a_message_is_there_soon(office: Office) -> None:
+async def test_a_message_is_there_soon(office: Office, figures: Figures) -> None:
     arrived: list[float] = []
 
     async def receive(connection: Connection, message: Message) -> Sequence[Ring]:
@@ -44,12 +44,12 @@ async def test_a_message_is_there_soon(office: Office) -> None:
             await office.send("k", count=50)
             await office.settled()
             follow.append((arrived[-1] - arrived[0]) / 49 * 1000)
-    assert report("message_p50", latency, unit="ms", bound=10) <= 10
-    report("message_p99", [sorted(latency)[int(ROUNDS * 0.99)]], unit="ms")
-    report("message_next_of_key", follow, unit="ms")
+    assert figures.report("message_p50", latency, unit="ms", at_most=10) <= 10
+    figures.report("message_p99", [sorted(latency)[int(ROUNDS * 0.99)]], unit="ms")
+    figures.report("message_next_of_key", follow, unit="ms")
 
 
-async def test_many_go_through(office: Office) -> None:
+async def test_many_go_through(office: Office, figures: Figures) -> None:
     async def receive(connection: Connection, message: Message) -> Sequence[Ring]:
         return ()
 
@@ -60,4 +60,4 @@ async def test_many_go_through(office: Office) -> None:
             await office.send(None, count=BURST)
             await office.settled(seconds=60)
             rates.append(BURST / (time.perf_counter() - begun))
-    report("messages_per_second", rates, unit="1/s")
+    figures.report("messages_per_second", rates, unit="1/s")
