@@ -89,12 +89,12 @@ async def test_what_can_not_be_upgraded_is_refused(place: Path, version: Version
 
 async def test_a_database_without_a_version_is_refused_and_left_as_it_is(place: Path) -> None:
     (place / "postgres" / "data").mkdir(parents=True)
+    (place / "postgres" / "data" / "PG_VERSION").write_text("18\n")
     with pytest.raises(FolderDamaged, match=r"version\.json is missing") as refused:
         await DataFolder(place).__aenter__()
     assert refused.value.exit_code == 78
     assert not (place / "version.json").exists()
-    (place / "postgres" / "data").rmdir()
-    (place / "postgres").rmdir()
+    (place / "postgres" / "data" / "PG_VERSION").unlink()
     async with DataFolder(place):
         assert (place / "version.json").exists()
 

@@ -195,7 +195,7 @@ class DataFolder:
         try:
             found = msgspec.json.decode(path.read_bytes(), type=Versions)
         except FileNotFoundError:
-            if self.postgres.exists():
+            if (self.postgres / "data" / "PG_VERSION").exists():  # an empty place, such as a disk just mounted, is none
                 raise FolderDamaged(
                     f"{path} is missing, although the folder holds a database: nobody can say which version wrote it",
                     hint="Put back the file from a backup of the data folder, or use another folder: --data DIR. Nothing was changed.",
