@@ -88,10 +88,12 @@ class Client:
             await asyncio.sleep(PAUSE_SECONDS * chooser.uniform(0.5, 1.5))
 
     def _refused(self, request: str, answer: httpx2.Response) -> Refused:
-        self._ledger.refusals.append(Refusal(request, f"{answer.status_code} {answer.text[:300]}"))
+        self._ledger.refusals.append(Refusal(request, f"{answer.status_code} {answer.headers.get('content-type')} {answer.text[:300]}"))
         return Refused(request)
 
 
 def _temporary(answer: httpx2.Response) -> bool:
     """Whether the answer itself asks to come again."""
-    return answer.status_code >= 400 and bool(answer.json().get("retryable"))
+    if answer.headers.get("content-type") != "application/problem+json":
+        return False
+    return bool(answer.json()["retryable"])

@@ -31,7 +31,8 @@ SETTINGS = {
     **QUICK,
     "HANSA_WORKER_CONCURRENCY": "32",
     "HANSA_DATABASE_TIMEOUT_SECONDS": str(DATABASE_SECONDS),
-    "HANSA_SERVER_GRACE_SECONDS": "1",
+    # Longer than a request may wait for the database: what is open when a control plane is drained gets its own answer.
+    "HANSA_SERVER_GRACE_SECONDS": "4",
     "HANSA_MESSAGES_RESEND_SECONDS": "1",
     "HANSA_MESSAGES_POLL_SECONDS": "0.3",
     "HANSA_PLUGINS": "runtimes,scripted,witness",

@@ -28,6 +28,7 @@ from chaos.oracle import KINDS, Violation, resumes, violations
 from chaos.review import Reviewer
 from chaos.rig import Rig, open_rig
 from chaos.visit import Visit
+from hansa.dev.folder import DataFolder
 from runs.engine import LEASE
 from samples import SCRIPTED
 
@@ -204,6 +205,8 @@ async def soak(plan: Plan) -> Outcome:
     """Do it all. The folder with logs and witness is left behind when something was wrong."""
     folder = Path(tempfile.mkdtemp(prefix="hansa-chaos-"))
     missing: dict[str, str] = {}
+    async with DataFolder(folder / "data"):
+        pass  # it has its version now: one without is refused once the database's disk is in its place
     async with AsyncExitStack() as stack:
         disk: Disk | None = None
         try:
