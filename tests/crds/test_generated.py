@@ -173,6 +173,7 @@ def test_defaults_of_the_definition_are_those_of_the_types() -> None:
     assert limits == {
         "turns": 16,
         "tokens": 0,
+        "cost": 0.0,
         "timeoutSeconds": 600,
         "approvalSeconds": 86400,
         "concurrentRuns": 0,

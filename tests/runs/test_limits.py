@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from runs.engine import Engine, apply, apply_agent, call, script, start
+from samples import SCRIPTED
 
 pytestmark = pytest.mark.usefixtures("steady")
 
@@ -40,6 +41,23 @@ async def test_a_run_that_cannot_succeed_fails_with_its_reason(
     assert run["error"]["detail"]
     assert run["error"]["hint"] or code == "runtime_config"
     assert (await client.get(f"/v1/runs/{run['id']}/replay")).json()["equal"]
+
+
+async def test_a_run_costs_what_its_models_prices_say_and_no_more_than_its_limit(client: httpx2.AsyncClient) -> None:
+    model = {"name": "dear", "aliases": ["dear"], "prices": {"input": 0, "output": 1_000_000}}
+    priced = {**SCRIPTED, "metadata": {"name": "priced"}, "spec": {"plugin": "scripted", "models": [model]}}
+    await apply(client, priced)
+    for bound, state in ((0, "completed"), (1000, "completed"), (2, "failed")):
+        await apply_agent(client, "costly", model={"ref": "priced/dear"}, limits={"cost": bound})
+        run = await start(client, "costly", script({"text": "one two three"}), wait=20)
+        assert run["state"] == state, run
+        events = (await client.get(f"/v1/sessions/{run['session_id']}/events")).json()["data"]
+        spent = run["usage"]["output_tokens"] * 1_000_000
+        assert spent > 2_000_000
+        (answer,) = [event["data"] for event in events if event["type"] == "model.completed"]
+        assert answer["cost"] == events[-1]["data"]["usage"]["cost"] == spent
+        assert bound != 2 or run["error"]["code"] == "limit_cost"
+        assert (await client.get(f"/v1/runs/{run['id']}/replay")).json()["equal"]
 
 
 async def test_two_wrong_calls_and_two_wrong_answers_are_forgiven(engine: Engine, client: httpx2.AsyncClient) -> None:

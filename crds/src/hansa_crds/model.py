@@ -155,6 +155,7 @@ class AgentLimits(Part, frozen=True, kw_only=True):
 
     turns: Annotated[int, Meta(ge=1, le=200, description="Most times the model is asked in one run.")] = 16
     tokens: Annotated[int, Meta(ge=0, le=2**53 - 1, description="Most tokens (read and written) of one run; 0: no bound.")] = 0
+    cost: Annotated[float, Meta(ge=0, le=1_000_000, description="Most that one run may cost by its models' prices; 0: no bound.")] = 0.0
     timeout_seconds: Annotated[
         int, Meta(ge=1, le=86400, description="Most seconds that one run is worked on; while it waits, none are counted.")
     ] = 600
@@ -255,11 +256,19 @@ class Credentials(Part, frozen=True, kw_only=True):
     ]
 
 
+class ModelPrices(Part, frozen=True, kw_only=True):
+    """What a model costs, in one currency for all models that an agent may use."""
+
+    input: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model reads.")] = 0.0
+    output: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model writes.")] = 0.0
+
+
 class ProviderModel(Part, frozen=True, kw_only=True):
     """One model that a provider offers."""
 
     name: Annotated[ModelName, Meta(description="The model's name at the provider.")]
     aliases: Annotated[tuple[ModelAlias, ...], Meta(max_length=16, description="Other names by which agents may ask for it.")] = ()
+    prices: Annotated[ModelPrices, Meta(description="What it costs; left out: nothing.")] = ModelPrices()
 
 
 class ModelProviderSpec(Part, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ A provider is opened once a process and configuration, and shared. Must not know
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from hansa import clock
 from hansa.egress.client import HttpClient
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
-from hansa_crds import ModelChoice, ModelProvider
+from hansa_crds import ModelChoice, ModelPrices, ModelProvider
 from hansa_sdk import (
     Completion,
     LLMProvider,
@@ -27,6 +28,7 @@ from hansa_sdk import (
     ProviderRefused,
     ProviderServices,
     ProviderUnavailable,
+    Usage,
 )
 
 log = structlog.stdlib.get_logger("hansa.llm")
@@ -117,7 +119,7 @@ class Gateway:
                         break
                     await asyncio.sleep(pause)
                 else:
-                    return Completion(response, name, attempts)
+                    return Completion(response, name, attempts, _cost(target, response.usage))
             live.reset()
         raise _no_answer(failures, request.timeout)
 
@@ -146,6 +148,12 @@ class Gateway:
                 opened = await self._stack.enter_async_context(_opened(kind, config, self._services))
                 self._open[name] = (opened, asyncio.Semaphore(spec.max_concurrency or kind.max_concurrency or 1_000_000))
             return self._open[name]
+
+
+def _cost(target: Target, usage: Usage) -> int:
+    """What tokens cost, in millionths: a price is of a million tokens, so it is that of one in millionths. Rounded up."""
+    prices = next((model.prices for model in target.provider.spec.models if model.name == target.model), ModelPrices())
+    return math.ceil(usage.input_tokens * prices.input + usage.output_tokens * prices.output)
 
 
 @asynccontextmanager

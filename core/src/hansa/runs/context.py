@@ -86,6 +86,8 @@ class DurableContext:
         self._ids = StepIds()
         self._invalid_calls = 0
         self.usage = Usage()
+        self.cost = 0
+        """What the models took, by their prices, in millionths."""
 
     @property
     def run_id(self) -> UUID:
@@ -116,27 +118,38 @@ class DurableContext:
         known = self._log.find(step, (EventType.MODEL_COMPLETED,)).get(EventType.MODEL_COMPLETED)
         if known is not None:
             check_same(step, "model request", known["request_digest"], asked)
-            response = msgspec.convert(known, LLMResponse)
+            response, cost = msgspec.convert(known, LLMResponse), known.get("cost", 0)
         else:
             self._parts.journal.reach_out(f"the model request at step {step}")
             async with self._parts.voice.speak(step) as live:
                 completion = await self._parts.model.complete(request, live)
             # The runtime is given what a replay will give it, to the order of keys: else it could tell the two apart.
-            response = as_recorded(completion.response, LLMResponse)
+            response, cost = as_recorded(completion.response, LLMResponse), completion.cost
             data = {
                 **msgspec.to_builtins(response),
                 "provider": completion.provider,
                 "attempts": completion.attempts,
+                "cost": completion.cost,
                 "request_digest": asked,
             }
             self._parts.journal.put(Entry(EventType.MODEL_COMPLETED, data, step), usage=response.usage)
-        self.usage = self.usage + response.usage
-        bound = self.agent.limits.tokens
-        if bound and self.usage.input_tokens + self.usage.output_tokens > bound:
-            raise RunFailed(
-                f"the run used more than its {bound} tokens", code="limit_tokens", hint="Raise spec.limits.tokens of the agent."
-            )
+        self._spend(response.usage, cost)
         return response
+
+    def _spend(self, usage: Usage, cost: int) -> None:
+        """Count what a model took, and end the run that has taken too much."""
+        self.usage, self.cost = self.usage + usage, self.cost + cost
+        limits = self.agent.limits
+        if limits.tokens and self.usage.input_tokens + self.usage.output_tokens > limits.tokens:
+            raise RunFailed(
+                f"the run used more than its {limits.tokens} tokens", code="limit_tokens", hint="Raise spec.limits.tokens of the agent."
+            )
+        if limits.cost and self.cost > limits.cost:
+            raise RunFailed(
+                f"the run cost {self.cost / 1e6:g}, more than its {limits.cost / 1e6:g}",
+                code="limit_cost",
+                hint="Raise spec.limits.cost of the agent.",
+            )
 
     async def tool(self, name: str, arguments: dict[str, Any]) -> ToolOutcome:
         step = self._ids.next()

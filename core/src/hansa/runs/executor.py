@@ -176,7 +176,7 @@ class Driven:
 async def _end(journal: Journal, end: End, context: DurableContext | None) -> None:
     data: dict[str, Any] = {"output": end.output} if end.state == "completed" else {"error": end.error} if end.error else {}
     if context is not None:
-        data["usage"] = msgspec.to_builtins(context.usage)
+        data["usage"] = {**msgspec.to_builtins(context.usage), "cost": context.cost}
     await journal.write(Entry(FINAL_EVENT[end.state], data), end=end)
 
 

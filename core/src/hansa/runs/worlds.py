@@ -101,6 +101,7 @@ def definition(agent: Agent, revision: int) -> AgentDefinition:
             tokens=spec.limits.tokens,
             timeout=float(spec.limits.timeout_seconds),
             approval=float(spec.limits.approval_seconds),
+            cost=round(spec.limits.cost * 1_000_000),
         ),
         runtime_config=spec.runtime.config,
     )

@@ -100,11 +100,15 @@ class LLMResponse(msgspec.Struct, frozen=True):
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """A response and where it came from: `provider` is the ModelProvider's name, `attempts` counts all tries."""
+    """A response and where it came from: `provider` is the ModelProvider's name, `attempts` counts all tries.
+
+    `cost` is what its tokens cost by the model's prices, in millionths of the prices' currency.
+    """
 
     response: LLMResponse
     provider: str
     attempts: int
+    cost: int = 0
 
 
 TextSink = Callable[[str], None]

@@ -19,12 +19,13 @@ T = TypeVar("T")
 
 class Limits(msgspec.Struct, frozen=True):
     """Bounds of one run: model turns, total tokens (input + output; 0: none), seconds of work, seconds until
-    an approval or a question expires (0: never)."""
+    an approval or a question expires (0: never), cost in millionths of the prices' currency (0: none)."""
 
     turns: int = 16
     tokens: int = 0
     timeout: float = 600.0
     approval: float = 86400.0
+    cost: int = 0
 
 
 class Example(msgspec.Struct, frozen=True):
