@@ -124,7 +124,7 @@ BEGIN
       RETURNING r.id, r.session_id, r.queued_seq, r.state IN ('completed', 'failed', 'canceled') AS over, a.n),
   counted AS (SELECT d.*, (SELECT count(*) FROM unnest(p_of) AS o(n) WHERE o.n = d.n) AS events FROM done d),
   numbered AS (
-    UPDATE hansa.sessions s SET last_seq = s.last_seq + c.events,
+    UPDATE hansa.sessions s SET last_seq = s.last_seq + c.events, active_at = clock_timestamp(),
         active_run = CASE WHEN c.over AND s.newest_run = c.queued_seq THEN NULL ELSE s.active_run END
       FROM counted c WHERE s.tenant_id = p_tenant AND s.id = c.session_id
       RETURNING s.id, s.last_seq),
