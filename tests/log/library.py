@@ -54,8 +54,8 @@ class Library:
             active,
         )
         await self.scratch.execute(
-            "INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, ready, input) "
-            "VALUES ($1, $2, $3, 1, 'agent', 1, $4, false, '1')",
+            "INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, input) "
+            "VALUES ($1, $2, $3, 1, 'agent', 1, $4, '1')",
             *(tenant, run, session, state),
         )
         await self.event(tenant, session, 1, "{}", run)

@@ -4,6 +4,7 @@ permission, another tenant's. The matrix is made from the routes themselves, so 
 
 import asyncio
 import re
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +18,10 @@ from api.asking import asking_run
 from api.keys import Keys, bearer, make_keys
 from api.letters import dead_letter
 from api.problem import problem
-from hansa import ids
+from hansa import clock, ids
 from hansa.api.app import HANDLERS, unguarded
 from hansa.auth.model import PERMISSIONS, ROLES, Principal
+from hansa.runs.log.archive import FORMAT, Writer
 from samples import SCRIPTED, agent
 from stack import Process, Stack, plain_client
 
@@ -34,6 +36,25 @@ BODIES: dict[str, Any] = {
     "decide_approval": {"decision": "deny"},
 }
 """A right body of each route that takes one; `{name}` stands for the name of an agent."""
+
+
+def archive() -> bytes:
+    """An export of a session that is nowhere, with nothing in it."""
+    writer = Writer()
+    head = {
+        "format": FORMAT,
+        "id": ids.new_id(),
+        "agent": "none",
+        "created_at": clock.now(),
+        "last_seq": 0,
+        "forked_from": None,
+        "forked_seq": None,
+    }
+    return writer.line("session", head) + writer.end()
+
+
+ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive}
+"""A right body of each route that takes another one than JSON, made anew for each request."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -72,7 +93,9 @@ def nowhere() -> Place:
 async def call(url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str]) -> httpx2.Response:
     """Ask a route for something at a place."""
     body = None
-    if "body" in handler.opt:
+    if handler.fn.__name__ in ARCHIVES:
+        body = ARCHIVES[handler.fn.__name__]()
+    elif "body" in handler.opt:
         body = msgspec.json.encode(BODIES[handler.fn.__name__]).replace(b"{name}", at.name.encode())
     path = path_of(handler).format(**msgspec.to_builtins(at))
     async with plain_client(url, headers=headers) as client:
@@ -126,7 +149,7 @@ def test_an_unguarded_route_is_found() -> None:
 
 
 def test_every_route_with_a_body_has_an_example_here() -> None:
-    assert {handler.fn.__name__ for _, handler in GUARDED if "body" in handler.opt} == BODIES.keys()
+    assert {handler.fn.__name__ for _, handler in GUARDED if "body" in handler.opt} == BODIES.keys() | ARCHIVES.keys()
 
 
 def test_every_permission_guards_something() -> None:

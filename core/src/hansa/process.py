@@ -22,6 +22,7 @@ from hansa.agents.service import Agents
 from hansa.api.app import create_app
 from hansa.api.services import Services
 from hansa.apply.service import Objects
+from hansa.artifacts.content import open_artifacts
 from hansa.auth import keys
 from hansa.auth.service import Authenticator
 from hansa.bus.connection import open_bus
@@ -37,6 +38,9 @@ from hansa.runs.acceptor import open_acceptor
 from hansa.runs.approvals import Approvals
 from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
+from hansa.runs.log.keeping import Values
+from hansa.runs.log.retention import Retention
+from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.runs.worker import Worker
 from hansa.runs.worlds import Worlds
@@ -60,6 +64,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
+        open_artifacts(settings.artifacts, data_dir) as artifacts,
         open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.allow))) as to_providers,
         open_client(
             EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
@@ -81,6 +86,8 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
             tool_settings=settings.tools,
             worlds=Worlds(database, plugins),
             writer=writer,
+            values=Values(database, artifacts, settings.artifacts.from_bytes),
+            retention=Retention(database, artifacts, settings.retention.days),
         )
 
 
@@ -112,6 +119,7 @@ async def serve(settings: Settings) -> None:
             approvals=Approvals(equipment.database, equipment.bus, equipment.region),
             dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
             runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor),
+            archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
             stopping=stopping,
             cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
         )

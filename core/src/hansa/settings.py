@@ -29,6 +29,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """An inherited listening socket to use instead of host and port; -1: none. `hansa up` uses it to keep the port over restarts."""
     body_bytes: Annotated[int, env("HANSA_SERVER_BODY_BYTES")] = 1_048_576
     """Largest request body in bytes, 1 MiB by default: manifests and inputs are small, artifacts go elsewhere."""
+    import_bytes: Annotated[int, env("HANSA_SERVER_IMPORT_BYTES")] = 67_108_864
+    """Largest session that is imported, in bytes, 64 MiB by default. It is read as a stream into a file, never whole into memory."""
     body_depth: Annotated[int, env("HANSA_SERVER_BODY_DEPTH")] = 64
     """Deepest nesting of a JSON body; deeper ones are refused before they are decoded."""
     grace_seconds: Annotated[float, env("HANSA_SERVER_GRACE_SECONDS")] = 10.0

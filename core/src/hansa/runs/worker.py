@@ -171,6 +171,7 @@ class Worker:
         while True:
             try:
                 await auth_store.sweep(self._equipment.database)
+                await self._equipment.retention.sweep()
             except Unavailable as error:
                 log.warning("worker.sweep_waits", error=error.detail)
             await asyncio.sleep(SWEEP_SECONDS)

@@ -39,6 +39,7 @@ CREATE POLICY system_remove ON hansa.values FOR DELETE TO hansa_system USING (
     WHERE f.tenant_id = "values".tenant_id AND f.digest = "values".digest));
 GRANT SELECT (tenant_id, id, active_at), DELETE ON hansa.sessions TO hansa_system;
 GRANT SELECT, INSERT, DELETE ON hansa.removed_sessions TO hansa_system;
+GRANT SELECT ON hansa.removed_sessions TO hansa_app;
 GRANT SELECT (tenant_id, session_id, seq), DELETE ON hansa.events TO hansa_system;
 GRANT SELECT, DELETE ON hansa.value_refs TO hansa_system;
 GRANT SELECT (tenant_id, digest, in_store, used_at), DELETE ON hansa.values TO hansa_system;
