@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx2
 import pytest
 
@@ -72,7 +73,7 @@ def made_up(**changes: Any) -> tuple[str, bytes]:
 
 
 async def test_a_session_goes_to_another_tenant_and_is_the_same(api: httpx2.AsyncClient, echo: str, stranger: httpx2.AsyncClient) -> None:
-    session, runs = await converse(api, echo, "hello", LONG, {"a": [1, 2.5, None, "ü\x7f\u0000"]})
+    session, runs = await converse(api, echo, "hello", LONG, {"a": [1, 2.5, None, "ü\x7f\u0000"], "$value": "no"})
     archive = await exported(api, session)
     answer = await imported(stranger, archive)
     assert answer.status_code == 201, answer.text
@@ -83,6 +84,11 @@ async def test_a_session_goes_to_another_tenant_and_is_the_same(api: httpx2.Asyn
         assert here == there
         assert there["equal"]
     assert await exported(stranger, session) == archive
+
+
+async def test_a_long_value_stands_in_the_archive_once(api: httpx2.AsyncClient, echo: str) -> None:
+    session, _ = await converse(api, echo, *[LONG] * 5)
+    assert (await exported(api, session)).count(LONG.encode()) == 1
 
 
 async def test_a_session_that_is_here_is_not_changed(api: httpx2.AsyncClient, echo: str) -> None:
@@ -194,6 +200,22 @@ async def test_an_archive_has_a_bound_of_its_own(stack: Stack, keys: Keys) -> No
         assert "line 2" in problem(await imported(client, archive), 422, "invalid")["detail"], "larger than any other body is taken"
         assert str(bound) in problem(await imported(client, b"x" * (bound + 1)), 413, "too_large")["detail"]
     process.stop()
+
+
+async def test_a_damaged_value_ends_the_export_and_is_named(api: httpx2.AsyncClient, stack: Stack, echo: str, tmp_path: Path) -> None:
+    session, _ = await converse(api, echo, f"damage {ids.new_id()} {LONG}")
+    admin = await asyncpg.connect(stack.admin_url)
+    changed = await admin.execute(
+        "UPDATE hansa.values v SET body = replace(body, 'long', 'lonk') FROM hansa.value_refs f "
+        "WHERE f.tenant_id = v.tenant_id AND f.digest = v.digest AND f.session_id = $1",
+        session,
+    )
+    await admin.close()
+    assert changed != "UPDATE 0"
+    last = json.loads((await exported(api, session)).splitlines()[-1])
+    assert (last["error"]["code"], "has been changed" in last["error"]["detail"]) == ("damaged", True)
+    told = hansa("sessions", "export", session, cwd=tmp_path, HANSA_URL=str(api.base_url), HANSA_API_KEY=stack.key)
+    assert (told.status, "has been changed" in told.err) == (69, True), told
 
 
 async def test_the_command_line_takes_a_session_out_and_in(api: httpx2.AsyncClient, stack: Stack, echo: str, tmp_path: Path) -> None:

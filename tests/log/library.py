@@ -9,7 +9,6 @@ from uuid import UUID
 from db.scratch import Scratch
 from hansa.artifacts.content import Artifacts
 from hansa.db.pool import Database
-from hansa.runs.log import store
 from hansa.runs.log.keeping import Values
 from hansa.runs.values import split_fields
 
@@ -67,11 +66,11 @@ class Library:
     async def keep(self, tenant: UUID, session: UUID | None, seq: int, **fields: Any) -> list[bytes]:
         """An event with fields that are large; the digests of what was taken out."""
         text, taken = split_fields(fields)
-        columns = await self.values.columns(tenant, taken)
-        async with self.database.tenant(tenant) as connection:
-            await store.put_values(connection, tenant, session, columns)
-            if session is not None:
+        await self.values.keep(tenant, taken)
+        if session is not None:
+            async with self.database.tenant(tenant) as connection:
                 await connection.execute(EVENT, tenant, session, seq, NO_RUN, text.decode())
+                await connection.execute("SELECT hansa.values_refer($1, $2, $3)", tenant, session, [text.decode()])
         return sorted(taken)
 
     async def partition(self, age: timedelta) -> str:

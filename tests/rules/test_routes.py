@@ -3,6 +3,7 @@ permission, another tenant's. The matrix is made from the routes themselves, so 
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ from hansa import clock, ids
 from hansa.api.app import HANDLERS, unguarded
 from hansa.auth.model import PERMISSIONS, ROLES, Principal
 from hansa.runs.log.archive import FORMAT, Writer
+from hansa.runs.model import canonical
 from samples import SCRIPTED, agent
 from stack import Process, Stack, plain_client
 
@@ -57,6 +59,10 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive}
 """A right body of each route that takes another one than JSON, made anew for each request."""
 
 
+LONG = "mine " * 1000
+"""An input that is kept as a value."""
+
+
 class Place(msgspec.Struct, frozen=True):
     """Values for the parts of a path."""
 
@@ -67,6 +73,7 @@ class Place(msgspec.Struct, frozen=True):
     message_id: UUID
     event: str = "ready"
     kind: str = "Agent"
+    digest: str = f"sha256:{'0' * 64}"
 
     def ids(self) -> list[str]:
         """What would betray it."""
@@ -119,9 +126,10 @@ async def mine(api: httpx2.AsyncClient, stack: Stack) -> Place:
     name = "matrix"
     applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": agent(name)}]})
     assert applied.json()["failed"] == 0, applied.text
-    run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": "mine"})).json()
+    run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": LONG})).json()
     approval = (await asking_run(api))[1]["id"]
-    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), await dead_letter(api, stack))
+    digest = f"sha256:{hashlib.sha256(canonical(LONG)).hexdigest()}"
+    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), await dead_letter(api, stack), digest=digest)
 
 
 def test_every_route_is_public_or_guarded() -> None:
@@ -225,7 +233,7 @@ async def test_a_list_holds_nothing_of_another_tenant(
 def _without_names(answer: httpx2.Response, place: Place) -> str:
     """The body to the byte, but for what names the place and the request."""
     text = re.sub(r'"trace_id":"[0-9a-f]{32}"', "", answer.text)
-    for part in (place.name, *place.ids()):
+    for part in (place.name, *place.ids(), place.digest):
         text = text.replace(part, "X")
     return text
 

@@ -70,25 +70,26 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
             EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
         open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
-        open_writer(database, lease=settings.worker.lease_seconds) as writer,
     ):
         await selfcheck.check(database)
-        yield Equipment(
-            database=database,
-            bus=bus,
-            plugins=plugins,
-            gateway=gateway,
-            http=for_tools,
-            tool_servers=ToolServers(to_providers, variables),
-            region=settings.place.region,
-            worker=name,
-            workspaces=data_dir / "workspaces",
-            tool_settings=settings.tools,
-            worlds=Worlds(database, plugins),
-            writer=writer,
-            values=Values(database, artifacts, settings.artifacts.from_bytes),
-            retention=Retention(database, artifacts, settings.retention.days),
-        )
+        values = Values(database, artifacts, settings.artifacts.from_bytes)
+        async with open_writer(database, values, lease=settings.worker.lease_seconds) as writer:
+            yield Equipment(
+                database=database,
+                bus=bus,
+                plugins=plugins,
+                gateway=gateway,
+                http=for_tools,
+                tool_servers=ToolServers(to_providers, variables),
+                region=settings.place.region,
+                worker=name,
+                workspaces=data_dir / "workspaces",
+                tool_settings=settings.tools,
+                worlds=Worlds(database, plugins),
+                writer=writer,
+                values=values,
+                retention=Retention(database, artifacts, settings.retention.days),
+            )
 
 
 def _entries(text: str) -> tuple[str, ...]:
@@ -116,9 +117,9 @@ async def serve(settings: Settings) -> None:
                 equipment.tool_servers.discover,
                 variables=admitted(os.environ, settings.credentials.allow),
             ),
-            approvals=Approvals(equipment.database, equipment.bus, equipment.region),
+            approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
             dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
-            runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor),
+            runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),
             archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
             stopping=stopping,
             cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),

@@ -1,4 +1,7 @@
-"""/v1/sessions/{id}/export and /v1/sessions:import: a session as a file."""
+"""/v1/sessions/{id}/export and /v1/sessions:import, a session as a file; /v1/values, what its log refers to."""
+
+import re
+from typing import Any
 
 from litestar import Response, get, post
 from litestar.response import Stream
@@ -7,6 +10,7 @@ from hansa.api import answers, requests
 from hansa.api.services import AnyRequest, services
 from hansa.api.sessions import Session
 from hansa.auth.model import Principal
+from hansa.errors import Invalid
 
 ARCHIVE = "application/jsonl"
 
@@ -33,4 +37,13 @@ async def import_session(request: AnyRequest, principal: Principal) -> Response[
     return answers.kept(await services(request).archives.take(principal, request.stream(), most=most, route=route, key=key))
 
 
-HANDLERS = (export_session, import_session)
+@get("/v1/values/{digest:str}", opt={"permission": "runs:read", "answer": Any})
+async def get_value(request: AnyRequest, principal: Principal, digest: str) -> Response[bytes]:
+    """A value that runs and events refer to, by its digest `sha256:...`: canonical JSON, whose SHA-256 that is."""
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
+        raise Invalid(f"value {digest[:80]!r} is not a digest (sha256: and 64 hex digits)")
+    body = await services(request).runs.value(principal, bytes.fromhex(digest.removeprefix("sha256:")))
+    return Response(body, media_type=answers.JSON, headers={"etag": f'"{digest}"'})
+
+
+HANDLERS = (export_session, import_session, get_value)

@@ -6,7 +6,7 @@ stands in place with a `$value` was always written here, and nobody can forge a 
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, TypeGuard
 
 import msgspec
@@ -31,6 +31,22 @@ class Reference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     def digest(self) -> bytes:
         """The SHA-256 of the value's canonical JSON."""
         return bytes.fromhex(self.value.removeprefix("sha256:"))
+
+
+class Columns(msgspec.Struct, frozen=True):
+    """Values as the database is given them, side by side, in the order of digests, so that writers of the same values never wait for
+    each other in a circle. A body None: it is in the artifact store."""
+
+    digests: list[bytes]
+    sizes: list[int]
+    bodies: list[str | None]
+
+
+def columns(taken: Mapping[bytes, bytes], large: Collection[bytes] = ()) -> Columns:
+    """Values side by side; those that are `large` without their body."""
+    ordered = sorted(taken.items())
+    bodies = [None if digest in large else body.decode() for digest, body in ordered]
+    return Columns([digest for digest, _ in ordered], [len(body) for _, body in ordered], bodies)
 
 
 def split_whole(value: Any) -> tuple[bytes, dict[bytes, bytes]]:

@@ -17,7 +17,7 @@ import msgspec
 
 from hansa import clock
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, Database
+from hansa.db.pool import Connection
 from hansa.errors import Conflict, Invalid, TooLarge
 from hansa.runs.log import store
 from hansa.runs.log.archive import ENDED, EventLine, Line, Reader, RevisionLine, RunLine, SessionLine, ValueLine
@@ -75,15 +75,10 @@ def spooled(folder: Path) -> Iterator[Spool]:
         yield Spool(file)
 
 
-async def keep_values(values: Values, database: Database, principal: Principal, spool: Spool) -> None:
+async def keep_values(values: Values, principal: Principal, spool: Spool) -> None:
     """Keep the archive's values. Before the session is there nothing refers to them: should it not come to that, retention has them."""
     batch: dict[bytes, bytes] = {}
     size = 0
-
-    async def put() -> None:
-        columns = await values.columns(principal.tenant_id, batch)
-        async with database.tenant(principal.tenant_id) as connection:
-            await store.put_values(connection, principal.tenant_id, None, columns)
 
     for line in spool.lines():
         if isinstance(line, ValueLine):
@@ -91,9 +86,9 @@ async def keep_values(values: Values, database: Database, principal: Principal, 
             batch[hashlib.sha256(body).digest()] = body
             size += len(body)
             if size >= BATCH_BYTES:
-                await put()
+                await values.keep(principal.tenant_id, batch)
                 batch, size = {}, 0
-    await put()
+    await values.keep(principal.tenant_id, batch)
 
 
 async def write(connection: Connection, spool: Spool) -> UUID:
@@ -102,7 +97,8 @@ async def write(connection: Connection, spool: Spool) -> UUID:
     _check_time(session)
     open_runs = [run for run in spool.reader.runs.values() if run.state not in ENDED]
     last = session.last_seq + len(open_runs)
-    if not await store.add_session(connection, session, last):
+    newest = max((run.queued_seq for run in spool.reader.runs.values()), default=0)
+    if not await store.add_session(connection, session, last_seq=last, newest_run=newest):
         raise Conflict(f"session {session.id} is here already, or is just being removed", hint="An import never changes a session.")
     for line in spool.lines():
         if isinstance(line, RevisionLine):

@@ -12,7 +12,8 @@ from hansa.artifacts.content import Artifacts
 from hansa.db.pool import Database
 from hansa.errors import Damaged
 from hansa.runs.log import store
-from hansa.runs.log.store import Columns, ValueRow
+from hansa.runs.log.store import ValueRow
+from hansa.runs.values import columns
 
 RESTORE = "Restore it from a backup of the database."
 
@@ -25,18 +26,26 @@ class Values:
         self._artifacts = artifacts
         self._from_bytes = from_bytes
 
-    async def columns(self, tenant_id: UUID, taken: Mapping[bytes, bytes]) -> Columns:
-        """Values as the write that refers to them takes them along; those for the artifact store are there when this returns."""
-        large = {digest: body for digest, body in taken.items() if len(body) > self._from_bytes}
-        if large:
-            await self._put_large(tenant_id, large)
-        return _columns(taken, large)
+    def large(self, taken: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Those of the values that belong into the artifact store."""
+        return {digest: body for digest, body in taken.items() if len(body) > self._from_bytes}
 
-    async def _put_large(self, tenant_id: UUID, large: Mapping[bytes, bytes]) -> None:
+    async def put_large(self, tenant_id: UUID, large: Mapping[bytes, bytes]) -> int:
+        """Put values into the artifact store, for a write that refers to them; within a day it must come. How many were put."""
         # The row first, for it stops retention from deleting what is put next; nothing refers to it yet.
         async with self._database.tenant(tenant_id) as connection:
-            wanted = await store.put_values(connection, tenant_id, None, _columns(large, large))
+            wanted = await store.put_values(connection, tenant_id, columns(large, large))
         await asyncio.gather(*(self._artifacts.put(tenant_id, digest, large[digest]) for digest in wanted))
+        return len(wanted)
+
+    async def keep(self, tenant_id: UUID, taken: Mapping[bytes, bytes]) -> None:
+        """Keep values by themselves; within a day something must refer to them."""
+        large = self.large(taken)
+        if large:
+            await self.put_large(tenant_id, large)
+        if len(large) < len(taken):
+            async with self._database.tenant(tenant_id) as connection:
+                await store.put_values(connection, tenant_id, columns({key: body for key, body in taken.items() if key not in large}))
 
     async def load(self, tenant_id: UUID, digests: Collection[bytes]) -> dict[bytes, bytes | Damaged]:
         """Values by digest, each verified: canonical JSON, or why it can't be had. One query, none for no digests."""
@@ -60,13 +69,3 @@ class Values:
         if hashlib.sha256(body).digest() == row.digest:
             return body
         return Damaged(f"the value sha256:{row.digest.hex()} has been changed: its {len(body)} bytes have another SHA-256", hint=RESTORE)
-
-
-def _columns(taken: Mapping[bytes, bytes], large: Mapping[bytes, bytes]) -> Columns:
-    """In the order of digests, so that writers of the same values never wait for each other in a circle."""
-    ordered = sorted(taken.items())
-    return Columns(
-        [digest for digest, _ in ordered],
-        [len(body) for _, body in ordered],
-        [None if digest in large else body.decode() for digest, body in ordered],
-    )

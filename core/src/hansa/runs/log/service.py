@@ -39,7 +39,7 @@ class Archives:
         """Import an archive; the session as JSON text. Raises `Invalid` naming the line, `TooLarge` or `Conflict`."""
         with importing.spooled(self._folder) as spool:
             await spool.fill(chunks, most)
-            await importing.keep_values(self._values, self._database, principal, spool)
+            await importing.keep_values(self._values, principal, spool)
 
             async def operation(connection: Connection) -> tuple[int, str]:
                 session = await runs_store.find_session(connection, await importing.write(connection, spool))

@@ -10,14 +10,23 @@ import msgspec
 from hansa.db.pool import Connection, Database
 from hansa.runs.log.archive import RunLine, SessionLine
 from hansa.runs.model import canonical
+from hansa.runs.values import Columns
 
-
-class Columns(msgspec.Struct, frozen=True):
-    """Values as the database is given them, side by side; a body None: it is in the artifact store."""
-
-    digests: list[bytes]
-    sizes: list[int]
-    bodies: list[str | None]
+SNAPSHOT = """
+SELECT json_build_object(
+  'id', s.id, 'agent', s.agent, 'created_at', s.created_at, 'last_seq', s.last_seq,
+  'forked_from', s.forked_from, 'forked_seq', s.forked_seq,
+  'runs', coalesce((SELECT json_agg(json_build_object(
+      'id', r.id, 'queued_seq', r.queued_seq, 'revision', r.revision, 'state', r.state, 'input', r.input, 'output', r.output,
+      'error', r.error, 'input_tokens', r.input_tokens, 'output_tokens', r.output_tokens,
+      'created_at', r.created_at, 'started_at', r.started_at,
+      'finished_at', r.finished_at, 'interrupted', r.interrupted, 'rolled_back', r.rolled_back) ORDER BY r.queued_seq)
+    FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id), '[]'),
+  'revisions', coalesce((SELECT json_agg(json_build_object('revision', a.revision, 'manifest', a.manifest) ORDER BY a.revision)
+    FROM hansa.agent_revisions a WHERE a.tenant_id = s.tenant_id AND a.agent = s.agent AND a.revision IN (
+      SELECT r.revision FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id)), '[]'))
+FROM hansa.sessions s WHERE s.tenant_id = (SELECT hansa.tenant()) AND s.id = $1
+"""
 
 
 class ValueRow(msgspec.Struct, frozen=True):
@@ -27,11 +36,9 @@ class ValueRow(msgspec.Struct, frozen=True):
     body: str | None
 
 
-async def put_values(connection: Connection, tenant_id: UUID, session_id: UUID | None, columns: Columns) -> list[bytes]:
-    """Keep values and that the session's log refers to them; the digests that the artifact store must have."""
-    return await connection.fetchval(
-        "SELECT hansa.values_put($1, $2, $3, $4, $5)", tenant_id, session_id, columns.digests, columns.sizes, columns.bodies
-    )
+async def put_values(connection: Connection, tenant_id: UUID, columns: Columns) -> list[bytes]:
+    """Keep values; the digests that the artifact store must have."""
+    return await connection.fetchval("SELECT hansa.values_put($1, $2, $3, $4)", tenant_id, columns.digests, columns.sizes, columns.bodies)
 
 
 async def find_values(connection: Connection, digests: Sequence[bytes]) -> list[ValueRow]:
@@ -96,18 +103,7 @@ class KnownRevision(msgspec.Struct, frozen=True):
 
 async def session_snapshot(connection: Connection, session_id: UUID) -> str | None:
     """A session, its runs and their revisions as of one moment, as JSON text; None: no such session."""
-    return await connection.fetchval(
-        "SELECT json_build_object('id', s.id, 'agent', s.agent, 'created_at', s.created_at, 'last_seq', s.last_seq, "
-        "'forked_from', s.forked_from, 'forked_seq', s.forked_seq, 'runs', coalesce((SELECT json_agg(json_build_object('id', r.id, 'queued_seq', r.queued_seq, 'revision', r.revision, "
-        "'state', r.state, 'input', r.input, 'output', r.output, 'error', r.error, 'input_tokens', r.input_tokens, "
-        "'output_tokens', r.output_tokens, 'created_at', r.created_at, 'started_at', r.started_at, 'finished_at', r.finished_at, "
-        "'interrupted', r.interrupted, 'rolled_back', r.rolled_back) ORDER BY r.queued_seq) FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id), '[]'), "
-        "'revisions', coalesce((SELECT json_agg(json_build_object('revision', a.revision, 'manifest', a.manifest) ORDER BY a.revision) "
-        "FROM hansa.agent_revisions a WHERE a.tenant_id = s.tenant_id AND a.agent = s.agent AND a.revision IN ("
-        "SELECT r.revision FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id)), '[]')) "
-        "FROM hansa.sessions s WHERE s.tenant_id = (SELECT hansa.tenant()) AND s.id = $1",
-        session_id,
-    )
+    return await connection.fetchval(SNAPSHOT, session_id)
 
 
 async def exported_events(connection: Connection, session_id: UUID, after: int, limit: int) -> list[str]:
@@ -122,17 +118,18 @@ async def exported_events(connection: Connection, session_id: UUID, after: int, 
     return [row["body"] for row in rows]
 
 
-async def add_session(connection: Connection, session: SessionLine, last_seq: int) -> bool:
-    """Write a session as it was; false: there is one with this id, or it is just being removed."""
+async def add_session(connection: Connection, session: SessionLine, *, last_seq: int, newest_run: int) -> bool:
+    """Write a session as it was, `newest_run` the number by which its last run was queued; false: there is one with this id, or it is just being removed."""
     done = await connection.execute(
-        "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, created_at, forked_from, forked_seq) "
-        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+        "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, created_at, forked_from, forked_seq, newest_run) "
+        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
         session.id,
         session.agent,
         last_seq,
         session.created_at,
         session.forked_from,
         session.forked_seq,
+        newest_run,
     )
     removing = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM hansa.removed_sessions WHERE tenant_id = (SELECT hansa.tenant()) AND session_id = $1)", session.id

@@ -65,6 +65,7 @@ BEGIN
     RETURNING * INTO v_run;
   INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, data)
     VALUES (p_tenant, v_session.id, v_run.queued_seq, v_run.id, 'run.queued', json_build_object('input', v_run.input));
+  PERFORM hansa.values_refer(p_tenant, v_session.id, ARRAY[v_run.input::text]);
   IF v_gate = 'time' THEN
     INSERT INTO hansa.waits (tenant_id, run_id, step, kind, look_at) VALUES (p_tenant, v_run.id, '', 'start', v_start);
   ELSIF v_gate = 'agent' THEN

@@ -25,6 +25,7 @@ BEGIN
   INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
     SELECT p_tenant, p_session, v_last - v_count + e.n, p_run, e.type, e.step, e.data::json
     FROM unnest(p_types, p_steps, p_data) WITH ORDINALITY AS e(type, step, data, n);
+  PERFORM hansa.values_refer(p_tenant, p_session, p_data);
   RETURN v_last;
 END $$;
 

@@ -32,11 +32,9 @@ END $$;
 GRANT SELECT, INSERT, UPDATE (used_at) ON hansa.values TO hansa_app;
 GRANT SELECT, INSERT ON hansa.value_refs TO hansa_app;
 
--- Keeps values (a NULL body: in the artifact store) and, with p_session, that its log refers to them. Many writers of one value
--- do not wait for each other once it is there; one that is just being removed is waited for and kept anew.
--- Answers with the digests that the artifact store must have.
-CREATE FUNCTION hansa.values_put(p_tenant uuid, p_session uuid, p_digests bytea[], p_sizes bigint[], p_bodies text[])
-RETURNS bytea[] LANGUAGE plpgsql AS $$
+-- Keeps values (a NULL body: in the artifact store). Many writers of one value do not wait for each other once it is there; one that
+-- is just being removed is waited for and kept anew. Answers with the digests that the artifact store must have.
+CREATE FUNCTION hansa.values_put(p_tenant uuid, p_digests bytea[], p_sizes bigint[], p_bodies text[]) RETURNS bytea[] LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   LOOP
@@ -47,9 +45,16 @@ BEGIN
     EXIT WHEN (SELECT count(*) FROM hansa.values WHERE tenant_id = p_tenant AND digest = ANY(p_digests))
       = (SELECT count(DISTINCT d) FROM unnest(p_digests) AS d);
   END LOOP;
-  IF p_session IS NOT NULL THEN
-    INSERT INTO hansa.value_refs (tenant_id, session_id, digest) SELECT p_tenant, p_session, d FROM unnest(p_digests) AS d
-      ORDER BY d ON CONFLICT DO NOTHING;
-  END IF;
   RETURN ARRAY(SELECT digest FROM hansa.values WHERE tenant_id = p_tenant AND digest = ANY(p_digests) AND in_store);
+END $$;
+
+-- Keeps that a session's log refers to what stands in these JSON texts. Whoever writes events calls it: a value that no log refers
+-- to is removed after a while.
+CREATE FUNCTION hansa.values_refer(p_tenant uuid, p_session uuid, p_texts text[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF strpos(array_to_string(p_texts, ''), '"$value"') > 0 THEN
+    INSERT INTO hansa.value_refs (tenant_id, session_id, digest)
+      SELECT DISTINCT p_tenant, p_session, decode(m[1], 'hex') FROM unnest(p_texts) AS t(body),
+        regexp_matches(t.body, '"\$value":"sha256:([0-9a-f]{64})"', 'g') AS m ON CONFLICT DO NOTHING;
+  END IF;
 END $$;
