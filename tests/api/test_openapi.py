@@ -139,6 +139,7 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         "stream_events",
         "docs_asset",
         "resume_run",
+        "import_session",  # takes no JSON: tests of archives
     }
     events = await read(api, run["session_id"], run["id"])
     event = validator(document, {"$ref": "#/components/schemas/Event"})

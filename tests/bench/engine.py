@@ -23,6 +23,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.model import FINAL_STATES, Claim, End, Entry, EventType, Live, Write
 from hansa.runs.service import Runs, Start
 from hansa.runs.stream import Reading, follow
+from hansa.runs.values import columns
 from hansa.runs.worker import Worker
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
@@ -62,7 +63,7 @@ class Engine:
 
     def __init__(self, equipment: Equipment, acceptor: Acceptor, settings: Settings) -> None:
         self.equipment = equipment
-        self.runs = Runs(equipment.database, equipment.bus, equipment.region, acceptor)
+        self.runs = Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values)
         self._settings = settings
         self._turn = store.Turn()
 
@@ -94,10 +95,7 @@ class Engine:
     async def followed(self, caller: Principal, name: str, run_input: Any) -> int:
         """Start a run and read its log, live, to the end, as `?wait=` and the event stream do; the end's number in the log."""
         run, last = await self.start(caller, name, run_input), 0
-        equipment = self.equipment
-        stream = follow(
-            equipment.database, equipment.bus, equipment.region, principal=caller, reading=Reading(run.session_id, until=run.id)
-        )
+        stream = follow(self.equipment, caller, Reading(run.session_id, until=run.id))
         async with asyncio.timeout(PATIENCE):
             async for sent in stream:
                 last = sent.seq if sent is not None and sent.seq else last
@@ -142,7 +140,7 @@ class Engine:
         for tenant, own in tenants.items():
             assert len(await store.load(self.equipment.database, tenant, own)) == len(own)
             batch = [(claim, Write(1, [entry], [], Usage(), End("completed", output=1))) for claim in own]
-            assert len(await store.write(self.equipment.database, batch)) == len(own)
+            assert len(await store.write(self.equipment.database, batch, columns({}))) == len(own)
 
 
 @asynccontextmanager

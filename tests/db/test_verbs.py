@@ -32,7 +32,7 @@ class Verbs:
         return [(row["id"], row["epoch"]) for row in rows if row["id"]]
 
     async def write(self, run: UUID, epoch: int, number: int, *, end: bool = False) -> int | None:
-        rest = "'{0}', '{0}', $6, $7, ARRAY[NULL::text], '{1}', $8, $9, ARRAY['{}'], '{}', '{}'"
+        rest = "'{0}', '{0}', $6, $7, ARRAY[NULL::text], '{1}', $8, $9, ARRAY['{}'], '{}', '{}', '{}', '{}', '{}'"
         sql = f"SELECT seq FROM hansa.run_write($1, $2, $3, $4, $5, {rest})"
         types, steps = (["run.completed"], [None]) if end else (["log"], [f"{number}"])
         states = ["completed" if end else None], ['"out"' if end else None]

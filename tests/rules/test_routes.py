@@ -3,7 +3,9 @@ permission, another tenant's. The matrix is made from the routes themselves, so 
 """
 
 import asyncio
+import hashlib
 import re
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +19,11 @@ from api.asking import asking_run
 from api.keys import Keys, bearer, make_keys
 from api.letters import dead_letter
 from api.problem import problem
-from hansa import ids
+from hansa import clock, ids
 from hansa.api.app import HANDLERS, unguarded
 from hansa.auth.model import PERMISSIONS, ROLES, Principal
+from hansa.runs.log.archive import FORMAT, Writer
+from hansa.runs.model import canonical
 from samples import SCRIPTED, agent
 from stack import Process, Stack, plain_client
 
@@ -36,6 +40,29 @@ BODIES: dict[str, Any] = {
 """A right body of each route that takes one; `{name}` stands for the name of an agent."""
 
 
+def archive() -> bytes:
+    """An export of a session that is nowhere, with nothing in it."""
+    writer = Writer()
+    head = {
+        "format": FORMAT,
+        "id": ids.new_id(),
+        "agent": "none",
+        "created_at": clock.now(),
+        "last_seq": 0,
+        "forked_from": None,
+        "forked_seq": None,
+    }
+    return writer.line("session", head) + writer.end()
+
+
+ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive}
+"""A right body of each route that takes another one than JSON, made anew for each request."""
+
+
+LONG = "mine " * 1000
+"""An input that is kept as a value."""
+
+
 class Place(msgspec.Struct, frozen=True):
     """Values for the parts of a path."""
 
@@ -46,6 +73,7 @@ class Place(msgspec.Struct, frozen=True):
     message_id: UUID
     event: str = "ready"
     kind: str = "Agent"
+    digest: str = f"sha256:{'0' * 64}"
 
     def ids(self) -> list[str]:
         """What would betray it."""
@@ -72,7 +100,9 @@ def nowhere() -> Place:
 async def call(url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str]) -> httpx2.Response:
     """Ask a route for something at a place."""
     body = None
-    if "body" in handler.opt:
+    if handler.fn.__name__ in ARCHIVES:
+        body = ARCHIVES[handler.fn.__name__]()
+    elif "body" in handler.opt:
         body = msgspec.json.encode(BODIES[handler.fn.__name__]).replace(b"{name}", at.name.encode())
     path = path_of(handler).format(**msgspec.to_builtins(at))
     async with plain_client(url, headers=headers) as client:
@@ -96,9 +126,10 @@ async def mine(api: httpx2.AsyncClient, stack: Stack) -> Place:
     name = "matrix"
     applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": agent(name)}]})
     assert applied.json()["failed"] == 0, applied.text
-    run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": "mine"})).json()
+    run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": LONG})).json()
     approval = (await asking_run(api))[1]["id"]
-    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), await dead_letter(api, stack))
+    digest = f"sha256:{hashlib.sha256(canonical(LONG)).hexdigest()}"
+    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), await dead_letter(api, stack), digest=digest)
 
 
 def test_every_route_is_public_or_guarded() -> None:
@@ -126,7 +157,7 @@ def test_an_unguarded_route_is_found() -> None:
 
 
 def test_every_route_with_a_body_has_an_example_here() -> None:
-    assert {handler.fn.__name__ for _, handler in GUARDED if "body" in handler.opt} == BODIES.keys()
+    assert {handler.fn.__name__ for _, handler in GUARDED if "body" in handler.opt} == BODIES.keys() | ARCHIVES.keys()
 
 
 def test_every_permission_guards_something() -> None:
@@ -202,7 +233,7 @@ async def test_a_list_holds_nothing_of_another_tenant(
 def _without_names(answer: httpx2.Response, place: Place) -> str:
     """The body to the byte, but for what names the place and the request."""
     text = re.sub(r'"trace_id":"[0-9a-f]{32}"', "", answer.text)
-    for part in (place.name, *place.ids()):
+    for part in (place.name, *place.ids(), place.digest):
         text = text.replace(part, "X")
     return text
 

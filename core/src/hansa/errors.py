@@ -10,6 +10,7 @@
     ├── Conflict                    409  conflict
     ├── LimitExceeded               429  limit_exceeded
     ├── Unavailable                 503  unavailable             a part we need is away: retry
+    ├── Damaged                     500  damaged                 something kept is gone or changed behind our back
     └── Misconfigured               500  misconfigured           the process must not start; exit status 78
 
 Must not know HTTP frameworks or the database. `detail` and `hint` are shown to users: no secrets in them.
@@ -102,6 +103,12 @@ class Unavailable(HansaError):
     """PostgreSQL, NATS or a provider is away for now."""
 
     code, status, title, retryable, exit_code = "unavailable", 503, "Unavailable for now", True, 69
+
+
+class Damaged(HansaError):
+    """Something that was kept is missing or was changed behind Hansa's back; `detail` names it."""
+
+    code, status, title, exit_code = "damaged", 500, "Stored data is damaged", 74
 
 
 class Misconfigured(HansaError):

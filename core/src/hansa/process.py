@@ -22,6 +22,7 @@ from hansa.agents.service import Agents
 from hansa.api.app import create_app
 from hansa.api.services import Services
 from hansa.apply.service import Objects
+from hansa.artifacts.content import open_artifacts
 from hansa.auth import keys
 from hansa.auth.service import Authenticator
 from hansa.bus.connection import open_bus
@@ -37,6 +38,9 @@ from hansa.runs.acceptor import open_acceptor
 from hansa.runs.approvals import Approvals
 from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
+from hansa.runs.log.keeping import Values
+from hansa.runs.log.retention import Retention
+from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.runs.worker import Worker
 from hansa.runs.worlds import Worlds
@@ -60,28 +64,32 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
+        open_artifacts(settings.artifacts, data_dir) as artifacts,
         open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.allow))) as to_providers,
         open_client(
             EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
         open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
-        open_writer(database, lease=settings.worker.lease_seconds) as writer,
     ):
         await selfcheck.check(database)
-        yield Equipment(
-            database=database,
-            bus=bus,
-            plugins=plugins,
-            gateway=gateway,
-            http=for_tools,
-            tool_servers=ToolServers(to_providers, variables),
-            region=settings.place.region,
-            worker=name,
-            workspaces=data_dir / "workspaces",
-            tool_settings=settings.tools,
-            worlds=Worlds(database, plugins),
-            writer=writer,
-        )
+        values = Values(database, artifacts, settings.artifacts.from_bytes)
+        async with open_writer(database, values, lease=settings.worker.lease_seconds) as writer:
+            yield Equipment(
+                database=database,
+                bus=bus,
+                plugins=plugins,
+                gateway=gateway,
+                http=for_tools,
+                tool_servers=ToolServers(to_providers, variables),
+                region=settings.place.region,
+                worker=name,
+                workspaces=data_dir / "workspaces",
+                tool_settings=settings.tools,
+                worlds=Worlds(database, plugins),
+                writer=writer,
+                values=values,
+                retention=Retention(database, artifacts, settings.retention.days),
+            )
 
 
 def _entries(text: str) -> tuple[str, ...]:
@@ -109,9 +117,10 @@ async def serve(settings: Settings) -> None:
                 equipment.tool_servers.discover,
                 variables=admitted(os.environ, settings.credentials.allow),
             ),
-            approvals=Approvals(equipment.database, equipment.bus, equipment.region),
+            approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
             dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
-            runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor),
+            runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),
+            archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
             stopping=stopping,
             cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
         )

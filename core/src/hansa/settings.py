@@ -29,6 +29,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """An inherited listening socket to use instead of host and port; -1: none. `hansa up` uses it to keep the port over restarts."""
     body_bytes: Annotated[int, env("HANSA_SERVER_BODY_BYTES")] = 1_048_576
     """Largest request body in bytes, 1 MiB by default: manifests and inputs are small, artifacts go elsewhere."""
+    import_bytes: Annotated[int, env("HANSA_SERVER_IMPORT_BYTES")] = 67_108_864
+    """Largest session that is imported, in bytes, 64 MiB by default. It is read as a stream into a file, never whole into memory."""
     body_depth: Annotated[int, env("HANSA_SERVER_BODY_DEPTH")] = 64
     """Deepest nesting of a JSON body; deeper ones are refused before they are decoded."""
     grace_seconds: Annotated[float, env("HANSA_SERVER_GRACE_SECONDS")] = 10.0
@@ -117,6 +119,33 @@ class MessageSettings(msgspec.Struct, frozen=True):
     anything is sent again."""
 
 
+class ArtifactSettings(msgspec.Struct, frozen=True):
+    """Where large values lie. Credentials of a bucket are no settings of Hansa: they are read from the environment in AWS's way
+    (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's own role)."""
+
+    url: Annotated[str, env("HANSA_ARTIFACTS_URL")] = ""
+    """A folder (`/srv/artifacts`) or a bucket (`s3://bucket/prefix`) of any S3 API; empty: the folder `artifacts` of the data folder.
+    Control plane and workers must reach the same one, so with several machines use a bucket or a shared folder."""
+    endpoint: Annotated[str, env("HANSA_ARTIFACTS_ENDPOINT")] = ""
+    """URL of the S3 API, such as `https://minio.example.org`; empty: that of AWS for the region."""
+    region: Annotated[str, env("HANSA_ARTIFACTS_REGION")] = "us-east-1"
+    """Region of the bucket, as its S3 API calls it; most that are not AWS take the default."""
+    timeout_seconds: Annotated[float, env("HANSA_ARTIFACTS_TIMEOUT_SECONDS")] = 10.0
+    """Longest wait for the S3 API, retries included, before what needs it is put off as unavailable."""
+    from_bytes: Annotated[int, env("HANSA_ARTIFACTS_FROM_BYTES")] = 262_144
+    """Values larger than this many bytes go to the artifact store, smaller ones to PostgreSQL, where a backup has them at once;
+    256 KiB by default: above it a row costs PostgreSQL more than a request costs the store."""
+
+
+class RetentionSettings(msgspec.Struct, frozen=True):
+    """How long the log is kept."""
+
+    days: Annotated[int, env("HANSA_RETENTION_DAYS")] = 0
+    """Sessions without any activity for this many days are removed with all that only they refer to; 0, the default: nothing is ever
+    removed, for deleting what someone still needs can't be undone, and keeping it can. Never removed: a session with a run that has
+    not ended."""
+
+
 class PluginSettings(msgspec.Struct, frozen=True):
     """Which plugins are loaded."""
 
@@ -174,6 +203,8 @@ class Settings(msgspec.Struct, frozen=True):
     key: KeySettings = KeySettings()
     worker: WorkerSettings = WorkerSettings()
     messages: MessageSettings = MessageSettings()
+    artifacts: ArtifactSettings = ArtifactSettings()
+    retention: RetentionSettings = RetentionSettings()
     plugins: PluginSettings = PluginSettings()
     egress: EgressSettings = EgressSettings()
     credentials: CredentialSettings = CredentialSettings()

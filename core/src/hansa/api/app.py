@@ -9,7 +9,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from hansa.api import admission, agents, approvals, catalog, dead_letters, health, objects, openapi, runs, sessions
+from hansa.api import admission, agents, approvals, archives, catalog, dead_letters, health, objects, openapi, runs, sessions
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.auth.model import PERMISSIONS
@@ -18,6 +18,7 @@ from hansa.errors import HansaError, Misconfigured
 HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *agents.HANDLERS,
     *approvals.HANDLERS,
+    *archives.HANDLERS,
     *catalog.HANDLERS,
     *dead_letters.HANDLERS,
     *health.HANDLERS,

@@ -70,7 +70,8 @@ def _operation(path: str, method: str, handler: HTTPRouteHandler, refs: dict[Any
     if "wait" in opt.get("query", {}):
         operation["responses"]["200"] = _answer(opt, refs)
     if "body" in opt:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": refs[opt["body"]]}}}
+        kind, schema = (opt["body"], {"type": "string"}) if isinstance(opt["body"], str) else ("application/json", refs[opt["body"]])
+        operation["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
     if "permission" in opt:
         operation["security"] = [{"key": []}]
         operation["x-permission"] = opt["permission"]

@@ -87,9 +87,13 @@ def _mac(request: AnyRequest, principal: Principal, payload: bytes) -> bytes:
 
 async def idempotency_key(request: AnyRequest) -> IdempotencyKey | None:
     """The `Idempotency-Key` of a POST; its scope is the route as it was called."""
+    key = key_text(request)
+    return None if key is None else IdempotencyKey(f"{request.method} {request.scope['path']}", key, digest(await request.body()))
+
+
+def key_text(request: AnyRequest) -> str | None:
+    """What the `Idempotency-Key` says, of a POST whose body is not read here."""
     key = request.headers.get("idempotency-key")
-    if key is None:
-        return None
-    if not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable():
+    if key is not None and (not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable()):
         raise Invalid("the Idempotency-Key is not 1 to 255 printable ASCII characters")
-    return IdempotencyKey(f"{request.method} {request.scope['path']}", key, digest(await request.body()))
+    return key

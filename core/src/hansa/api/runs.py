@@ -98,9 +98,7 @@ async def _ended(request: AnyRequest, principal: Principal, run: Run, wait: int)
     equipment = services(request).equipment
     try:
         async with asyncio.timeout(wait):
-            stream = follow(
-                equipment.database, equipment.bus, equipment.region, principal=principal, reading=Reading(run.session_id, until=run.id)
-            )
+            stream = follow(equipment, principal, Reading(run.session_id, until=run.id))
             async for _ in stream:
                 pass
     except TimeoutError:

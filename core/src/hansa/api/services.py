@@ -14,6 +14,7 @@ from hansa.messages.service import DeadLetters
 from hansa.plugins.model import Plugins
 from hansa.runs.approvals import Approvals
 from hansa.runs.equipment import Equipment
+from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
 
@@ -33,6 +34,7 @@ class Services(msgspec.Struct, frozen=True):
     runs: Runs
     approvals: Approvals
     dead_letters: DeadLetters
+    archives: Archives
     cursor_key: bytes
     stopping: asyncio.Event
 

@@ -152,7 +152,7 @@ async def stream_events(request: AnyRequest, principal: Principal, session_id: s
         if run.session_id != session:
             raise Invalid(f"until: run {run.id} is in session {run.session_id}, not in this one")
         reading = Reading(session, after, until=run.id, over=run.state in RESTING_STATES)
-    stream = follow(equipment.database, equipment.bus, equipment.region, principal=principal, reading=reading)
+    stream = follow(equipment, principal, reading)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return Stream(_server_sent(stream, services(request).stopping), media_type="text/event-stream", headers=headers)
 

@@ -22,13 +22,14 @@ PERMISSIONS: Mapping[str, str] = {
     "approvals:decide": "approve or deny calls, answer questions",
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
+    "sessions:import": "import sessions, that is: write a past",
 }
 
 READING = frozenset({"agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read"})
 ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
     "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
-    "developer": frozenset(PERMISSIONS) - {"platform:write"},
+    "developer": frozenset(PERMISSIONS) - {"platform:write", "sessions:import"},
     "platform-admin": frozenset(PERMISSIONS),
 }
 

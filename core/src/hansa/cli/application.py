@@ -33,7 +33,7 @@ _COMMANDS = (
     ("delete", "hansa.cli.objects:delete", 1, "Delete an object."),
     ("run", "hansa.cli.running:run", 2, "Run an agent and show its answer as it is written."),
     ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel or replay one."),
-    ("sessions", "hansa.cli.records:sessions", 2, "List sessions, or show one."),
+    ("sessions", "hansa.cli.records:sessions", 2, "List sessions; show, export or import one."),
     ("logs", "hansa.cli.records:logs", 2, "Print the events of a session or of a run."),
     ("dead-letters", "hansa.cli.dead_letters:dead_letters", 2, "List messages that nobody could receive; show or retry one."),
     ("plugins", "hansa.cli.loaded:plugins", 3, "List plugins, what they bring, and which failed."),

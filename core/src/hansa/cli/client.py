@@ -127,6 +127,18 @@ class Api:
                 raise refusal(stream, self.target)
             yield stream
 
+    @contextmanager
+    def download(self, path: str) -> Iterator[Iterator[bytes]]:
+        """The bytes of what is at `path`. Raises what the server refused, or `Unavailable` when it breaks off."""
+        with self._client.download(path) as pieces:
+            if isinstance(pieces, Answer):
+                raise refusal(pieces, self.target)
+            yield pieces
+
+    def upload(self, path: str, body: bytes, kind: str) -> Any:
+        """Post a body that is not JSON."""
+        return self._send("POST", path, body=body, headers={"content-type": kind})
+
     def _send(self, method: str, path: str, *, patience: float = 0.0, **parts: Any) -> Any:
         backoff = Backoff(patience if self._answered else min(patience, _UNHEARD_SECONDS), tell=say)
         while True:

@@ -1,6 +1,8 @@
 """`hansa runs`, `hansa sessions`, `hansa logs`: what has happened and what is happening."""
 
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -10,8 +12,11 @@ from hansa.cli.client import Api, Json, open_api, part, segment
 from hansa.cli.connection import Connection
 from hansa.cli.following import DROPPED, FINAL_STATES, Happening, follow
 from hansa.cli.output import Column, Output, OutputFlag, age, field, moment, plain, say, short, show, show_value, write
-from hansa.errors import NotFound
+from hansa.cli.usage import UsageError
+from hansa.errors import Invalid, NotFound, Unavailable
 
+LAST_LINE = 4096
+"""Bytes that surely hold the last line of an export."""
 State = Literal["queued", "running", "waiting", "suspended", "completed", "failed", "canceled", "needs_review"]
 Limit = Annotated[int, Parameter(help="How many at most, the newest first.", validator=validators.Number(gte=1))]
 
@@ -103,6 +108,42 @@ def show_session(session_id: str, *, connection: Connection | None = None, outpu
     """Show everything about one session; its events are what `hansa logs` prints."""
     with open_api(connection or Connection()) as api:
         show_value(api.get(f"/v1/sessions/{segment(session_id)}"), output)
+
+
+@sessions.command(name="export")
+def export_session(session_id: str, *, connection: Connection | None = None) -> None:
+    """Write a session with its whole log to stdout, as JSON lines that `import` reads."""
+    if sys.stdout.isatty():
+        raise UsageError("an export is made for a file, not for a terminal", hint=f"hansa sessions export {session_id} > session.jsonl")
+    tail = b""
+    with open_api(connection or Connection()) as api, api.download(f"/v1/sessions/{segment(session_id)}/export") as pieces:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+            tail = (tail + piece)[-LAST_LINE:]
+    sys.stdout.buffer.flush()
+    last = tail.rstrip(b"\n").rpartition(b"\n")[2]
+    if b'"end":{"lines":' not in last:
+        raise Unavailable(f"the export broke off: {last.decode(errors='replace')}", hint="What was written can't be imported.")
+
+
+@sessions.command(name="import")
+def import_session(
+    file: Annotated[str, Parameter(help="What `export` wrote; - is stdin.", allow_leading_hyphen=True)] = "-",
+    *,
+    connection: Connection | None = None,
+    output: OutputFlag = "table",
+) -> None:
+    """Make a session of an export, under the same id. Runs that had not ended are canceled."""
+    try:
+        archive = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise Invalid(f"{file} can't be read: {error.strerror}") from error
+    with open_api(connection or Connection()) as api:
+        session = api.upload("/v1/sessions:import", archive, "application/jsonl")
+    if output != "table":
+        show_value(session, output)
+    else:
+        say(f"session {session['id']}: {session['last_seq']} events")
 
 
 def logs(

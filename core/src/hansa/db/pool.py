@@ -75,6 +75,12 @@ class Database:
         async with translated(), self._system.acquire(timeout=self._timeout) as connection:
             return await connection.fetch(sql, *arguments)
 
+    @asynccontextmanager
+    async def system_transaction(self) -> AsyncIterator[Connection]:
+        """A transaction of the system role; commits at the end, rolls back on an exception."""
+        async with translated(), self._system.acquire(timeout=self._timeout) as connection, connection.transaction():
+            yield connection
+
 
 async def _leave(_: Any) -> None:
     """What is done with a connection that goes back to its pool: nothing. All settings are a transaction's own, so there is nothing to

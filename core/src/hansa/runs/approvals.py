@@ -15,8 +15,11 @@ from hansa.bus.connection import Bus
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Invalid, NotFound
 from hansa.runs import store
+from hansa.runs.log.keeping import Values
+from hansa.runs.log.showing import Kind, shown
 from hansa.runs.service import Page
 from hansa.runs.timers import ring_for
+from hansa.runs.values import split_whole
 
 STATES = ("pending", "approved", "denied", "answered", "expired", "canceled")
 DECISIONS = {"approve": "approved", "deny": "denied", "answer": "answered"}
@@ -33,8 +36,9 @@ class Decision(msgspec.Struct, frozen=True):
 class Approvals:
     """Approvals and questions of this region."""
 
-    def __init__(self, database: Database, bus: Bus, region: str) -> None:
+    def __init__(self, database: Database, bus: Bus, region: str, *, values: Values) -> None:
         self._database = database
+        self._values = values
         self._bus = bus
         self._region = region
 
@@ -44,7 +48,7 @@ class Approvals:
             body = await store.find_approval(connection, approval_id)
         if body is None:
             raise _missing(approval_id)
-        return body
+        return (await self._shown(principal, [body]))[0]
 
     async def page(self, principal: Principal, state: str | None, *, before: UUID | None, limit: int) -> Page:
         """Approvals, newest first."""
@@ -52,11 +56,15 @@ class Approvals:
             raise Invalid(f"state {state!r} is not one of {', '.join(STATES)}")
         async with self._database.tenant(principal.tenant_id) as connection:
             rows = await store.list_approvals(connection, state, before, limit=limit + 1)
-        return Page([row["body"] for row in rows[:limit]], rows[limit - 1]["id"] if len(rows) > limit else None)
+        return Page(
+            await self._shown(principal, [row["body"] for row in rows[:limit]]), rows[limit - 1]["id"] if len(rows) > limit else None
+        )
 
     async def decide(self, principal: Principal, approval_id: UUID, decision: Decision, *, key: IdempotencyKey | None) -> Answer:
         """Decide once. Raises `NotFound`, `Invalid` for a decision of the wrong kind, `Conflict` when it was decided or has expired."""
         told: list[tuple[str, str]] = []
+        text, taken = split_whole(decision.answer)
+        await self._values.keep(principal.tenant_id, taken)
 
         async def operation(connection: Connection) -> tuple[int, str]:
             found = await store.find_approval(connection, approval_id)
@@ -64,7 +72,14 @@ class Approvals:
                 raise _missing(approval_id)
             approval = msgspec.json.decode(found, type=_Approval)
             _check(approval, decision)
-            outcome = await store.settle_approval(connection, principal, approval_id, state=DECISIONS[decision.decision], decision=decision)
+            outcome = await store.settle_approval(
+                connection,
+                principal,
+                approval_id,
+                state=DECISIONS[decision.decision],
+                comment=decision.comment or None,
+                answer=text.decode(),
+            )
             if outcome.startswith("conflict.") or outcome == "gone":
                 state = outcome.removeprefix("conflict.")
                 raise Conflict(f"approval {approval_id} is {state} already", hint="`hansa approvals` lists what is pending.")
@@ -75,7 +90,10 @@ class Approvals:
         answer = await once(self._database, principal, key, operation)
         for outcome, run_id in told:
             await ring_for(self._bus, self._region, outcome, run_id)
-        return answer
+        return Answer(answer.status, (await self._shown(principal, [answer.body]))[0], replayed=answer.replayed)
+
+    async def _shown(self, principal: Principal, bodies: list[str]) -> list[str]:
+        return await shown(self._values, principal.tenant_id, Kind.APPROVAL, bodies)
 
 
 class _Approval(msgspec.Struct):

@@ -16,7 +16,9 @@ from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection
 from hansa.messages.model import Message, Receivers, Ring
 from hansa.runs import store
+from hansa.runs.log import store as log_store
 from hansa.runs.service import refusal
+from hansa.runs.values import columns, split_whole
 
 CALLER = "agent-call"
 """Name of the principal that starts the runs of called agents."""
@@ -27,7 +29,7 @@ class RunCall(msgspec.Struct, frozen=True):
 
     id: UUID
     agent: str
-    input: msgspec.Raw
+    input: Any
     parent_run: UUID
     parent_step: str
     depth: int
@@ -45,6 +47,14 @@ class EventPublished(msgspec.Struct, frozen=True):
 
     name: str
     data: Any
+
+
+async def kept(connection: Connection, tenant_id: UUID, value: Any) -> str:
+    """A value as the log has it, what is large kept in the caller's transaction. None is too large for the database: no message is."""
+    text, taken = split_whole(value)
+    if taken:
+        await log_store.put_values(connection, tenant_id, columns(taken))
+    return text.decode()
 
 
 def receivers(region: str) -> Receivers:
@@ -68,7 +78,8 @@ def receivers(region: str) -> Receivers:
             depth=asked.depth,
         )
         caller = Principal(message.tenant_id, "", CALLER, ())
-        outcome, answer = await store.start_here(connection, region, store.Accept(caller, new, bytes(asked.input).decode(), None))
+        run_input = await kept(connection, message.tenant_id, asked.input)
+        outcome, answer = await store.start_here(connection, region, store.Accept(caller, new, run_input, None))
         if outcome == "accepted":
             return (ready,)
         told = refusal(outcome, new, answer)
@@ -89,7 +100,8 @@ def receivers(region: str) -> Receivers:
 
     async def published(connection: Connection, message: Message) -> Sequence[Ring]:
         event = msgspec.json.decode(message.payload, type=EventPublished)
-        woke = await store.publish(connection, message.tenant_id, event.name, event.data)
+        data = await kept(connection, message.tenant_id, event.data)
+        woke = await store.publish(connection, message.tenant_id, event.name, data)
         return [ring for outcome, run_id in woke for ring in woken(outcome, run_id)]
 
     return {"run.call": call, "run.returned": returned, "run.cancel": cancel, "event.published": published}

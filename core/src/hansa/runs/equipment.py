@@ -12,6 +12,8 @@ from hansa.llm.service import AgentModel, Gateway, LiveText
 from hansa.plugins.model import Plugins
 from hansa.runs.context import DurableContext, Parts, Voice
 from hansa.runs.journal import Journal, Writer
+from hansa.runs.log.keeping import Values
+from hansa.runs.log.retention import Retention
 from hansa.runs.model import Past, RunView
 from hansa.runs.steps import StepLog
 from hansa.runs.waiting import Waiting
@@ -32,6 +34,8 @@ class Equipment(msgspec.Struct, frozen=True):
     tool_servers: ToolServers
     worlds: Worlds
     writer: Writer
+    values: Values
+    retention: Retention
     region: str
     worker: str
     workspaces: Path

@@ -11,11 +11,12 @@ import msgspec
 import structlog
 
 from hansa.bus.subjects import session_live
-from hansa.errors import HansaError, Unavailable
+from hansa.errors import Damaged, HansaError, Unavailable
 from hansa.runs import store
 from hansa.runs.context import DurableContext, NeedsReview
 from hansa.runs.equipment import Equipment, Place, make_context
 from hansa.runs.journal import DatabaseJournal, Journal
+from hansa.runs.log.joining import DamagedPast, join_results
 from hansa.runs.model import Claim, End, Entry, EventType, Loaded, Past, Wait, plain
 from hansa.runs.voice import BusVoice
 from hansa.runs.waiting import Waiting
@@ -78,6 +79,9 @@ class Driven:
         try:
             if self._loaded.takeovers >= MAX_TAKEOVERS:
                 await self._give_up()
+            elif self._loaded.damage:
+                error = {"code": Damaged.code, "detail": self._loaded.damage, "hint": "Restore what is missing, then fork the run."}
+                await _end(self._journal, End("failed", error=error), None)
             elif self._wish is not None:
                 await self._stopped()
             else:
@@ -169,8 +173,13 @@ class Driven:
         """See what has come of that which is waited for."""
         steps = self._waiting.steps()
         if steps:
-            for event in await store.results(self._equipment.database, self.claim, steps):
-                self._waiting.deliver(event.step, (event.type, event.data))
+            found = await store.results(self._equipment.database, self.claim, steps)
+            try:
+                for event in await join_results(self._equipment.values, self.claim.tenant_id, found):
+                    self._waiting.deliver(event.step, (event.type, event.data))
+            except DamagedPast as error:
+                log.warning("run.damaged", run_id=str(self.claim.id), error=error.detail)
+                self.want(Wish.LEAVE)  # whoever loads it again sees the damage and ends it
 
 
 async def _end(journal: Journal, end: End, context: DurableContext | None) -> None:

@@ -10,7 +10,8 @@ from typing import Protocol
 
 import msgspec
 
-from hansa.runs.model import Claim, End, Entry, Wait, Write, Written, canonical
+from hansa.runs.model import Claim, End, Entry, Wait, Write, Written
+from hansa.runs.values import split_fields, split_whole
 from hansa_sdk import Usage
 
 SOON = 0.005
@@ -66,6 +67,7 @@ class DatabaseJournal:
         self._waits: list[Wait] = []
         self._usage = NOTHING
         self._end: End | None = None
+        self._taken: dict[bytes, bytes] = {}
         self._count = 0
         self._pump: asyncio.Task[None] | None = None
         self._soon: asyncio.TimerHandle | None = None
@@ -73,10 +75,10 @@ class DatabaseJournal:
         self._broken: BaseException | None = None
 
     def note(self, entry: Entry) -> None:
-        self._entries.append(_encoded(entry))
+        self._entries.append(self._encoded(entry))
 
     def put(self, entry: Entry, *, usage: Usage = NOTHING) -> None:
-        self._entries.append(_encoded(entry))
+        self._entries.append(self._encoded(entry))
         self._usage = self._usage + usage
         if self._soon is None and self._pump is None:
             self._soon = asyncio.get_running_loop().call_later(SOON, self._begin)
@@ -86,11 +88,11 @@ class DatabaseJournal:
             raise Fenced(what)
 
     async def write(self, *entries: Entry, wait: Wait | None = None, end: End | None = None) -> str:
-        self._entries.extend([_encoded(entry) for entry in entries])
+        self._entries.extend([self._encoded(entry) for entry in entries])
         if wait is not None:
             self._waits.append(wait)
         if end is not None:
-            self._end = end
+            self._end = self._encoded_end(end)
         # A write that is under way is seen through even when the run is cancelled: else its number would be in doubt, and the next
         # write under this number would be taken for this one. So it is the pump's, which nobody cancels.
         while self._broken is None and (self._entries or self._end is not None or self._pump is not None):
@@ -118,8 +120,8 @@ class DatabaseJournal:
         try:
             while (self._entries or self._end is not None) and self._broken is None:
                 self._count += 1
-                write = Write(self._count, self._entries, self._waits, self._usage, self._end)
-                self._entries, self._waits, self._usage, self._end = [], [], NOTHING, None
+                write = Write(self._count, self._entries, self._waits, self._usage, self._end, self._taken)
+                self._entries, self._waits, self._usage, self._end, self._taken = [], [], NOTHING, None, {}
                 written = await self._writer.write(self._claim, write)
                 if written is None:
                     self._broken = Fenced()
@@ -134,10 +136,16 @@ class DatabaseJournal:
         finally:
             self._pump = None
 
+    def _encoded(self, entry: Entry) -> Entry:
+        """With its data as JSON text: what can't be encoded is refused where it comes from, and holds up no later write."""
+        text, taken = split_fields(entry.data)
+        self._taken.update(taken)
+        return msgspec.structs.replace(entry, data=msgspec.Raw(text))
 
-def _encoded(entry: Entry) -> Entry:
-    """With its data as JSON text: what can't be encoded is refused where it comes from, and holds up no later write."""
-    return msgspec.structs.replace(entry, data=msgspec.Raw(canonical(entry.data)))
+    def _encoded_end(self, end: End) -> End:
+        text, taken = split_whole(end.output)
+        self._taken.update(taken)
+        return msgspec.structs.replace(end, output=msgspec.Raw(text))
 
 
 class ReplayJournal:

@@ -115,7 +115,8 @@ class Past(msgspec.Struct, frozen=True):
 
 class Loaded(msgspec.Struct, frozen=True):
     """A claimed run, ready to be driven. `takeovers`: workers lost in a row without any progress; `active`: seconds it was driven so far;
-    `wish`: cancel, suspend or suspend_agent; `world`: the version of the objects."""
+    `wish`: cancel, suspend or suspend_agent; `world`: the version of the objects; `damage`: what is missing of
+    its log, if anything."""
 
     run: RunView
     takeovers: int
@@ -126,6 +127,7 @@ class Loaded(msgspec.Struct, frozen=True):
     world: int
     history: list[tuple[Any, Any]]
     steps: list[Recorded]
+    damage: str = ""
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -149,13 +151,14 @@ class End(msgspec.Struct, frozen=True):
 
 class Write(msgspec.Struct, frozen=True):
     """One write of a running run: its number within the epoch (from 1), events, waits begun, tokens used since the last one, perhaps
-    the end."""
+    the end. Data and output are canonical JSON; `taken` are the large values that they refer to, by SHA-256."""
 
     number: int
     entries: list[Entry]
     waits: list[Wait]
     usage: Usage
     end: End | None = None
+    taken: dict[bytes, bytes] = {}
 
 
 class Written(msgspec.Struct, frozen=True):

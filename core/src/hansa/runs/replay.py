@@ -14,6 +14,7 @@ from hansa.runs.context import DurableContext
 from hansa.runs.equipment import Equipment, Place, make_context
 from hansa.runs.executor import failure
 from hansa.runs.journal import ReplayEnded, ReplayJournal
+from hansa.runs.log.joining import DamagedPast, join_past
 from hansa.runs.model import RESTING_STATES, End, plain
 from hansa.runs.steps import Diverged, digest
 from hansa.runs.voice import Silence
@@ -51,6 +52,10 @@ async def replay(equipment: Equipment, principal: Principal, run_id: UUID) -> Re
     if run.state not in RESTING_STATES:
         raise Conflict(f"run {run_id} is {run.state}: only a run that has ended can be replayed", hint="Wait for it or cancel it.")
     steps = len({event.step for event in past.steps})
+    try:
+        run, past = await join_past(equipment.values, principal.tenant_id, run, past)
+    except DamagedPast as error:
+        return Replay(False, steps, "", "", Divergence(error.step, "what was recorded", error.detail))
     then = End(run.state, run.output, run.error)
     recorded = _digest(then)
     context: DurableContext | None = None

@@ -16,8 +16,12 @@ from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, HansaError, Invalid, NotFound, Unavailable
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
+from hansa.runs.log import store as log_store
+from hansa.runs.log.keeping import Values
+from hansa.runs.log.showing import Kind, shown
 from hansa.runs.model import RESTING_STATES, STATES
 from hansa.runs.timers import ring_for
+from hansa.runs.values import split_whole
 
 DECISIONS = ("done", "retry", "fail")
 Verb = Callable[[Connection, UUID, UUID], Awaitable[str | None]]
@@ -44,8 +48,9 @@ class Start(msgspec.Struct, frozen=True):
 class Runs:
     """Runs and sessions of this region."""
 
-    def __init__(self, database: Database, bus: Bus, region: str, acceptor: Acceptor) -> None:
+    def __init__(self, database: Database, bus: Bus, region: str, acceptor: Acceptor, *, values: Values) -> None:
         self._database = database
+        self._values = values
         self._bus = bus
         self._region = region
         self._acceptor = acceptor
@@ -63,9 +68,11 @@ class Runs:
             priority=start.priority,
             start_at=start.start_at.isoformat() if start.start_at else None,
         )
-        outcome, answer = await self._acceptor.accept(store.Accept(principal, new, msgspec.json.encode(start.input).decode(), key))
+        run_input, taken = split_whole(start.input)
+        await self._values.keep(principal.tenant_id, taken)
+        outcome, answer = await self._acceptor.accept(store.Accept(principal, new, run_input.decode(), key))
         if outcome in ("accepted", "replayed") and answer is not None:
-            return Answer(202, answer, replayed=outcome == "replayed")
+            return await self._answer(principal, Answer(202, answer, replayed=outcome == "replayed"))
         raise refusal(outcome, new, answer)
 
     async def cancel(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None) -> Answer:
@@ -86,22 +93,25 @@ class Runs:
         answer = await once(self._database, principal, key, operation)
         await self._bus.ring(runs_told(self._region), f"{word} {run_id}".encode())
         await self._bus.ring(runs_ready(self._region))  # what it held up may go on
-        return answer
+        return await self._answer(principal, answer)
 
     async def resume(self, principal: Principal, run_id: UUID, *, decision: str | None, answer: Any, key: IdempotencyKey | None) -> Answer:
         """Let a suspended run go on, or decide about a call in doubt: `done` (with what it answered), `retry` or `fail`."""
         if decision is not None and decision not in DECISIONS:
             raise Invalid(f"as must be one of {', '.join(DECISIONS)}, got {decision!r}")
 
+        content, taken = split_whole(answer)
+        await self._values.keep(principal.tenant_id, taken)
+
         async def operation(connection: Connection) -> tuple[int, str]:
-            outcome, body = await store.resume(connection, principal, run_id, decision=decision, answer=answer)
+            outcome, body = await store.resume(connection, principal, run_id, decision=decision, answer=content.decode())
             if outcome != "resumed" or body is None:
                 raise _not_resumed(outcome, run_id)
             return 202, body
 
         told = await once(self._database, principal, key, operation)
         await self._bus.ring(runs_ready(self._region))
-        return told
+        return await self._answer(principal, told)
 
     async def fork(self, principal: Principal, run_id: UUID, *, at: int, key: IdempotencyKey | None) -> Answer:
         """A new run, in a session of its own, that has done what this one had up to event `at` and goes on by itself from there."""
@@ -119,14 +129,18 @@ class Runs:
 
         answer = await once(self._database, principal, key, operation)
         await self._bus.ring(runs_ready(self._region))
-        return answer
+        return await self._answer(principal, answer)
 
     async def send_event(self, principal: Principal, session_id: UUID, name: str, *, data: Any, key: IdempotencyKey | None) -> Answer:
         """Give an event to the session's run that waits for it, or keep it for the next one that will."""
         told: list[tuple[str, str]] = []
+        text, taken = split_whole(data)
+        await self._values.keep(principal.tenant_id, taken)
 
         async def operation(connection: Connection) -> tuple[int, str]:
-            outcome, run_id = await store.send_event(connection, principal.tenant_id, session_id, ids.new_id(), name=name, data=data)
+            outcome, run_id = await store.send_event(
+                connection, principal.tenant_id, session_id, ids.new_id(), name=name, data=text.decode()
+            )
             if outcome == "no_session":
                 raise NotFound(f"there is no session {session_id}")
             told.append((outcome, str(run_id)))
@@ -144,7 +158,7 @@ class Runs:
             body = await store.find_run(connection, run_id)
         if body is None:
             raise NotFound(f"there is no run {run_id}")
-        return body
+        return (await shown(self._values, principal.tenant_id, Kind.RUN, [body]))[0]
 
     async def page(self, principal: Principal, filters: dict[str, Any], *, before: UUID | None, limit: int) -> Page:
         """Runs, newest first."""
@@ -152,7 +166,8 @@ class Runs:
             raise Invalid(f"state {filters['state']!r} is not one of {', '.join(STATES)}")
         async with self._database.tenant(principal.tenant_id) as connection:
             rows = await store.list_runs(connection, filters, before, limit + 1)
-        return Page([row["body"] for row in rows[:limit]], rows[limit - 1]["id"] if len(rows) > limit else None)
+        data = await shown(self._values, principal.tenant_id, Kind.RUN, [row["body"] for row in rows[:limit]])
+        return Page(data, rows[limit - 1]["id"] if len(rows) > limit else None)
 
     async def open_session(self, principal: Principal, agent: str, *, key: IdempotencyKey | None) -> Answer:
         """Make an empty session."""
@@ -185,7 +200,22 @@ class Runs:
             if await store.find_session(connection, session_id) is None:
                 raise NotFound(f"there is no session {session_id}")
             rows = await store.list_events(connection, session_id, after, limit + 1)
-        return Page([row["body"] for row in rows[:limit]], rows[limit - 1]["seq"] if len(rows) > limit else None)
+        data = await shown(self._values, principal.tenant_id, Kind.EVENT, [row["body"] for row in rows[:limit]])
+        return Page(data, rows[limit - 1]["seq"] if len(rows) > limit else None)
+
+    async def value(self, principal: Principal, digest: bytes) -> bytes:
+        """A value that the tenant's log refers to, as canonical JSON. Raises `NotFound`, or `Damaged` when it was changed."""
+        body = (await self._values.load(principal.tenant_id, [digest]))[digest]
+        if isinstance(body, bytes):
+            return body
+        async with self._database.tenant(principal.tenant_id) as connection:
+            if not await log_store.find_values(connection, [digest]):
+                raise NotFound(f"there is no value sha256:{digest.hex()}")
+        raise body
+
+    async def _answer(self, principal: Principal, answer: Answer) -> Answer:
+        (body,) = await shown(self._values, principal.tenant_id, Kind.RUN, [answer.body])
+        return Answer(answer.status, body, replayed=answer.replayed)
 
 
 def is_final(run: str) -> bool:

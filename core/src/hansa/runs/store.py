@@ -12,6 +12,7 @@ from hansa.auth.idempotency import IdempotencyKey
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
 from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, World, Write, Written, canonical
+from hansa.runs.values import Columns
 
 EVENT = "json_build_object('seq', seq, 'session_id', session_id, 'run_id', run_id, 'type', type, 'step', step, 'data', data, 'at', at)"
 SESSION = "json_build_object('id', id, 'agent', agent, 'created_at', created_at, 'last_seq', last_seq, 'active_run', active_run)"
@@ -173,14 +174,14 @@ async def find_world(connection: Connection, agent: str, revision: int) -> World
     return msgspec.json.decode(text, type=World)
 
 
-async def write(database: Database, batch: Sequence[tuple[Claim, Write]]) -> dict[UUID, Written]:
-    """Make writes of runs of one tenant, each run once; those missing are fenced."""
+async def write(database: Database, batch: Sequence[tuple[Claim, Write]], values: Columns) -> dict[UUID, Written]:
+    """Make writes of runs of one tenant, each run once, with the values that they refer to; those missing are fenced."""
     claims, writes = [claim for claim, _ in batch], [write for _, write in batch]
     entries = [(number, entry) for number, write in enumerate(writes, start=1) for entry in write.entries]
     waits = [(number, wait) for number, write in enumerate(writes, start=1) for wait in write.waits]
     ends = [write.end for write in writes]
     rows = await database.call_rows(
-        "SELECT run, seq, state FROM hansa.run_write($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        "SELECT run, seq, state FROM hansa.run_write($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         claims[0].tenant_id,
         [claim.session_id for claim in claims],
         [claim.id for claim in claims],
@@ -197,6 +198,9 @@ async def write(database: Database, batch: Sequence[tuple[Claim, Write]]) -> dic
         [bytes(entry.data).decode() for _, entry in entries],
         [number for number, _ in waits],
         [msgspec.json.encode(wait).decode() for _, wait in waits],
+        values.digests,
+        values.sizes,
+        values.bodies,
     )
     return {row["run"]: Written(row["seq"], row["state"]) for row in rows}
 
@@ -242,7 +246,7 @@ async def suspend(connection: Connection, tenant_id: UUID, run_id: UUID) -> str 
 
 
 async def resume(
-    connection: Connection, principal: Principal, run_id: UUID, *, decision: str | None, answer: Any
+    connection: Connection, principal: Principal, run_id: UUID, *, decision: str | None, answer: str
 ) -> tuple[str, str | None]:
     """(outcome, run as JSON text); the outcomes are in the SQL function."""
     row = await connection.fetchrow(
@@ -250,7 +254,7 @@ async def resume(
         principal.tenant_id,
         run_id,
         decision,
-        canonical(answer).decode(),
+        answer,
         principal.name,
     )
     return ("", None) if row is None else (row["outcome"], row["answer"])
@@ -263,11 +267,11 @@ async def fork(connection: Connection, tenant_id: UUID, run_id: UUID, *, at: int
 
 
 async def send_event(
-    connection: Connection, tenant_id: UUID, session_id: UUID, event_id: UUID, *, name: str, data: Any
+    connection: Connection, tenant_id: UUID, session_id: UUID, event_id: UUID, *, name: str, data: str
 ) -> tuple[str, UUID | None]:
     """(outcome, the run that has it now)."""
     row = await connection.fetchrow(
-        "SELECT outcome, run FROM hansa.event_send($1, $2, $3, $4, $5)", tenant_id, session_id, event_id, name, canonical(data).decode()
+        "SELECT outcome, run FROM hansa.event_send($1, $2, $3, $4, $5)", tenant_id, session_id, event_id, name, data
     )
     return ("", None) if row is None else (row["outcome"], row["run"])
 
@@ -278,9 +282,9 @@ async def resolve(connection: Connection, tenant_id: UUID, run_id: UUID, *, step
     return await connection.fetchval(sql, tenant_id, run_id, step, canonical(data).decode())
 
 
-async def publish(connection: Connection, tenant_id: UUID, name: str, data: Any) -> list[tuple[str, UUID]]:
+async def publish(connection: Connection, tenant_id: UUID, name: str, data: str) -> list[tuple[str, UUID]]:
     """Give an event to every run that waits for one of its name: (what became of it, run) each."""
-    rows = await connection.fetch("SELECT outcome, run FROM hansa.event_publish($1, $2, $3)", tenant_id, name, canonical(data).decode())
+    rows = await connection.fetch("SELECT outcome, run FROM hansa.event_publish($1, $2, $3)", tenant_id, name, data)
     return [(row["outcome"], row["run"]) for row in rows]
 
 
@@ -321,7 +325,9 @@ async def list_approvals(connection: Connection, state: str | None, before: UUID
     )
 
 
-async def settle_approval(connection: Connection, principal: Principal, approval_id: UUID, *, state: str, decision: Any) -> str:
+async def settle_approval(
+    connection: Connection, principal: Principal, approval_id: UUID, *, state: str, comment: str | None, answer: str
+) -> str:
     """Decide: what became of the run, see hansa.wait_resolve; or `gone`, or `conflict.<state>`."""
     return await connection.fetchval(
         "SELECT hansa.approval_settle($1, $2, $3, $4, $5, $6)",
@@ -329,8 +335,8 @@ async def settle_approval(connection: Connection, principal: Principal, approval
         approval_id,
         state,
         principal.name,
-        decision.comment or None,
-        canonical(decision.answer).decode(),
+        comment,
+        answer,
     )
 
 

@@ -12,10 +12,11 @@ from uuid import UUID
 import msgspec
 
 from hansa.auth.model import Principal
-from hansa.bus.connection import Bus
 from hansa.bus.subjects import session_live
 from hansa.db.pool import Database
 from hansa.runs import store
+from hansa.runs.equipment import Equipment
+from hansa.runs.log.showing import Kind, shown
 from hansa.runs.model import FINAL_EVENTS, EventType, Live
 
 PAGE = 200
@@ -43,7 +44,7 @@ class Reading(msgspec.Struct, frozen=True):
     over: bool = False
 
 
-async def follow(database: Database, bus: Bus, region: str, *, principal: Principal, reading: Reading) -> AsyncIterator[Sent | None]:
+async def follow(equipment: Equipment, principal: Principal, reading: Reading) -> AsyncIterator[Sent | None]:
     """Yield what stands in the log, then what comes, live; None for each second of silence."""
     news: asyncio.Queue[Live] = asyncio.Queue(QUEUE)
 
@@ -52,13 +53,14 @@ async def follow(database: Database, bus: Bus, region: str, *, principal: Princi
         if not news.full():
             news.put_nowait(msgspec.json.decode(payload, type=Live))
 
-    async with bus.listen(session_live(region, principal.tenant_id, reading.session_id), heard):
+    async with equipment.bus.listen(session_live(equipment.region, principal.tenant_id, reading.session_id), heard):
         last = reading.after
         while True:
-            rows = await _read(database, principal, reading.session_id, last)
-            for row in rows:
+            rows = await _read(equipment.database, principal, reading.session_id, last)
+            bodies = await shown(equipment.values, principal.tenant_id, Kind.EVENT, [row["body"] for row in rows])
+            for row, body in zip(rows, bodies, strict=True):
                 last = row["seq"]
-                yield Sent(last, row["type"], row["body"])
+                yield Sent(last, row["type"], body)
                 if reading.until is not None and row["run_id"] == reading.until and _rests(row, rows[-1]):
                     return
             if len(rows) == PAGE:

@@ -16,6 +16,7 @@ from hansa.errors import HansaError, Unavailable
 from hansa.runs import store
 from hansa.runs.equipment import Equipment
 from hansa.runs.executor import Driven, Wish
+from hansa.runs.log.joining import join_loaded
 from hansa.runs.model import Claim, Loaded
 from hansa.runs.timers import Timers
 from hansa.settings import WorkerSettings
@@ -116,6 +117,7 @@ class Worker:
         for tenant_id, own in tenants.items():
             try:
                 loaded = await store.load(self._equipment.database, tenant_id, own)
+                loaded = await join_loaded(self._equipment.values, tenant_id, loaded)
             except Unavailable as error:
                 log.warning("worker.load_waits", runs=len(own), error=error.detail)
                 continue
@@ -171,6 +173,7 @@ class Worker:
         while True:
             try:
                 await auth_store.sweep(self._equipment.database)
+                await self._equipment.retention.sweep()
             except Unavailable as error:
                 log.warning("worker.sweep_waits", error=error.detail)
             await asyncio.sleep(SWEEP_SECONDS)

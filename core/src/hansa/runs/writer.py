@@ -5,8 +5,9 @@ database refuses is written again one by one, so that one run's defect is no oth
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
@@ -14,23 +15,31 @@ import structlog
 from hansa.db.pool import Database
 from hansa.errors import Unavailable
 from hansa.runs import store
+from hansa.runs.log.keeping import Values
 from hansa.runs.model import Claim, Write, Written
+from hansa.runs.values import columns
 
 log = structlog.stdlib.get_logger("hansa.runs")
 BATCH = 128
 Item = tuple[Claim, Write, "asyncio.Future[Written | None]"]
+T = TypeVar("T")
 
 
 class GroupedWriter:
     """Implements `hansa.runs.journal.Writer`. Use `open_writer`."""
 
-    def __init__(self, database: Database, lease: float) -> None:
+    def __init__(self, database: Database, values: Values, lease: float) -> None:
         self._database = database
+        self._values = values
         self._lease = lease
         self._waiting: dict[UUID, list[Item]] = {}
         self._ready = asyncio.Event()
 
     async def write(self, claim: Claim, write: Write) -> Written | None:
+        large = self._values.large(write.taken)
+        # Before its turn comes: a slow artifact store holds up this run and no other.
+        if large and await self._patiently(lambda: self._values.put_large(claim.tenant_id, large)) is None:
+            return None
         done: asyncio.Future[Written | None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(claim.tenant_id, []).append((claim, write, done))
         self._ready.set()
@@ -51,7 +60,7 @@ class GroupedWriter:
 
     async def _carry(self, batch: list[Item]) -> None:
         try:
-            found = await self._patiently([(claim, write) for claim, write, _ in batch])
+            found = await self._patiently(lambda: self._write(batch)) or {}
         except asyncio.CancelledError:
             for _, _, done in batch:
                 done.cancel()
@@ -77,17 +86,22 @@ class GroupedWriter:
         else:
             done.set_result(outcome)
 
-    async def _patiently(self, batch: list[tuple[Claim, Write]]) -> dict[UUID, Written]:
-        """Write, again and again while PostgreSQL is away, until the leases must be gone. The writes' numbers make that safe."""
+    async def _write(self, batch: list[Item]) -> dict[UUID, Written]:
+        taken = {digest: body for _, write, _ in batch for digest, body in write.taken.items()}
+        return await store.write(self._database, [(claim, write) for claim, write, _ in batch], columns(taken, self._values.large(taken)))
+
+    async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T | None:
+        """Write, again and again while PostgreSQL or the artifact store is away; None: the leases must be gone. The writes' numbers
+        make that safe."""
         loop = asyncio.get_running_loop()
         give_up, pause = loop.time() + self._lease, 0.1
         while True:
             try:
-                return await store.write(self._database, batch)
+                return await operation()
             except Unavailable as error:
                 if loop.time() >= give_up:
-                    return {}
-                log.warning("run.write_waits", writes=len(batch), error=error.detail)
+                    return None
+                log.warning("run.write_waits", error=error.detail)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
 
@@ -107,9 +121,9 @@ def _distinct(items: list[Item]) -> tuple[list[Item], list[Item]]:
 
 
 @asynccontextmanager
-async def open_writer(database: Database, *, lease: float, lanes: int = 2) -> AsyncIterator[GroupedWriter]:
+async def open_writer(database: Database, values: Values, *, lease: float, lanes: int = 2) -> AsyncIterator[GroupedWriter]:
     """A writer with so many transactions at a time at most."""
-    writer = GroupedWriter(database, lease)
+    writer = GroupedWriter(database, values, lease)
     tasks = [asyncio.create_task(writer.carry(), name=f"writer {lane}") for lane in range(lanes)]
     try:
         yield writer

@@ -55,7 +55,7 @@ BEGIN
   IF v_given IS NULL THEN
     INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, newest_run, active_run) VALUES (p_tenant, v_session.id, v_name, 1, 1, v_id);
   ELSE
-    UPDATE hansa.sessions SET last_seq = last_seq + 1, newest_run = last_seq + 1, active_run = coalesce(active_run, v_id)
+    UPDATE hansa.sessions SET last_seq = last_seq + 1, newest_run = last_seq + 1, active_at = clock_timestamp(), active_run = coalesce(active_run, v_id)
       WHERE tenant_id = p_tenant AND id = v_session.id;
   END IF;
   INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, gate, pool, priority, input, parent_run, parent_step, depth)
@@ -65,6 +65,7 @@ BEGIN
     RETURNING * INTO v_run;
   INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, data)
     VALUES (p_tenant, v_session.id, v_run.queued_seq, v_run.id, 'run.queued', json_build_object('input', v_run.input));
+  PERFORM hansa.values_refer(p_tenant, v_session.id, ARRAY[v_run.input::text]);
   IF v_gate = 'time' THEN
     INSERT INTO hansa.waits (tenant_id, run_id, step, kind, look_at) VALUES (p_tenant, v_run.id, '', 'start', v_start);
   ELSIF v_gate = 'agent' THEN

@@ -94,17 +94,20 @@ $$;
 
 -- The writes of running runs of one tenant, many in one transaction: events, usage and, with a state, how a run goes on: its end,
 -- or `waiting`. A write's number counts the writes of its epoch from 1, so that one whose answer was lost can be sent again and is
--- done once. `p_waits` are what the runs begin to wait for (see wait_begin). `p_of` gives the number (from 1) of the run that an event belongs to. A run that is missing from the answer is fenced:
+-- done once. `p_waits` are what the runs begin to wait for (see wait_begin). `p_of` gives the number (from 1) of the run that an event belongs to.
+-- `p_digests`, `p_sizes`, `p_bodies`: the large values that the events refer to (see values_put). A run that is missing from the answer is fenced:
 -- someone else owns it. `state` in the answer is the run's own: still `running` when what it would wait for has come meanwhile.
 -- The lease is prolonged by run_renew alone: an index hangs on it.
 CREATE FUNCTION hansa.run_write(p_tenant uuid, p_sessions uuid[], p_runs uuid[], p_epochs integer[], p_numbers integer[],
   p_input_tokens bigint[], p_output_tokens bigint[], p_states text[], p_outputs text[], p_errors text[],
-  p_of integer[], p_types text[], p_steps text[], p_data text[], p_wait_of integer[], p_waits text[])
+  p_of integer[], p_types text[], p_steps text[], p_data text[], p_wait_of integer[], p_waits text[],
+  p_digests bytea[], p_sizes bigint[], p_bodies text[])
 RETURNS TABLE (run uuid, seq bigint, state text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE v_done uuid[]; v_each record;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  IF cardinality(p_digests) > 0 THEN PERFORM hansa.values_put(p_tenant, p_digests, p_sizes, p_bodies); END IF;
   PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (p_sessions) ORDER BY s.id FOR UPDATE;
   WITH asked AS (
     SELECT * FROM unnest(p_sessions, p_runs, p_epochs, p_numbers, p_input_tokens, p_output_tokens, p_states, p_outputs, p_errors)
@@ -124,7 +127,7 @@ BEGIN
       RETURNING r.id, r.session_id, r.queued_seq, r.state IN ('completed', 'failed', 'canceled') AS over, a.n),
   counted AS (SELECT d.*, (SELECT count(*) FROM unnest(p_of) AS o(n) WHERE o.n = d.n) AS events FROM done d),
   numbered AS (
-    UPDATE hansa.sessions s SET last_seq = s.last_seq + c.events,
+    UPDATE hansa.sessions s SET last_seq = s.last_seq + c.events, active_at = clock_timestamp(),
         active_run = CASE WHEN c.over AND s.newest_run = c.queued_seq THEN NULL ELSE s.active_run END
       FROM counted c WHERE s.tenant_id = p_tenant AND s.id = c.session_id
       RETURNING s.id, s.last_seq),
@@ -134,6 +137,10 @@ BEGIN
       FROM unnest(p_of, p_types, p_steps, p_data) WITH ORDINALITY AS e(part, type, step, data, n)
       JOIN counted c ON c.n = e.part JOIN numbered m ON m.id = c.session_id)
   SELECT array_agg(d.id) INTO v_done FROM done d;
+  IF cardinality(p_digests) > 0 THEN
+    PERFORM hansa.values_refer(p_tenant, p_sessions[e.part], array_agg(e.data)) FROM unnest(p_of, p_data) AS e(part, data)
+      WHERE p_runs[e.part] = ANY (v_done) GROUP BY e.part;
+  END IF;
   FOR v_each IN SELECT p_runs[w.part] AS run, w.wait::json AS wait FROM unnest(p_wait_of, p_waits) AS w(part, wait)
     WHERE p_runs[w.part] = ANY (v_done)
   LOOP

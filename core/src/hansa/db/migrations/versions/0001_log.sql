@@ -20,11 +20,12 @@ CREATE FUNCTION hansa.log_append(p_tenant uuid, p_session uuid, p_run uuid, p_ty
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE v_last bigint; v_count integer := cardinality(p_types);
 BEGIN
-  UPDATE hansa.sessions SET last_seq = last_seq + v_count WHERE tenant_id = p_tenant AND id = p_session RETURNING last_seq INTO v_last;
+  UPDATE hansa.sessions SET last_seq = last_seq + v_count, active_at = clock_timestamp() WHERE tenant_id = p_tenant AND id = p_session RETURNING last_seq INTO v_last;
   IF NOT FOUND THEN RAISE EXCEPTION 'session % is not there', p_session; END IF;
   INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
     SELECT p_tenant, p_session, v_last - v_count + e.n, p_run, e.type, e.step, e.data::json
     FROM unnest(p_types, p_steps, p_data) WITH ORDINALITY AS e(type, step, data, n);
+  PERFORM hansa.values_refer(p_tenant, p_session, p_data);
   RETURN v_last;
 END $$;
 

@@ -85,6 +85,7 @@ CREATE TABLE hansa.sessions (
   newest_run bigint NOT NULL DEFAULT 0,
   forked_from uuid,
   forked_seq bigint,
+  active_at timestamptz NOT NULL DEFAULT now(),
   created_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, id)
 ) WITH (fillfactor = 80);
@@ -131,7 +132,7 @@ CREATE TABLE hansa.runs (
   started_at timestamptz,
   finished_at timestamptz,
   PRIMARY KEY (tenant_id, id),
-  FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id)
+  FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id) ON DELETE CASCADE
 ) WITH (fillfactor = 80);
 CREATE INDEX runs_ready ON hansa.runs (pool, tenant_id, priority DESC, id) WHERE state = 'queued' AND gate IS NULL;
 CREATE INDEX runs_gated ON hansa.runs (tenant_id, agent, priority DESC, id) WHERE state = 'queued' AND gate = 'agent';
@@ -152,7 +153,7 @@ CREATE TABLE hansa.waits (
   key text,
   look_at timestamptz,
   PRIMARY KEY (tenant_id, run_id, step),
-  FOREIGN KEY (tenant_id, run_id) REFERENCES hansa.runs (tenant_id, id)
+  FOREIGN KEY (tenant_id, run_id) REFERENCES hansa.runs (tenant_id, id) ON DELETE CASCADE
 );
 CREATE INDEX waits_due ON hansa.waits (look_at) WHERE look_at IS NOT NULL;
 CREATE INDEX waits_key ON hansa.waits (tenant_id, kind, key) WHERE key IS NOT NULL;
@@ -173,7 +174,7 @@ CREATE TABLE hansa.approvals (
   expires_at timestamptz,
   decided_at timestamptz,
   PRIMARY KEY (tenant_id, id),
-  FOREIGN KEY (tenant_id, run_id) REFERENCES hansa.runs (tenant_id, id)
+  FOREIGN KEY (tenant_id, run_id) REFERENCES hansa.runs (tenant_id, id) ON DELETE CASCADE
 );
 CREATE INDEX approvals_pending ON hansa.approvals (tenant_id, id) WHERE state = 'pending';
 CREATE INDEX approvals_run ON hansa.approvals (tenant_id, run_id);
@@ -186,10 +187,11 @@ CREATE TABLE hansa.mailbox (
   name text NOT NULL,
   data json NOT NULL,
   PRIMARY KEY (tenant_id, session_id, id),
-  FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id)
+  FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id) ON DELETE CASCADE
 );
 
 -- No foreign key to sessions: the only writer is hansa.log_append, which has just locked and updated that session's row.
+-- Partitioned in 0001_retention.sql: who reads events names their session, so that one partition is read.
 CREATE TABLE hansa.events (
   tenant_id uuid NOT NULL,
   session_id uuid NOT NULL,
@@ -200,7 +202,7 @@ CREATE TABLE hansa.events (
   data json NOT NULL,
   at timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (tenant_id, session_id, seq)
-);
+) PARTITION BY RANGE (session_id);
 
 CREATE TABLE hansa.idempotency_keys (
   tenant_id uuid NOT NULL,

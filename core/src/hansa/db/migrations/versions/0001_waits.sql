@@ -142,6 +142,7 @@ BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   SELECT * INTO v_session FROM hansa.sessions WHERE tenant_id = p_tenant AND id = p_session FOR UPDATE;
   IF NOT FOUND THEN RETURN QUERY SELECT 'no_session', NULL::uuid; RETURN; END IF;
+  PERFORM hansa.values_refer(p_tenant, p_session, ARRAY[p_data::text]);
   SELECT * INTO v_wait FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = v_session.active_run AND w.kind = 'event' AND w.key = p_name
     ORDER BY w.step LIMIT 1;
   IF FOUND THEN

@@ -1,0 +1,92 @@
+"""The artifact store: bytes by the SHA-256 of their content, each tenant's apart.
+
+Must not know what the bytes are, or who refers to them. The tenant is part of every key: whoever has a digest of another tenant's
+value finds nothing.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from hansa.artifacts.bucket import Bucket
+from hansa.artifacts.folder import Folder
+from hansa.errors import Damaged, Misconfigured
+from hansa.settings import ArtifactSettings
+
+
+class Place(Protocol):
+    """Where objects lie. Raises `Unavailable` when it can't be reached, read or written."""
+
+    name: str
+
+    async def put(self, key: str, body: bytes) -> None:
+        """Write whole or not at all, durable when this returns; what is there is replaced."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
+        """The object; None: there is none."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Remove the object if it is there."""
+        ...
+
+
+class Artifacts:
+    """Objects by content. Use `open_artifacts`."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+
+    async def put(self, tenant_id: UUID, digest: bytes, body: bytes) -> None:
+        """Keep `body` under its SHA-256; durable when this returns. Safe to repeat, which also mends a damaged object."""
+        if hashlib.sha256(body).digest() != digest:
+            raise ValueError(f"{digest.hex()} is not the SHA-256 of the {len(body)} bytes given for it")
+        await self._place.put(_key(tenant_id, digest), body)
+
+    async def get(self, tenant_id: UUID, digest: bytes) -> bytes:
+        """The bytes with this SHA-256. Raises `Damaged`, naming the object, when it is missing or its content is another."""
+        key = _key(tenant_id, digest)
+        body = await self._place.get(key)
+        if body is None:
+            raise Damaged(f"the artifact {key} is missing in {self._place.name}", hint="Restore it from a backup of the artifact store.")
+        if hashlib.sha256(body).digest() != digest:
+            raise Damaged(
+                f"the artifact {key} in {self._place.name} has been changed: its {len(body)} bytes have another SHA-256",
+                hint="Restore it from a backup of the artifact store.",
+            )
+        return body
+
+    async def delete(self, tenant_id: UUID, digest: bytes) -> None:
+        """Remove an object; it need not be there."""
+        await self._place.delete(_key(tenant_id, digest))
+
+
+def _key(tenant_id: UUID, digest: bytes) -> str:
+    return f"{tenant_id}/{digest.hex()[:2]}/{digest.hex()}"
+
+
+@asynccontextmanager
+async def open_artifacts(settings: ArtifactSettings, data_dir: Path) -> AsyncIterator[Artifacts]:
+    """The store that the settings name; by default the folder `artifacts` of the data folder."""
+    yield Artifacts(_place(settings, data_dir))
+
+
+def _place(settings: ArtifactSettings, data_dir: Path) -> Place:
+    parts = urlsplit(settings.url)
+    match parts.scheme:
+        case "":
+            return Folder(data_dir / "artifacts" if not settings.url else Path(settings.url))
+        case "file" if not parts.netloc:
+            return Folder(Path(unquote(parts.path)))
+        case "s3" if parts.netloc:
+            return Bucket(parts.netloc, parts.path.strip("/"), settings)
+        case _:
+            raise Misconfigured(
+                f"HANSA_ARTIFACTS_URL is {settings.url!r}",
+                hint="Use a folder's path, file:///folder or s3://bucket/prefix; empty: the data folder.",
+            )

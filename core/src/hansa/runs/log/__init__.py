@@ -1,0 +1,1 @@
+"""The log's keeping: values by content, retention, export and import."""
