@@ -1,7 +1,7 @@
 """The floor under a durable run of two steps: accept, claim and two steps as four commits of one SQL function and round trip each.
 
-No tenants' rows kept apart, no intents, no live events: a limit that no engine on this PostgreSQL and driver passes, not an equal.
-`grouped` writes the steps of all runs that wait for it in one commit.
+No tenants' rows kept apart, no intents, no live events: a mark to measure by, not an equal. `grouped` writes the steps of all runs
+that wait for it in one commit; accepts and claims stay single, so an engine that groups these too may pass it.
 """
 
 import asyncio
