@@ -44,7 +44,7 @@ async def test_a_run_that_cannot_succeed_fails_with_its_reason(
 
 
 async def test_a_run_costs_what_its_models_prices_say_and_no_more_than_its_limit(client: httpx2.AsyncClient) -> None:
-    model = {"name": "dear", "aliases": ["dear"], "prices": {"input": 0, "output": 1_000_000}}
+    model = {"name": "dear", "prices": {"input": 0, "output": 1_000_000}}
     priced = {**SCRIPTED, "metadata": {"name": "priced"}, "spec": {"plugin": "scripted", "models": [model]}}
     await apply(client, priced)
     for bound, state in ((0, "completed"), (1000, "completed"), (2, "failed")):
