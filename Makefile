@@ -14,7 +14,7 @@ MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyp
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup run test check lint rules generate constraints format bench chaos clean
+.PHONY: help setup run test check lint rules generate constraints format bench chaos histories clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -56,6 +56,9 @@ format: setup ## Format the source, and mend what ruff can mend
 
 bench: setup $(PEERS) ## Measure (ONLY=name: one bench), print a table, write bench.json
 	@PYTHONPATH=$(CURDIR)/tests/bench/workload $(BIN)/pytest -q -s -o python_files='bench_*.py' -o timeout=900 $(if $(ONLY),-k '$(ONLY)') tests/bench
+
+histories: setup ## Record runs of this version in tests/histories, before it is released
+	@PYTHONPATH=tests $(BIN)/python -m histories.record
 
 # What Hansa is measured against has an environment of its own: it is no dependency of anything here.
 $(PEERS): tests/bench/requirements.txt

@@ -83,8 +83,10 @@ class Fickle:
     name = "fickle"
 
     async def run(self, context: RunContext) -> Any:
-        await context.tool("witness_read", {"mark": "first"})
         wish = os.environ.get("HANSA_TOOL_FICKLE", "")
+        await context.tool("witness_read", {"mark": "first" + (wish if context.input == "other first call" else "")})
+        if context.input == "other first call":
+            await context.wait_event("go")
         if context.input == "other end":
             return wish
         if context.input == "fewer steps" and wish:
@@ -116,7 +118,8 @@ class Broken:
 
 class Steps:
     """Does what its input lists, one after the other: ["sleep", seconds], ["ask", question], ["event", name, seconds], ["publish", name,
-    data], ["call", agent, input], ["tool", name, mark, seconds], ["gather", steps, steps ...]. Its output is the list of what they gave.
+    data], ["call", agent, input], ["tool", name, mark, seconds], ["values"], ["gather", steps, steps ...]. Its output is the list of what
+    they gave.
     """
 
     name = "steps"
@@ -145,6 +148,9 @@ class Steps:
                 case "tool":
                     outcome = await context.tool(more[0], {"mark": more[1], "seconds": more[2]})
                     return f"failed: {outcome.content}" if outcome.is_error else outcome.content
+                case "values":
+                    context.log("drawn")
+                    return [context.now().isoformat(), str(context.uuid()), context.random()]
                 case _:
                     return await context.gather(*(self._all(context, branch) for branch in more))
         except (CallFailed, WaitExpired) as error:

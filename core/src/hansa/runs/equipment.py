@@ -10,7 +10,7 @@ from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
 from hansa.llm.service import AgentModel, Gateway, LiveText
 from hansa.plugins.model import Plugins
-from hansa.runs.context import DurableContext, Parts, Voice
+from hansa.runs.context import DurableContext, Model, Parts, Voice
 from hansa.runs.journal import Journal, Writer
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
@@ -43,12 +43,14 @@ class Equipment(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where one run's context stands: what it writes to, speaks to and waits in."""
+    """Where one run's context stands: what it writes to, speaks to, waits in, asks and may touch."""
 
     journal: Journal
     voice: Voice
     waiting: Waiting
     connections: Connections
+    model: Model
+    surroundings: Surroundings
     depth: int = 0
 
 
@@ -64,14 +66,23 @@ class NoModel:
         )
 
 
-def make_context(equipment: Equipment, prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:
+def model_of(equipment: Equipment, prepared: Prepared) -> Model:
+    """The model of an agent's revision, bound to this process's providers."""
+    return AgentModel(equipment.gateway, prepared.targets) if prepared.targets else NoModel(prepared.missing)
+
+
+def surroundings_of(equipment: Equipment, run: RunView) -> Surroundings:
+    """What the tools of a run may touch in this process."""
+    return Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings)
+
+
+def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:
     """The context of a run. Raises `RunFailed` when a tool that its agent names is not there."""
-    surroundings = Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings)
     parts = Parts(
         agent=prepared.definition,
         history=tuple(message for turn in past.history for message in _turn(turn)),
-        tools=ToolBox(prepared.select(place.connections), surroundings),
-        model=AgentModel(equipment.gateway, prepared.targets) if prepared.targets else NoModel(prepared.missing),
+        tools=ToolBox(prepared.select(place.connections), place.surroundings),
+        model=place.model,
         voice=place.voice,
         journal=place.journal,
         waiting=place.waiting,

@@ -14,7 +14,7 @@ from hansa.bus.subjects import session_live
 from hansa.errors import Damaged, HansaError, Unavailable
 from hansa.runs import store
 from hansa.runs.context import DurableContext, NeedsReview
-from hansa.runs.equipment import Equipment, Place, make_context
+from hansa.runs.equipment import Equipment, Place, make_context, model_of, surroundings_of
 from hansa.runs.journal import DatabaseJournal, Journal
 from hansa.runs.log.joining import DamagedPast, join_results
 from hansa.runs.model import Claim, End, Entry, EventType, Loaded, Past, Wait, plain
@@ -139,9 +139,17 @@ class Driven:
         await _end(self._journal, end, context)
 
     def _context(self, prepared: Prepared, connections: Connections) -> DurableContext:
-        place = Place(self._journal, self._voice, self._waiting, connections, self._loaded.depth)
-        past = Past(self._loaded.history, self._loaded.steps)
-        return make_context(self._equipment, prepared, self._loaded.run, past=past, place=place)
+        run, past = self._loaded.run, Past(self._loaded.history, self._loaded.steps)
+        place = Place(
+            journal=self._journal,
+            voice=self._voice,
+            waiting=self._waiting,
+            connections=connections,
+            model=model_of(self._equipment, prepared),
+            surroundings=surroundings_of(self._equipment, run),
+            depth=self._loaded.depth,
+        )
+        return make_context(prepared, run, past=past, place=place)
 
     async def _retries(self, agent: Agent, error: Exception) -> bool:
         """Whether the run goes on later from the step that failed, as its agent's retry policy says."""

@@ -8,19 +8,22 @@ from uuid import UUID
 import msgspec
 
 from hansa.auth.model import Principal
+from hansa.db.pool import Connection
 from hansa.errors import Conflict, NotFound
+from hansa.plugins.model import Plugins
 from hansa.runs import store
 from hansa.runs.context import DurableContext
-from hansa.runs.equipment import Equipment, Place, make_context
+from hansa.runs.equipment import Equipment, NoModel, Place, make_context, surroundings_of
 from hansa.runs.executor import failure
 from hansa.runs.journal import ReplayEnded, ReplayJournal
 from hansa.runs.log.joining import DamagedPast, join_past
-from hansa.runs.model import RESTING_STATES, End, plain
+from hansa.runs.model import RESTING_STATES, End, Past, RunView, World, plain
 from hansa.runs.steps import Diverged, digest
 from hansa.runs.voice import Silence
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import prepare
 from hansa.tools.servers import Connections
+from hansa.tools.service import Surroundings
 
 
 class Divergence(msgspec.Struct, frozen=True):
@@ -41,28 +44,56 @@ class Replay(msgspec.Struct, frozen=True):
     diverged_at: Divergence | None = None
 
 
-async def replay(equipment: Equipment, principal: Principal, run_id: UUID) -> Replay:
-    """Replay a run that has ended. Raises `NotFound`, or `Conflict` while the run goes on."""
-    async with equipment.database.tenant(principal.tenant_id) as connection:
-        found = await store.find_past(connection, run_id)
-        if found is None:
-            raise NotFound(f"there is no run {run_id}")
-        run, past = found
-        world = await store.find_world(connection, run.agent, run.revision)
+class History(msgspec.Struct, frozen=True):
+    """A run that has ended, with all that its replay needs. Kept in files too: later versions must read what earlier ones wrote."""
+
+    run: RunView
+    world: World
+    past: Past
+
+
+async def find_history(connection: Connection, run_id: UUID) -> History:
+    """The history of a run of the connection's tenant. Raises `NotFound`, or `Conflict` while the run goes on."""
+    found = await store.find_past(connection, run_id)
+    if found is None:
+        raise NotFound(f"there is no run {run_id}")
+    run, past = found
     if run.state not in RESTING_STATES:
         raise Conflict(f"run {run_id} is {run.state}: only a run that has ended can be replayed", hint="Wait for it or cancel it.")
-    steps = len({event.step for event in past.steps})
+    return History(run, await store.find_world(connection, run.agent, run.revision), past)
+
+
+async def replay(equipment: Equipment, principal: Principal, run_id: UUID) -> Replay:
+    """Replay a run of this region. Raises as `find_history`."""
+    async with equipment.database.tenant(principal.tenant_id) as connection:
+        history = await find_history(connection, run_id)
     try:
-        run, past = await join_past(equipment.values, principal.tenant_id, run, past)
+        run, past = await join_past(equipment.values, principal.tenant_id, history.run, history.past)
     except DamagedPast as error:
+        steps = len({event.step for event in history.past.steps})
         return Replay(False, steps, "", "", Divergence(error.step, "what was recorded", error.detail))
+    history, connections = History(run, history.world, past), Connections(equipment.tool_servers)
+    return await replay_history(history, equipment.plugins, surroundings_of(equipment, history.run), connections)
+
+
+async def replay_history(history: History, plugins: Plugins, surroundings: Surroundings, connections: Connections) -> Replay:
+    """Replay a run with the runtimes and tools of this process. Neither `surroundings` nor `connections` are used, only shown."""
+    run, past = history.run, history.past
+    steps = len({event.step for event in past.steps})
     then = End(run.state, run.output, run.error)
     recorded = _digest(then)
     context: DurableContext | None = None
     try:
-        prepared = prepare(world, run.revision, equipment.plugins)
-        place = Place(ReplayJournal(), Silence(), Waiting(lambda: None), Connections(equipment.tool_servers))
-        context = make_context(equipment, prepared, run, past=past, place=place)
+        prepared = prepare(history.world, run.revision, plugins)
+        place = Place(
+            journal=ReplayJournal(),
+            voice=Silence(),
+            waiting=Waiting(lambda: None),
+            connections=connections,
+            model=NoModel(["a replay asks no model"]),
+            surroundings=surroundings,
+        )
+        context = make_context(prepared, run, past=past, place=place)
         now = End("completed", output=plain(await prepared.runtime.run(context)))
     except Diverged as error:
         return Replay(False, steps, recorded, "", Divergence(error.step, error.expected, error.got))

@@ -119,7 +119,7 @@ async def exported_events(connection: Connection, session_id: UUID, after: int, 
 
 
 async def add_session(connection: Connection, session: SessionLine, *, last_seq: int, newest_run: int) -> bool:
-    """Write a session as it was, `newest_run` the number by which its last run was queued; false: there is one with this id, or it is just being removed."""
+    """Write a session as it was; false: one with this id is there. `newest_run`: the queued_seq of its last run."""
     done = await connection.execute(
         "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, created_at, forked_from, forked_seq, newest_run) "
         "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
