@@ -14,11 +14,11 @@ HANSA_API_VERSION = 1
 
 
 @tool(effect="keyed")
-async def workload_double(context: ToolContext, *, number: int, seconds: float = 0.0) -> int:
-    """Double a number, in some time."""
+async def workload_double(context: ToolContext, *, number: int, seconds: float = 0.0, size: int = 0) -> int | str:
+    """Double a number, in some time; with `size`, write it out in about so many bytes."""
     if seconds:
         await asyncio.sleep(seconds)
-    return number * 2
+    return number * 2 if not size else f"{number * 2} ".ljust(size, ".")
 
 
 class Steps:
@@ -40,13 +40,14 @@ class Steps:
 
 
 class Counted:
-    """Calls the tool as often as the input says, one after the other."""
+    """Calls the tool as often as the input says, one after the other; `size` is of each answer, in bytes."""
 
     name = "counted"
 
     async def run(self, context: RunContext) -> Any:
         for number in range(context.input["steps"]):
-            await context.tool("workload_double", {"number": number, "seconds": context.input.get("seconds", 0.0)})
+            arguments = {"number": number, "seconds": context.input.get("seconds", 0.0), "size": context.input.get("size", 0)}
+            await context.tool("workload_double", arguments)
         return context.input["steps"]
 
 
