@@ -52,9 +52,11 @@ async def kill_nats(stack: Stack) -> None:
 
 
 async def wipe(stack: Stack) -> None:
-    """NATS loses its disk, and itself."""
+    """NATS loses its disk, and itself, once there is something to lose."""
     disk = stack.servers.folder.nats / "jetstream"
-    assert any(disk.rglob("*.blk")), "there is nothing to lose"
+    async with asyncio.timeout(30):
+        while not any(disk.rglob("*.blk")):
+            await asyncio.sleep(0.02)
     shutil.rmtree(disk, ignore_errors=True)
     await kill_nats(stack)
 
