@@ -49,6 +49,7 @@ max_parallel_workers_per_gather = 0
 min_wal_size = 32MB
 max_wal_size = 512MB
 autovacuum_max_workers = 2
+autovacuum_naptime = 10s
 
 timezone = 'UTC'
 log_timezone = 'UTC'

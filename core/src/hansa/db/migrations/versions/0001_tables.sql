@@ -75,7 +75,8 @@ CREATE TABLE hansa.agents (
   PRIMARY KEY (tenant_id, name)
 );
 
--- `newest_run`: the queued_seq of the run that was queued last.
+-- `newest_run`: the queued_seq of the run that was queued last. Analyzed early: a plan made while the table was almost empty reads all
+-- of a tenant's rows.
 CREATE TABLE hansa.sessions (
   tenant_id uuid NOT NULL,
   id uuid NOT NULL,
@@ -88,7 +89,7 @@ CREATE TABLE hansa.sessions (
   active_at timestamptz NOT NULL DEFAULT now(),
   created_at timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (tenant_id, id)
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 80, autovacuum_analyze_threshold = 50, autovacuum_analyze_scale_factor = 0.05);
 
 -- `queued_seq` is the number of the run's run.queued event: a session's runs are done in the order of its log. Ids would not do,
 -- since they are given before the session is locked. `gate` says what a queued run waits for: its session, a slot of its agent, or
@@ -133,7 +134,7 @@ CREATE TABLE hansa.runs (
   finished_at timestamptz,
   PRIMARY KEY (tenant_id, id),
   FOREIGN KEY (tenant_id, session_id) REFERENCES hansa.sessions (tenant_id, id) ON DELETE CASCADE
-) WITH (fillfactor = 80);
+) WITH (fillfactor = 80, autovacuum_analyze_threshold = 50, autovacuum_analyze_scale_factor = 0.05);
 CREATE INDEX runs_ready ON hansa.runs (pool, tenant_id, priority DESC, id) WHERE state = 'queued' AND gate IS NULL;
 CREATE INDEX runs_gated ON hansa.runs (tenant_id, agent, priority DESC, id) WHERE state = 'queued' AND gate = 'agent';
 CREATE INDEX runs_leased ON hansa.runs (lease_until) WHERE state = 'running';
