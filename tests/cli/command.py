@@ -5,6 +5,7 @@ import pty
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,14 +51,14 @@ def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
     )
 
 
-def on_terminal(*arguments: str, cwd: Path, **env: str) -> tuple[int, str]:
-    """The exit status and all that stood on a terminal, stdout and stderr alike."""
+def on_terminal(*arguments: str, cwd: Path, answers: Sequence[tuple[str, str]] = (), **env: str) -> tuple[int, str]:
+    """The exit status and all that stood on a terminal, stdout and stderr alike. `answers`: what is typed once a text stands there."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-m", "hansa", *arguments], cwd=cwd, env=environment(**env), stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    seen = b""
+    seen, to_type = b"", list(answers)
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         try:
@@ -67,5 +68,7 @@ def on_terminal(*arguments: str, cwd: Path, **env: str) -> tuple[int, str]:
         if not piece:
             break
         seen += piece
+        if to_type and to_type[0][0].encode() in seen:
+            os.write(ours, to_type.pop(0)[1].encode())
     os.close(ours)
     return child.wait(SECONDS), seen.decode().replace("\r\n", "\n")

@@ -11,7 +11,7 @@ import pytest
 
 from cli.command import Ended, hansa, start
 from cli.scripted_server import Reply, Request, ScriptedServer, as_json, problem, run
-from hansa.cli.batch import make_jobs, run_all
+from hansa.cli.batch import Terms, make_jobs, run_all
 from hansa.cli.client import Api
 from hansa.cli.usage import UsageError
 
@@ -122,7 +122,7 @@ def test_never_more_run_at_once_than_are_allowed(server: ScriptedServer, api: Ap
         return answer(request)
 
     server.on(START, slow)
-    outcomes = list(run_all(api, "triage", list(make_jobs(inputs(*range(12)), "x")), concurrency=3))
+    outcomes = list(run_all(api, "triage", list(make_jobs(inputs(*range(12)), "x")), terms=Terms(3)))
     assert {outcome.state for outcome in outcomes} == {"completed"}
     assert sorted(outcome.job.number for outcome in outcomes) == list(range(1, 13))
     assert most == 3
@@ -131,7 +131,7 @@ def test_never_more_run_at_once_than_are_allowed(server: ScriptedServer, api: Ap
 def test_a_run_that_is_not_over_yet_is_asked_for_until_it_is(server: ScriptedServer, api: Api) -> None:
     server.on(START, as_json(run("queued"), 202))
     server.on("GET /v1/runs/run-1", as_json(run("running")), problem(503, "unavailable", "x"), as_json(run(output="done")))
-    (outcome,) = run_all(api, "triage", list(make_jobs(inputs("x"), "x")), concurrency=2)
+    (outcome,) = run_all(api, "triage", list(make_jobs(inputs("x"), "x")), terms=Terms(2))
     assert outcome.run is not None
     assert (outcome.state, outcome.run["output"]) == ("completed", "done")
 
@@ -154,4 +154,4 @@ def test_ctrl_c_says_what_goes_on_and_how_to_end_it(server: ScriptedServer, tmp_
 @pytest.mark.parametrize("concurrency", [0, -1, 257])
 def test_a_concurrency_out_of_range_is_wrong_usage(api: Api, concurrency: int) -> None:
     with pytest.raises(UsageError, match="from 1 to 256"):
-        list(run_all(api, "triage", list(make_jobs(inputs("x"), "x")), concurrency=concurrency))
+        list(run_all(api, "triage", list(make_jobs(inputs("x"), "x")), terms=Terms(concurrency)))

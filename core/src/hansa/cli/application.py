@@ -1,6 +1,7 @@
 """Every command by name, each loaded only when it is called, and what the exit status of the program is.
 
-    0 done   1 partly failed, or the run failed   2 wrong usage   65 bad data   66 not found   69 unavailable
+    0 done   1 partly failed, or the run failed   2 wrong usage   3 nothing runs (`hansa status`)
+    4 the run has not ended: it needs review, is suspended, or was left waiting   65 bad data   66 not found   69 unavailable
     74 can't write the result   75 try again   77 not permitted   78 misconfigured   130 Ctrl-C   141 nobody reads stdout
 
 Warning: import nothing here that is slow: it would make every command slow, also completion in a shell.
@@ -32,10 +33,14 @@ _COMMANDS = (
     ("get", "hansa.cli.objects:get", 1, "Show objects of a kind, or one of them."),
     ("delete", "hansa.cli.objects:delete", 1, "Delete an object."),
     ("run", "hansa.cli.running:run", 2, "Run an agent and show its answer as it is written."),
-    ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel or replay one."),
-    ("sessions", "hansa.cli.records:sessions", 2, "List sessions; show, export or import one."),
+    ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel, suspend, resume, fork or replay one."),
+    ("sessions", "hansa.cli.records:sessions", 2, "List sessions; show, export or import one, or send it an event."),
     ("logs", "hansa.cli.records:logs", 2, "Print the events of a session or of a run."),
     ("dead-letters", "hansa.cli.dead_letters:dead_letters", 2, "List messages that nobody could receive; show or retry one."),
+    ("approvals", "hansa.cli.approvals:approvals", 2, "List what runs ask people, or show one."),
+    ("approve", "hansa.cli.approvals:approve", 2, "Approve a call that a run asks to make."),
+    ("deny", "hansa.cli.approvals:deny", 2, "Deny a call that a run asks to make."),
+    ("answer", "hansa.cli.approvals:answer", 2, "Answer a question that a run asks."),
     ("plugins", "hansa.cli.loaded:plugins", 3, "List plugins, what they bring, and which failed."),
     ("tools", "hansa.cli.loaded:tools", 3, "List the tools that agents may use."),
     ("models", "hansa.cli.loaded:models", 3, "List the models that agents may use."),

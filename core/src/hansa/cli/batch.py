@@ -17,13 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from hansa import clock, ids
 from hansa.cli.client import Api, Json, part, segment
-from hansa.cli.following import FINAL_STATES
+from hansa.cli.following import RESTING_STATES
 from hansa.cli.output import Column, Output, plain, say, short, show
 from hansa.cli.usage import UsageError
+from hansa.cli.waits import STANDING_STATUS, is_asking, standing, ways_on
 from hansa.errors import HansaError, Invalid
 
 PATIENCE_SECONDS = 120.0
 WAIT_SECONDS = "20"
+WAITING_SECONDS = 300.0
 _POLL_PAUSES = (0.2, 0.4, 0.8)
 MAX_CONCURRENCY = 256
 _LISTED = 20
@@ -35,6 +37,15 @@ class Job(msgspec.Struct, frozen=True):
     number: int
     input: Any
     key: str
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How jobs are run: so many at once; one whose run has only waited for `patience` seconds is left alone; `body`: what is sent
+    beside the input."""
+
+    concurrency: int
+    patience: float = WAITING_SECONDS
+    body: Json = {}
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -50,6 +61,11 @@ class Outcome(msgspec.Struct, frozen=True):
         """State of the run, or `refused` when there is none."""
         return str(self.run["state"]) if self.run is not None else "refused"
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the job is over without a result: not completed, and not standing still until someone does something."""
+        return self.state in ("refused", "failed", "canceled")
+
 
 class Table(msgspec.Struct, frozen=True):
     """How to show the outcomes; no `columns`: all fields that an output has."""
@@ -58,14 +74,15 @@ class Table(msgspec.Struct, frozen=True):
     columns: tuple[str, ...] = ()
 
 
-def each_line(api: Api, agent: str, file: str, *, concurrency: int, table: Table) -> int:
-    """Run the agent on each line of a file, show the table, and return the exit status: 1 when a line failed."""
+def each_line(api: Api, agent: str, file: str, *, terms: Terms, table: Table) -> int:
+    """Run the agent on each line of a file, show the table, and return the exit status: 1 when a line failed, else
+    `STANDING_STATUS` when one has not ended."""
     jobs = list(_lines(file))
     if not jobs:
         raise Invalid(f"{file} has no line with anything in it")
     done: list[Outcome] = []
     try:
-        outcomes = with_progress(_noted(run_all(api, agent, jobs, concurrency=concurrency), done), total=len(jobs), title=agent)
+        outcomes = with_progress(_noted(run_all(api, agent, jobs, terms=terms), done), total=len(jobs), title=agent)
     except KeyboardInterrupt:
         say(
             f"\nstopped at {len(done)} of {len(jobs)} lines; of the others no more are started, and runs that were accepted go on\n"
@@ -73,9 +90,11 @@ def each_line(api: Api, agent: str, file: str, *, concurrency: int, table: Table
         )
         raise
     _show(outcomes, table)
-    failed = [outcome for outcome in outcomes if outcome.state != "completed"]
-    _summarize(outcomes, failed)
-    return 1 if failed else 0
+    others = [outcome for outcome in outcomes if outcome.state != "completed"]
+    _summarize(outcomes, others)
+    if any(outcome.has_failed for outcome in others):
+        return 1
+    return STANDING_STATUS if others else 0
 
 
 def _noted(outcomes: Iterable[Outcome], done: list[Outcome]) -> Iterator[Outcome]:
@@ -84,17 +103,21 @@ def _noted(outcomes: Iterable[Outcome], done: list[Outcome]) -> Iterator[Outcome
         yield outcome
 
 
-def run_all(api: Api, agent: str, jobs: Sequence[Job], *, concurrency: int) -> Iterator[Outcome]:
-    """Run the agent on every job, `concurrency` at once; yields outcomes as they come in."""
-    if not 1 <= concurrency <= MAX_CONCURRENCY:
-        raise UsageError(f"--concurrency must be from 1 to {MAX_CONCURRENCY}, got {concurrency}")
+def run_all(api: Api, agent: str, jobs: Sequence[Job], *, terms: Terms) -> Iterator[Outcome]:
+    """Run the agent on every job, so many at once; yields outcomes as they come in."""
+    if not 1 <= terms.concurrency <= MAX_CONCURRENCY:
+        raise UsageError(f"--concurrency must be from 1 to {MAX_CONCURRENCY}, got {terms.concurrency}")
     waiting: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
     finished: queue.SimpleQueue[Outcome | Exception] = queue.SimpleQueue()
-    for job in [*jobs, *[None] * concurrency]:
+    for job in [*jobs, *[None] * terms.concurrency]:
         waiting.put(job)
-    for number in range(min(concurrency, len(jobs))):
+
+    def run(job: Job) -> Outcome:
+        return _run(api, agent, job, terms)
+
+    for number in range(min(terms.concurrency, len(jobs))):
         # Daemons: Ctrl-C ends the program without waiting for answers that nobody will read.
-        threading.Thread(target=_work, args=(api, agent, waiting, finished), name=f"line-{number}", daemon=True).start()
+        threading.Thread(target=_work, args=(run, waiting, finished), name=f"line-{number}", daemon=True).start()
     for _ in jobs:
         outcome = finished.get()
         if isinstance(outcome, Exception):
@@ -129,33 +152,43 @@ def make_jobs(inputs: Iterable[tuple[int, Any]], source: str) -> Iterator[Job]:
         yield Job(number, value, hashlib.sha256(f"{source}:{number}:{invocation}".encode()).hexdigest())
 
 
-def _work(api: Api, agent: str, waiting: "queue.SimpleQueue[Job | None]", finished: "queue.SimpleQueue[Outcome | Exception]") -> None:
+def _work(
+    run: Callable[[Job], Outcome], waiting: "queue.SimpleQueue[Job | None]", finished: "queue.SimpleQueue[Outcome | Exception]"
+) -> None:
     while (job := waiting.get()) is not None:
         try:
-            finished.put(_run(api, agent, job))
+            finished.put(run(job))
         except Exception as error:
             # Whatever it is, the thread that collects raises it: a thread of its own would only die in silence.
             finished.put(error)
 
 
-def _run(api: Api, agent: str, job: Job) -> Outcome:
+def _run(api: Api, agent: str, job: Job, terms: Terms) -> Outcome:
     start = clock.monotonic()
     run: Json | None = None
     error = ""
     try:
         path = f"/v1/agents/{segment(agent)}/runs"
-        run = api.post(path, {"input": job.input}, query={"wait": WAIT_SECONDS}, key=job.key, patience=PATIENCE_SECONDS)
-        run = _until_final(api, run or {})
-        error = str(part(run, "error").get("detail", ""))
+        run = api.post(path, {**terms.body, "input": job.input}, query={"wait": WAIT_SECONDS}, key=job.key, patience=PATIENCE_SECONDS)
+        run = _until_rest(api, run or {}, job, terms.patience)
+        error = str(part(run, "error").get("detail", "")) or standing(run)
     except HansaError as failure:
         error = failure.detail
     return Outcome(job, run, error, clock.monotonic() - start)
 
 
-def _until_final(api: Api, run: Json) -> Json:
+def _until_rest(api: Api, run: Json, job: Job, patience: float) -> Json:
+    """The run once it has ended or is held, or has done nothing but wait for `patience` seconds."""
     pauses = iter(_POLL_PAUSES)
     pause = _POLL_PAUSES[0]
-    while run["state"] not in FINAL_STATES:
+    waiting_since, told = None, False
+    while run["state"] not in RESTING_STATES:
+        waiting_since = None if run["state"] in ("queued", "running") and not run.get("waits") else waiting_since or clock.monotonic()
+        if is_asking(run) and not told:
+            told = True
+            say("\n".join([f"line {job.number}: run {run['id']} {standing(run)}", *ways_on(run)]))
+        if waiting_since is not None and clock.monotonic() - waiting_since >= patience:
+            break
         pause = next(pauses, pause)
         threading.Event().wait(pause)
         run = api.get(f"/v1/runs/{segment(run['id'])}", patience=PATIENCE_SECONDS)
@@ -204,10 +237,10 @@ def _reader(name: str) -> Callable[[Any], str]:
     return lambda row: short(plain(row["output"].get(name)), 80) if isinstance(row["output"], dict) else "-"
 
 
-def _summarize(outcomes: Sequence[Outcome], failed: Sequence[Outcome]) -> None:
+def _summarize(outcomes: Sequence[Outcome], others: Sequence[Outcome]) -> None:
     seconds = sum(outcome.seconds for outcome in outcomes) / len(outcomes)
-    say(f"{len(outcomes) - len(failed)} of {len(outcomes)} completed, {seconds:.1f} s each on average")
-    for outcome in failed[:_LISTED]:
+    say(f"{len(outcomes) - len(others)} of {len(outcomes)} completed, {seconds:.1f} s each on average")
+    for outcome in others[:_LISTED]:
         say(f"line {outcome.job.number}: {outcome.state}: {outcome.error or 'no reason given'}", style="red")
-    if len(failed) > _LISTED:
-        say(f"... and {len(failed) - _LISTED} more")
+    if len(others) > _LISTED:
+        say(f"... and {len(others) - _LISTED} more")

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from hansa import clock
+from hansa import clock, ids
 from hansa.cli.connection import Connection, Target, find
 from hansa.cli.output import say
 from hansa.egress.local import Answer, LocalClient, ServerEvent, open_local_client
@@ -36,6 +36,8 @@ PAGE = 200
 """Most entries that one answer may hold."""
 ANSWER_SECONDS = 75.0
 """Longest silence before an answer: longer than the longest `?wait=`, and than several keep-alives of a stream."""
+ACT_SECONDS = 30.0
+"""Patience with a server that is away while something is asked of it: a restart takes seconds."""
 _KINDS = (Invalid, Malformed, TooLarge, Unauthenticated, Forbidden, NotFound, Conflict, LimitExceeded, Unavailable)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
 _UNHEARD_SECONDS = 10.0
@@ -104,6 +106,10 @@ class Api:
         if key:
             headers["idempotency-key"] = key
         return self._send("POST", path, query=query, body=msgspec.json.encode(body), headers=headers, patience=patience if key else 0.0)
+
+    def act(self, path: str, body: Any) -> Any:
+        """Post `body` so that it counts once, also when the server is away for a while or its answer is lost on the way."""
+        return self.post(path, body, key=str(ids.new_id()), patience=ACT_SECONDS)
 
     def entries(self, path: str, query: Mapping[str, str], limit: int | None) -> list[Json]:
         """Up to `limit` entries of a list (None: all of them), over as many pages as that takes."""

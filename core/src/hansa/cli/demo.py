@@ -20,7 +20,7 @@ from cyclopts import Parameter
 
 from hansa import clock
 from hansa.cli.applying import apply_paths
-from hansa.cli.batch import Outcome, make_jobs, run_all, with_progress
+from hansa.cli.batch import Outcome, Terms, make_jobs, run_all, with_progress
 from hansa.cli.client import Api, Json, open_api, part
 from hansa.cli.connection import Connection, Ready, data_dir, read_ready
 from hansa.cli.output import Column, Output, OutputFlag, field, say, short, show, write
@@ -109,7 +109,7 @@ def _triage(api: Api, reviews: Sequence[Review], *, options: DemoOptions, output
     say(f"triaging {len(reviews)} reviews, {options.concurrency} at once ...")
     began = clock.monotonic()
     jobs = list(make_jobs(enumerate((review.text for review in reviews), start=1), AGENT))
-    outcomes = with_progress(run_all(api, AGENT, jobs, concurrency=options.concurrency), total=len(jobs), title=AGENT)
+    outcomes = with_progress(run_all(api, AGENT, jobs, terms=Terms(options.concurrency)), total=len(jobs), title=AGENT)
     took = clock.monotonic() - began
     rows = [_row(review, outcome) for review, outcome in zip(reviews, outcomes, strict=True)]
     show(rows, _COLUMNS, output)

@@ -12,8 +12,10 @@ from hansa.cli.client import Api, Backoff, Json, segment
 from hansa.egress.local import ServerEvent
 from hansa.errors import HansaError, Unavailable
 
-FINAL_STATES = frozenset({"completed", "failed", "canceled", "needs_review"})
-FINAL_EVENTS = frozenset(f"run.{state}" for state in FINAL_STATES)
+FINAL_STATES = frozenset({"completed", "failed", "canceled"})
+RESTING_STATES = frozenset({*FINAL_STATES, "needs_review", "suspended"})
+"""States that nothing but a person changes."""
+_RESTING_EVENTS = {f"run.{state}": state for state in RESTING_STATES}
 DROPPED = "stream.dropped"
 """Type of the event that stands for a dropped stream: deltas may be missing from here on."""
 
@@ -27,7 +29,7 @@ class Happening(msgspec.Struct, frozen=True):
 
 
 def follow(api: Api, session: str, *, after: int, until: str = "", patience: float = 120.0) -> Iterator[Happening]:
-    """Yield what happens in a session after event `after`, and end with the final event of run `until` (empty: never).
+    """Yield what happens in a session after event `after`, and end when run `until` has ended or is held (empty: never).
 
     A stream that breaks off is opened again at the last event seen, for `patience` seconds without any sign of life.
     """
@@ -39,9 +41,9 @@ def follow(api: Api, session: str, *, after: int, until: str = "", patience: flo
                 backoff.alive()
                 last = max(last, happening.seq)
                 yield happening
-                if until and happening.type in FINAL_EVENTS and happening.data.get("run_id") == until:
+                if until and happening.data.get("run_id") == until and _rests(api, until, happening.type, patience):
                     return
-            if until and api.get(f"/v1/runs/{segment(until)}")["state"] in FINAL_STATES and not _missed(api, session, last, until):
+            if until and api.get(f"/v1/runs/{segment(until)}")["state"] in RESTING_STATES and not _missed(api, session, last, until):
                 return
             failure: HansaError = Unavailable("the stream of events ends before the run does")
         except HansaError as error:
@@ -50,6 +52,12 @@ def follow(api: Api, session: str, *, after: int, until: str = "", patience: flo
             failure = error
         backoff.wait(failure)
         yield Happening(DROPPED, 0, {})
+
+
+def _rests(api: Api, run: str, event: str, patience: float) -> bool:
+    """Whether an event is the last one of a run for now: one that was held may have gone on since."""
+    state = _RESTING_EVENTS.get(event)
+    return state is not None and (state in FINAL_STATES or api.get(f"/v1/runs/{segment(run)}", patience=patience)["state"] == state)
 
 
 def _once(api: Api, session: str, after: int, until: str) -> Iterator[Happening]:

@@ -4,6 +4,7 @@ Must not know what it prints. Warning: whatever came from a model, a tool or ano
 terminal, which would otherwise obey its escape sequences.
 """
 
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -80,11 +81,16 @@ def ago(value: Any) -> str:
     """`12s`, `3m`, `5h`, `2d`: how long ago an RFC 3339 time was."""
     if not isinstance(value, str):
         return "-"
-    seconds = max(0, int((clock.now() - moment(value)).total_seconds()))
+    return span((clock.now() - moment(value)).total_seconds())
+
+
+def span(seconds: float) -> str:
+    """`12s`, `3m`, `5h`, `2d`: so many seconds, none when they are negative."""
+    whole = max(0, int(seconds))
     for size, unit in ((_DAY, "d"), (_HOUR, "h"), (_MINUTE, "m")):
-        if seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
+        if whole >= size:
+            return f"{whole // size}{unit}"
+    return f"{whole}s"
 
 
 def moment(value: str) -> datetime:
@@ -96,6 +102,15 @@ def moment(value: str) -> datetime:
 def clean(text: str) -> str:
     """The text without control characters, except for line feeds and tabs."""
     return text.translate(_CONTROLS)
+
+
+def literal(value: Any) -> str:
+    """A value for a person who decides about it, on one line: text as it is, anything else as JSON, and nothing in it invisible.
+
+    What can't be seen, or turns the direction of the text, is written as JSON escapes it.
+    """
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 
 def say(message: str, *, style: str = "") -> None:

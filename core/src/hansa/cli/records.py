@@ -8,11 +8,13 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import App, Parameter, validators
 
+from hansa.cli.approvals import asked
 from hansa.cli.client import Api, Json, open_api, part, segment
 from hansa.cli.connection import Connection
-from hansa.cli.following import DROPPED, FINAL_STATES, Happening, follow
-from hansa.cli.output import Column, Output, OutputFlag, age, field, moment, plain, say, short, show, show_value, write
+from hansa.cli.following import DROPPED, Happening, follow
+from hansa.cli.output import Column, Output, OutputFlag, age, field, literal, moment, plain, say, short, show, show_value, write
 from hansa.cli.usage import UsageError
+from hansa.cli.waits import standing
 from hansa.errors import Invalid, NotFound, Unavailable
 
 LAST_LINE = 4096
@@ -26,7 +28,7 @@ _RUN_COLUMNS = (
     field("STATE", "state"),
     Column("TOKENS", lambda row: _tokens(dict(row))),
     age("AGE", "created_at"),
-    Column("OUTPUT", lambda row: short(_result(dict(row)), 60)),
+    Column("OUTPUT", lambda row: short(standing(dict(row)) or _result(dict(row)), 60)),
 )
 _SESSION_COLUMNS = (
     field("ID", "id"),
@@ -50,7 +52,7 @@ def list_runs(
     connection: Connection | None = None,
     output: OutputFlag = "table",
 ) -> None:
-    """List runs, the newest first; `show`, `cancel` and `replay` take the id of one."""
+    """List runs, the newest first; the other commands take the id of one."""
     with open_api(connection or Connection()) as api:
         query = {"agent": agent, "state": state or "", "session_id": session}
         show(api.entries("/v1/runs", query, limit), _RUN_COLUMNS, output)
@@ -63,37 +65,15 @@ def show_run(run_id: str, *, connection: Connection | None = None, output: Outpu
         show_value(api.get(f"/v1/runs/{segment(run_id)}"), output)
 
 
-@runs.command(name="cancel")
-def cancel_run(run_id: str, *, connection: Connection | None = None, output: OutputFlag = "table") -> None:
-    """Ask a run to stop; what it has done stays recorded."""
-    with open_api(connection or Connection()) as api:
-        run = api.post(f"/v1/runs/{segment(run_id)}/cancel", {})
-        if output != "table":
-            show_value(run, output)
-        else:
-            say(f"run {run['id']}: {_cancelled(str(run['state']))}")
-
-
-def _cancelled(state: str) -> str:
-    """What became of the wish to stop a run, by the state that it is in."""
-    if state == "canceled":
-        return state
-    return f"already {state}" if state in FINAL_STATES else f"{state}, asked to stop"
-
-
-@runs.command(name="replay")
-def replay_run(run_id: str, *, connection: Connection | None = None, output: OutputFlag = "table") -> int:
-    """Run the agent's code again over the recorded log, with no effect, and compare; status 1 when it differs."""
-    with open_api(connection or Connection()) as api:
-        found = api.get(f"/v1/runs/{segment(run_id)}/replay")
-    if output != "table":
-        show_value(found, output)
-    elif found["equal"]:
-        write(f"equal: {found['steps']} steps, {found['digest']}\n")
-    else:
-        write("differs\n")
-        show_value(found.get("diverged_at"), output)
-    return 0 if found["equal"] else 1
+for _verb, _help in (
+    ("cancel", "Ask a run to stop; what it has done stays recorded."),
+    ("suspend", "Hold a run until it is resumed."),
+    ("resume", "Let a suspended run go on, or decide about a call in doubt."),
+    ("fork", "Start a new run that has done what a run had done up to an event."),
+    ("replay", "Run the agent's code again over the recorded log, and compare."),
+):
+    runs.command(f"hansa.cli.control:{_verb}", name=_verb, help=_help)
+sessions.command("hansa.cli.control:send", name="send", help="Send an event that a run of the session waits for.")
 
 
 @sessions.default
@@ -219,6 +199,10 @@ def _told(event: Json) -> str:
             return plain(data.get("content"))
         case "log" | "log.message":
             return plain(data.get("message"))
+        case "approval.requested":
+            return f"{data.get('approval_id')} {asked(data)}"
+        case "approval.decided":
+            return " ".join(literal(data[name]) for name in ("decision", "by", "comment", "answer") if data.get(name) is not None)
         case "run.queued":
             return plain(data.get("input"))
         case "run.completed":

@@ -1,8 +1,12 @@
-"""The error of the command line itself, a leaf of the tree in `hansa.errors`.
+"""What is wrong with what was typed: the error of the command line itself, a leaf of the tree in `hansa.errors`.
 
 HansaError
 └── UsageError              2  usage       what was typed contradicts itself; nothing was asked of a server
 """
+
+from typing import Any
+
+import msgspec
 
 from hansa.errors import HansaError
 
@@ -11,3 +15,11 @@ class UsageError(HansaError):
     """The command was typed in a way that says too little or contradicts itself."""
 
     code, status, title, exit_code = "usage", 400, "Wrong usage", 2
+
+
+def json_value(text: str, name: str) -> Any:
+    """The value that was typed as JSON for option or argument `name`. Raises `UsageError`."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{name} is not JSON: {error}", hint="A text has double quotes in JSON: '\"like this\"'.") from error
