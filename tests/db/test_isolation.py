@@ -168,7 +168,7 @@ async def test_the_engines_verbs_find_nothing_of_another_tenant(two_tenants: Scr
         assert await database.call("SELECT hansa.approval_settle($1, $2, 'approved', 'p', NULL, NULL)", A, UUID(int=3)) == "gone"
         assert await database.call("SELECT hansa.wait_expire($1, $2, '1')", A, UUID(int=2)) == "gone"
         assert await database.call("SELECT outcome FROM hansa.run_resume($1, $2, NULL, NULL, 'p')", A, UUID(int=2)) == "no_run"
-        forked = "SELECT outcome FROM hansa.run_fork($1, $2, 1, $3, $3)"
+        forked = "SELECT outcome FROM hansa.run_fork($1, 'local', $2, 1, $3, $3)"
         assert await database.call(forked, A, UUID(int=2), UUID(int=9)) == "no_run"
         assert await database.call("SELECT outcome FROM hansa.event_send($1, $2, $2, 'e', '1')", A, UUID(int=1)) == "no_session"
         assert await database.call_rows("SELECT hansa.run_load($1, $2, '{0}')", A, [UUID(int=2)]) == []

@@ -98,13 +98,13 @@ class Driven:
 
     async def _stopped(self) -> None:
         """What follows when the run was stopped for a wish."""
+        self._task = None  # what follows is not stopped for another: the database knows of both
         match self._wish:
             case Wish.CANCEL:
                 await _end(self._journal, End("canceled"), None)
             case Wish.SUSPEND | Wish.SUSPEND_AGENT:
                 await self._journal.close()
-                by = "run" if self._wish is Wish.SUSPEND else "agent"
-                await store.hold(self._equipment.database, self.claim, by)
+                await store.hold(self._equipment.database, self.claim)
             case _:
                 pass  # it waits, or someone else has it
 
@@ -172,7 +172,7 @@ class Driven:
         """Let the run go once all that is left is waiting, unless what it waits for has come meanwhile."""
         while self._waiting.idle:
             state = await self._journal.write(end=End("waiting"))
-            if state == "waiting":
+            if state != "running":  # it waits, or was canceled or held at that moment
                 self.want(Wish.PARK)
                 return
             await self.look()

@@ -117,9 +117,14 @@ class Runs:
         """A new run, in a session of its own, that has done what this one had up to event `at` and goes on by itself from there."""
 
         async def operation(connection: Connection) -> tuple[int, str]:
-            outcome, body = await store.fork(connection, principal.tenant_id, run_id, at=at, new=(ids.new_id(), ids.new_id()))
+            new = store.NewRun(id=ids.new_id(), new_session_id=ids.new_id())
+            outcome, body = await store.fork(
+                connection, principal.tenant_id, run_id, region=self._region, at=at, new=(new.id, new.new_session_id)
+            )
             if outcome == "no_run" or body is None:
                 raise NotFound(f"there is no run {run_id}")
+            if outcome not in ("accepted", "at_outside"):
+                raise refusal(outcome, msgspec.structs.replace(new, agent=msgspec.json.decode(body)), None)
             if outcome != "accepted":
                 first, last = msgspec.json.decode(body, type=tuple[int, int])
                 raise Invalid(

@@ -219,9 +219,9 @@ async def results(database: Database, claim: Claim, steps: Sequence[str]) -> lis
     return [Recorded(EventType(row["type"]), row["step"], msgspec.json.decode(row["data"])) for row in rows]
 
 
-async def hold(database: Database, claim: Claim, by: str) -> None:
-    """Suspend a run that its worker has let go of, for the `run`'s own sake or its `agent`'s."""
-    await database.call("SELECT hansa.run_hold($1, $2, $3, $4)", claim.tenant_id, claim.id, claim.epoch, by)
+async def hold(database: Database, claim: Claim) -> None:
+    """Suspend a run that its worker has let go of, if that is still wanted."""
+    await database.call("SELECT hansa.run_hold($1, $2, $3)", claim.tenant_id, claim.id, claim.epoch)
 
 
 async def due(database: Database, limit: int, *, again: float) -> tuple[list[Due], float | None]:
@@ -260,9 +260,13 @@ async def resume(
     return ("", None) if row is None else (row["outcome"], row["answer"])
 
 
-async def fork(connection: Connection, tenant_id: UUID, run_id: UUID, *, at: int, new: tuple[UUID, UUID]) -> tuple[str, str | None]:
+async def fork(
+    connection: Connection, tenant_id: UUID, run_id: UUID, *, region: str, at: int, new: tuple[UUID, UUID]
+) -> tuple[str, str | None]:
     """(outcome, answer as JSON text). `new`: the ids of the new run and its session."""
-    row = await connection.fetchrow("SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5)", tenant_id, run_id, at, *new)
+    row = await connection.fetchrow(
+        "SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5, $6)", tenant_id, region, run_id, at, *new
+    )
     return ("", None) if row is None else (row["outcome"], row["answer"])
 
 

@@ -86,6 +86,8 @@ CREATE FUNCTION hansa.run_start_many(p_tenant uuid, p_region text, p_principals 
   p_new text[], p_inputs text[])
 RETURNS TABLE (n integer, outcome text, answer json) LANGUAGE plpgsql AS $$
 BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT w.new ->> 'agent') FROM unnest(p_new::json[]) AS w(new)));
   FOR i IN 1 .. cardinality(p_new) LOOP
     SELECT i, s.outcome, s.answer INTO n, outcome, answer
       FROM hansa.run_start(p_tenant, p_principals[i], p_routes[i], p_keys[i], p_digests[i], p_region, p_new[i]::json, p_inputs[i]::json) s;

@@ -31,8 +31,9 @@ END $$;
 -- Makes way in a session for a new run: all its runs that have not ended are canceled; with p_rollback they are also left out of
 -- what later runs are told was said before.
 CREATE FUNCTION hansa.session_interrupt(p_tenant uuid, p_session uuid, p_rollback boolean) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE v_run hansa.runs; v_active uuid;
+DECLARE v_run hansa.runs;
 BEGIN
+  PERFORM hansa.agents_lock(p_tenant, (SELECT ARRAY[s.agent] FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = p_session));
   -- The last first, so that none is let go only to be canceled.
   FOR v_run IN SELECT * FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.session_id = p_session
       AND r.queued_seq >= (SELECT a.queued_seq FROM hansa.sessions s JOIN hansa.runs a ON a.tenant_id = s.tenant_id AND a.id = s.active_run
@@ -44,6 +45,30 @@ BEGIN
   END LOOP;
 END $$;
 
+-- Holds a run that no worker drives any more. The caller has it locked.
+CREATE FUNCTION hansa.run_park(p_tenant uuid, v_run hansa.runs, p_by text) RETURNS hansa.runs LANGUAGE plpgsql AS $$
+DECLARE v_held hansa.runs;
+BEGIN
+  UPDATE hansa.runs SET state = 'suspended', gate = NULL, suspended_by = p_by, suspend_requested_at = NULL
+    WHERE tenant_id = p_tenant AND id = v_run.id RETURNING * INTO v_held;
+  PERFORM hansa.slot_leave(p_tenant, v_run.id);
+  PERFORM hansa.log_one(p_tenant, v_run.session_id, v_run.id, 'run.suspended', NULL, json_build_object('by', p_by));
+  RETURN v_held;
+END $$;
+
+-- Lets a suspended run go on: at once, or when its time has come if it waits for that. The caller has it locked.
+CREATE FUNCTION hansa.run_continue(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_kind text;
+BEGIN
+  SELECT w.kind INTO v_kind FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = p_run AND w.kind IN ('start', 'retry');
+  IF NOT FOUND THEN
+    PERFORM hansa.run_ready(p_tenant, p_run);
+  ELSE
+    UPDATE hansa.runs SET suspended_by = NULL, state = CASE v_kind WHEN 'start' THEN 'queued' ELSE 'waiting' END,
+      gate = CASE v_kind WHEN 'start' THEN 'time' END WHERE tenant_id = p_tenant AND id = p_run;
+  END IF;
+END $$;
+
 -- Holds a run: at once, or as soon as its worker has heard. NULL: no such run.
 CREATE FUNCTION hansa.run_suspend(p_tenant uuid, p_run uuid) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE v_run hansa.runs;
@@ -52,27 +77,36 @@ BEGIN
   v_run := hansa.run_lock(p_tenant, p_run);
   IF v_run.id IS NULL THEN RETURN NULL; END IF;
   IF v_run.state = 'waiting' OR (v_run.state = 'queued' AND v_run.gate IS DISTINCT FROM 'session') THEN
-    UPDATE hansa.runs SET state = 'suspended', gate = NULL, suspended_by = 'run' WHERE tenant_id = p_tenant AND id = p_run RETURNING * INTO v_run;
-    PERFORM hansa.slot_leave(p_tenant, p_run);
-    PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.suspended', NULL, '{"by": "run"}');
-  ELSIF v_run.state = 'running' AND v_run.suspend_requested_at IS NULL THEN
+    v_run := hansa.run_park(p_tenant, v_run, 'run');
+  ELSIF v_run.state = 'suspended' THEN
+    UPDATE hansa.runs SET suspended_by = 'run' WHERE tenant_id = p_tenant AND id = p_run RETURNING * INTO v_run;
+  ELSIF v_run.state IN ('running', 'queued') AND v_run.suspend_requested_at IS NULL THEN  -- one behind others is held when its turn has come
     UPDATE hansa.runs SET suspend_requested_at = clock_timestamp() WHERE tenant_id = p_tenant AND id = p_run RETURNING * INTO v_run;
   END IF;
   RETURN hansa.run_json(v_run);
 END $$;
 
--- Stops a run whose worker has let go of it, because someone wants it (`run`) or its agent (`agent`) held.
-CREATE FUNCTION hansa.run_hold(p_tenant uuid, p_run uuid, p_epoch integer, p_by text) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Stops a run whose worker has let go of it, because someone wants it or its agent held; if nobody does any more, it goes on.
+CREATE FUNCTION hansa.run_hold(p_tenant uuid, p_run uuid, p_epoch integer) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE v_run hansa.runs;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   v_run := hansa.run_lock(p_tenant, p_run);
   IF v_run.id IS NULL OR v_run.epoch <> p_epoch OR v_run.state <> 'running' THEN RETURN false; END IF;
-  UPDATE hansa.runs SET state = 'suspended', suspended_by = p_by, suspend_requested_at = NULL,
-      active = active + (clock_timestamp() - claimed_at), claimed_at = clock_timestamp()
-    WHERE tenant_id = p_tenant AND id = p_run;
-  PERFORM hansa.slot_leave(p_tenant, p_run);
-  PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.suspended', NULL, json_build_object('by', p_by));
+  UPDATE hansa.runs SET active = active + (clock_timestamp() - claimed_at), claimed_at = clock_timestamp() WHERE tenant_id = p_tenant AND id = p_run;
+  IF v_run.cancel_requested_at IS NOT NULL THEN
+    PERFORM hansa.run_end(p_tenant, v_run, 'canceled', NULL);
+  ELSIF v_run.suspend_requested_at IS NOT NULL THEN
+    PERFORM hansa.run_park(p_tenant, v_run, 'run');
+  ELSE
+    -- Whether the agent is held is read under a lock: who lets it go on at this moment sees this run as suspended, or is seen.
+    PERFORM FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = v_run.agent FOR SHARE;
+    IF EXISTS (SELECT FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = v_run.agent AND a.suspended) THEN
+      PERFORM hansa.run_park(p_tenant, v_run, 'agent');
+    ELSE
+      PERFORM hansa.run_ready(p_tenant, p_run);
+    END IF;
+  END IF;
   RETURN true;
 END $$;
 
@@ -90,7 +124,9 @@ BEGIN
       RETURN QUERY SELECT 'agent_suspended', NULL::json; RETURN;
     END IF;
     PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.continued', NULL, json_build_object('by', p_by));
-    PERFORM hansa.run_ready(p_tenant, p_run);
+    PERFORM hansa.run_continue(p_tenant, p_run);
+  ELSIF v_run.suspend_requested_at IS NOT NULL AND v_run.state IN ('queued', 'running') AND p_as IS NULL THEN
+    UPDATE hansa.runs SET suspend_requested_at = NULL WHERE tenant_id = p_tenant AND id = p_run;
   ELSIF v_run.state = 'suspended' THEN RETURN QUERY SELECT 'as_unasked', NULL::json; RETURN;
   ELSIF v_run.state = 'needs_review' AND p_as IS NULL THEN RETURN QUERY SELECT 'as_missing', NULL::json; RETURN;
   ELSIF v_run.state = 'needs_review' THEN
@@ -114,25 +150,27 @@ BEGIN
 END $$;
 
 -- An agent's object has changed: what starting its runs needs to know, its bound on runs at once, and whether they are held. Returns
--- whether runs of it are to be told.
+-- whether runs of it are to be told. A bound counts the runs that become ready after it was set.
 CREATE FUNCTION hansa.agent_changed(p_tenant uuid, p_agent text, p_revision integer, p_suspended boolean, p_concurrency text, p_pool text,
   p_bound integer) RETURNS boolean LANGUAGE plpgsql AS $$
-DECLARE v_run uuid; v_told boolean := false;
+DECLARE v_run uuid; v_told boolean := p_suspended;
 BEGIN
-  INSERT INTO hansa.agents (tenant_id, name, revision, suspended, concurrency, pool, bound)
-    VALUES (p_tenant, p_agent, p_revision, p_suspended, p_concurrency, p_pool, p_bound)
-    ON CONFLICT (tenant_id, name) DO UPDATE SET revision = p_revision, suspended = p_suspended, concurrency = p_concurrency, pool = p_pool,
-      bound = p_bound;
-  PERFORM hansa.slots_fill(p_tenant, p_agent);
-  IF p_suspended THEN
-    UPDATE hansa.runs SET suspend_requested_at = coalesce(suspend_requested_at, clock_timestamp())
-      WHERE tenant_id = p_tenant AND agent = p_agent AND state = 'running';
-    RETURN FOUND;
+  UPDATE hansa.agents SET revision = p_revision, suspended = p_suspended, concurrency = p_concurrency, pool = p_pool, bound = p_bound
+    WHERE tenant_id = p_tenant AND name = p_agent;
+  IF NOT FOUND THEN  -- new, or here again while runs of the agent that was deleted go on
+    INSERT INTO hansa.agents (tenant_id, name, revision, suspended, concurrency, pool, bound, held)
+      VALUES (p_tenant, p_agent, p_revision, p_suspended, p_concurrency, p_pool, p_bound,
+        (SELECT count(*) FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.agent = p_agent AND r.slot));
   END IF;
-  FOR v_run IN SELECT id FROM hansa.runs WHERE tenant_id = p_tenant AND agent = p_agent AND state = 'suspended' AND suspended_by = 'agent' ORDER BY id LOOP
-    PERFORM hansa.run_ready(p_tenant, v_run);
-    v_told := true;
-  END LOOP;
+  PERFORM hansa.slots_fill(p_tenant, p_agent);
+  IF NOT p_suspended THEN
+    FOR v_run IN SELECT id FROM hansa.runs WHERE tenant_id = p_tenant AND agent = p_agent AND state = 'suspended' AND suspended_by = 'agent'
+      ORDER BY id FOR UPDATE
+    LOOP
+      PERFORM hansa.run_continue(p_tenant, v_run);
+      v_told := true;
+    END LOOP;
+  END IF;
   RETURN v_told;
 END $$;
 
@@ -144,14 +182,18 @@ BEGIN
 END $$;
 
 -- A new run, in a session of its own, that has done what another had done up to an event of its log, and goes on from there.
--- `p_at`: the last number to be taken over. `outcome`: accepted, no_run, or at_outside.
-CREATE FUNCTION hansa.run_fork(p_tenant uuid, p_run uuid, p_at bigint, p_new_run uuid, p_new_session uuid)
+-- `p_at`: the last number to be taken over. `outcome`: accepted, no_run, at_outside, or why its agent takes no new runs.
+CREATE FUNCTION hansa.run_fork(p_tenant uuid, p_region text, p_run uuid, p_at bigint, p_new_run uuid, p_new_session uuid)
 RETURNS TABLE (outcome text, answer json) LANGUAGE plpgsql AS $$
-DECLARE v_run hansa.runs; v_new hansa.runs; v_last bigint;
+DECLARE v_run hansa.runs; v_new hansa.runs; v_last bigint; v_refused text;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   v_run := hansa.run_lock(p_tenant, p_run);
   IF v_run.id IS NULL THEN RETURN QUERY SELECT 'no_run', NULL::json; RETURN; END IF;
+  SELECT CASE WHEN (SELECT g.cordoned FROM hansa.regions g WHERE g.name = p_region) THEN 'region_cordoned' WHEN t.suspended THEN 'tenant_suspended'
+      WHEN a.name IS NULL THEN 'no_agent' WHEN a.suspended THEN 'agent_suspended' END INTO v_refused
+    FROM hansa.tenants t LEFT JOIN hansa.agents a ON a.tenant_id = t.tenant_id AND a.name = v_run.agent WHERE t.tenant_id = p_tenant;
+  IF v_refused IS NOT NULL THEN RETURN QUERY SELECT v_refused, to_json(v_run.agent); RETURN; END IF;
   SELECT max(e.seq) INTO v_last FROM hansa.events e WHERE e.tenant_id = p_tenant AND e.session_id = v_run.session_id AND e.seq >= v_run.queued_seq AND e.run_id = p_run;
   IF p_at < v_run.queued_seq OR p_at > v_last THEN
     RETURN QUERY SELECT 'at_outside', json_build_array(v_run.queued_seq, v_last); RETURN;

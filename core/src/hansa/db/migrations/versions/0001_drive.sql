@@ -77,7 +77,8 @@ RETURNS TABLE (id uuid, wish text) LANGUAGE sql AS $$
       ON r.tenant_id = m.tenant_id AND r.id = m.id AND r.epoch = m.epoch
     WHERE r.state = 'running' ORDER BY r.tenant_id, r.id FOR UPDATE OF r)
   UPDATE hansa.runs r SET lease_until = clock_timestamp() + p_lease FROM mine WHERE r.tenant_id = mine.tenant_id AND r.id = mine.id
-  RETURNING r.id, CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'cancel' WHEN r.suspend_requested_at IS NOT NULL THEN 'suspend' END
+  RETURNING r.id, CASE WHEN r.cancel_requested_at IS NOT NULL THEN 'cancel' WHEN r.suspend_requested_at IS NOT NULL THEN 'suspend'
+    WHEN (SELECT a.suspended FROM hansa.agents a WHERE a.tenant_id = r.tenant_id AND a.name = r.agent) THEN 'suspend_agent' END
 $$;
 
 -- Gives runs back at once, for a worker that is told to stop. By the system.
@@ -104,11 +105,17 @@ CREATE FUNCTION hansa.run_write(p_tenant uuid, p_sessions uuid[], p_runs uuid[],
   p_digests bytea[], p_sizes bigint[], p_bodies text[])
 RETURNS TABLE (run uuid, seq bigint, state text) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE v_done uuid[]; v_each record;
+DECLARE v_done uuid[]; v_each record; v_run hansa.runs;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   IF cardinality(p_digests) > 0 THEN PERFORM hansa.values_put(p_tenant, p_digests, p_sizes, p_bodies); END IF;
   PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (p_sessions) ORDER BY s.id FOR UPDATE;
+  IF cardinality(p_runs) > 1 THEN
+    IF EXISTS (SELECT FROM unnest(p_states) AS a(state) WHERE a.state IS NOT NULL) THEN
+      PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT s.agent) FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (p_sessions)));
+    END IF;
+    PERFORM FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = ANY (p_runs) ORDER BY r.id FOR UPDATE;
+  END IF;
   WITH asked AS (
     SELECT * FROM unnest(p_sessions, p_runs, p_epochs, p_numbers, p_input_tokens, p_output_tokens, p_states, p_outputs, p_errors)
       WITH ORDINALITY AS a(session, run, epoch, number, input_tokens, output_tokens, state, output, error, n)),
@@ -149,13 +156,20 @@ BEGIN
   -- Few writes change a state, and of these few have consequences; those are in the order of sessions too.
   FOR v_each IN SELECT r.id, r.state FROM unnest(p_runs, p_states) AS a(run, state)
     JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run JOIN hansa.sessions s ON s.tenant_id = p_tenant AND s.id = r.session_id
-    WHERE a.state IS NOT NULL AND a.run = ANY (v_done) AND r.state <> 'running' AND (r.slot OR r.state <> 'waiting' AND (
+    WHERE a.state IS NOT NULL AND a.run = ANY (v_done) AND r.state <> 'running' AND (r.slot OR r.cancel_requested_at IS NOT NULL
+      OR r.suspend_requested_at IS NOT NULL OR r.state <> 'waiting' AND (
       s.active_run IS NOT NULL OR r.parent_run IS NOT NULL
       OR EXISTS (SELECT FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = r.id)))
     ORDER BY r.session_id
   LOOP
     IF v_each.state IN ('completed', 'failed', 'canceled') THEN PERFORM hansa.run_ended(p_tenant, v_each.id);
-    ELSE PERFORM hansa.slot_leave(p_tenant, v_each.id);
+    ELSE
+      -- Its worker lets go of it: what someone wanted of it is done here, for nobody else will hear of it.
+      SELECT * INTO v_run FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = v_each.id;
+      IF v_run.cancel_requested_at IS NOT NULL THEN PERFORM hansa.run_end(p_tenant, v_run, 'canceled', NULL);
+      ELSIF v_run.suspend_requested_at IS NOT NULL AND v_run.state = 'waiting' THEN PERFORM hansa.run_park(p_tenant, v_run, 'run');
+      ELSE PERFORM hansa.slot_leave(p_tenant, v_each.id);
+      END IF;
     END IF;
   END LOOP;
   RETURN QUERY SELECT r.id, s.last_seq, r.state FROM unnest(p_runs, p_epochs, p_numbers) AS a(run, epoch, number)

@@ -1,6 +1,8 @@
 -- What all of the engine's verbs share. All verbs run with the rights of their caller, so row-level security holds in them; those
 -- called by the app set the tenant for their own transaction first.
--- Locks are always taken in this order, so that no two verbs ever wait for each other: sessions by id, runs, agents.
+-- Locks are always taken in this order, so that no two verbs ever wait for each other: sessions by id, agents by name (only those with
+-- a bound on runs at once), runs by id. One exception is safe: who ends runs that workers drive may take an agent after them, since
+-- nobody who holds an agent waits for a run that is driven.
 
 CREATE FUNCTION hansa.run_json(r hansa.runs) RETURNS json LANGUAGE sql STABLE AS $$
   SELECT json_build_object(
@@ -34,12 +36,18 @@ RETURNS bigint LANGUAGE sql AS $$
   SELECT hansa.log_append(p_tenant, p_session, p_run, ARRAY[p_type], ARRAY[p_step], ARRAY[p_data::text])
 $$;
 
--- A run, with its session and itself locked. NULL fields: no such run.
+-- Locks those of some agents that have a bound on runs at once.
+CREATE FUNCTION hansa.agents_lock(p_tenant uuid, p_agents text[]) RETURNS void LANGUAGE sql AS $$
+  SELECT FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = ANY (p_agents) AND a.bound IS NOT NULL ORDER BY a.name FOR UPDATE
+$$;
+
+-- A run, with its session, its agent's bound and itself locked. NULL fields: no such run.
 CREATE FUNCTION hansa.run_lock(p_tenant uuid, p_run uuid) RETURNS hansa.runs LANGUAGE plpgsql AS $$
-DECLARE v_run hansa.runs;
+DECLARE v_run hansa.runs; v_agent text;
 BEGIN
-  PERFORM FROM hansa.runs r JOIN hansa.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id
+  SELECT s.agent INTO v_agent FROM hansa.runs r JOIN hansa.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id
     WHERE r.tenant_id = p_tenant AND r.id = p_run FOR UPDATE OF s;
+  PERFORM hansa.agents_lock(p_tenant, ARRAY[v_agent]);
   SELECT * INTO v_run FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = p_run FOR UPDATE;
   RETURN v_run;
 END $$;
@@ -49,11 +57,11 @@ END $$;
 CREATE FUNCTION hansa.run_ready(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE v_slot hansa.agents; v_agent text; v_holds boolean;
 BEGIN
-  SELECT agent, slot INTO v_agent, v_holds FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run FOR UPDATE;
+  SELECT agent, slot INTO v_agent, v_holds FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run;
   IF NOT v_holds THEN
     SELECT * INTO v_slot FROM hansa.agents WHERE tenant_id = p_tenant AND name = v_agent AND bound IS NOT NULL FOR UPDATE;
     IF FOUND AND v_slot.held >= v_slot.bound THEN
-      UPDATE hansa.runs SET state = 'queued', gate = 'agent' WHERE tenant_id = p_tenant AND id = p_run;
+      UPDATE hansa.runs SET state = 'queued', gate = 'agent', woken = false, suspended_by = NULL WHERE tenant_id = p_tenant AND id = p_run;
       RETURN;
     END IF;
     IF FOUND THEN
@@ -75,14 +83,14 @@ BEGIN
   PERFORM hansa.slots_fill(p_tenant, v_agent);
 END $$;
 
--- Lets runs through the gate of an agent while slots are free. Skips a run that another verb holds: that verb looks at the gate itself.
+-- Lets runs through the gate of an agent while slots are free; none when its bound has come below what is held.
 CREATE FUNCTION hansa.slots_fill(p_tenant uuid, p_agent text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE v_slot hansa.agents; v_free integer; v_run uuid;
 BEGIN
   SELECT * INTO v_slot FROM hansa.agents WHERE tenant_id = p_tenant AND name = p_agent AND bound IS NOT NULL FOR UPDATE;
-  v_free := CASE WHEN FOUND THEN v_slot.bound - v_slot.held ELSE 2147483647 END;
+  v_free := CASE WHEN FOUND THEN greatest(0, v_slot.bound - v_slot.held) ELSE 2147483647 END;
   FOR v_run IN SELECT id FROM hansa.runs WHERE tenant_id = p_tenant AND agent = p_agent AND state = 'queued' AND gate = 'agent'
-    ORDER BY priority DESC, id LIMIT v_free FOR UPDATE SKIP LOCKED
+    ORDER BY priority DESC, id LIMIT v_free FOR UPDATE
   LOOP
     UPDATE hansa.runs SET gate = NULL, woken = false, slot = v_slot.name IS NOT NULL WHERE tenant_id = p_tenant AND id = v_run;
     UPDATE hansa.agents SET held = held + 1 WHERE tenant_id = p_tenant AND name = p_agent AND bound IS NOT NULL;

@@ -241,13 +241,15 @@ GRANT INSERT ON hansa.regions TO hansa_app;
 -- no content.
 CREATE POLICY system ON hansa.tenants FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system ON hansa.api_keys FOR SELECT TO hansa_system USING (true);
+CREATE POLICY system ON hansa.agents FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system_read ON hansa.runs FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system_claim ON hansa.runs FOR UPDATE TO hansa_system
   USING (state IN ('queued', 'running')) WITH CHECK (state IN ('queued', 'running'));
 CREATE POLICY system ON hansa.waits TO hansa_system USING (look_at IS NOT NULL);
 CREATE POLICY system ON hansa.idempotency_keys TO hansa_system USING (created_at < now() - interval '24 hours');
 GRANT SELECT ON hansa.tenants, hansa.api_keys TO hansa_system;
-GRANT SELECT (tenant_id, id, session_id, state, gate, pool, priority, epoch, takeovers, writes, worker, active, claimed_at, lease_until,
+GRANT SELECT (tenant_id, name, suspended) ON hansa.agents TO hansa_system;
+GRANT SELECT (tenant_id, id, session_id, agent, state, gate, pool, priority, epoch, takeovers, writes, worker, active, claimed_at, lease_until,
   cancel_requested_at, suspend_requested_at, started_at) ON hansa.runs TO hansa_system;
 GRANT UPDATE (state, epoch, takeovers, writes, worker, active, claimed_at, lease_until, started_at) ON hansa.runs TO hansa_system;
 GRANT SELECT (tenant_id, run_id, step, kind, look_at), UPDATE (look_at) ON hansa.waits TO hansa_system;

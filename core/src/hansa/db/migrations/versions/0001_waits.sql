@@ -14,6 +14,9 @@ BEGIN
     RETURN;
   END IF;
   SELECT * INTO v_run FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run;
+  IF v_kind = 'retry' THEN  -- which a worker that was lost may have begun to wait for
+    DELETE FROM hansa.waits WHERE tenant_id = p_tenant AND run_id = p_run AND kind = 'retry';
+  END IF;
   INSERT INTO hansa.waits (tenant_id, run_id, step, kind, key, look_at) VALUES (p_tenant, p_run, v_step, v_kind, v_key, v_look);
   CASE v_kind
     WHEN 'approval' THEN
@@ -43,7 +46,8 @@ BEGIN
   DELETE FROM hansa.waits WHERE tenant_id = p_tenant AND run_id = p_run AND step = p_step;
   IF NOT FOUND OR v_run.state IN ('completed', 'failed', 'canceled') THEN RETURN 'gone'; END IF;
   PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, p_type, p_step, p_data);
-  IF v_run.state = 'waiting' THEN
+  -- A run that waits to be tried again finds the result in its log then.
+  IF v_run.state = 'waiting' AND NOT EXISTS (SELECT FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = p_run AND w.kind = 'retry') THEN
     PERFORM hansa.run_ready(p_tenant, p_run);
     RETURN 'queued';
   END IF;
@@ -158,6 +162,11 @@ END $$;
 CREATE FUNCTION hansa.event_publish(p_tenant uuid, p_name text, p_data json) RETURNS TABLE (outcome text, run uuid) LANGUAGE plpgsql AS $$
 DECLARE v_wait record;
 BEGIN
+  PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id IN (
+    SELECT r.session_id FROM hansa.waits w JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id
+    WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name) ORDER BY s.id FOR UPDATE;
+  PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT r.agent) FROM hansa.waits w
+    JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name));
   FOR v_wait IN SELECT w.run_id, w.step FROM hansa.waits w JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id
     WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name ORDER BY r.session_id, w.step
   LOOP

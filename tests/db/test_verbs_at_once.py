@@ -1,0 +1,119 @@
+"""Many at once on few runs: no two functions of the engine ever wait for each other, and its promises hold at the end."""
+
+import asyncio
+import random
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import asyncpg
+import pytest
+
+from db.scratch import Scratch
+from db.verbs import AGENTS, Held, Tenant, broken_promises, connections, facts, new_tenant
+
+SECONDS = 8.0
+CLIENTS = 6
+SESSIONS = 6
+RUNS = "SELECT id, session_id, agent FROM hansa.runs WHERE tenant_id = $1 AND state NOT IN ('completed', 'failed', 'canceled') LIMIT 40"
+WAITS = "SELECT run_id, step, kind FROM hansa.waits WHERE tenant_id = $1 LIMIT 40"
+LATE = "UPDATE hansa.runs SET lease_until = now() - interval '1 s' WHERE tenant_id = $1 AND id = $2 AND state = 'running'"
+
+
+class Client:
+    """Does one thing after the other, by chance, with what all clients have."""
+
+    def __init__(self, tenant: Tenant, owner: asyncpg.Connection, chance: random.Random, held: list[Held]) -> None:
+        self.tenant = tenant
+        self.owner = owner
+        self.chance = chance
+        self.held = held
+
+    async def work(self, until: float) -> int:
+        count = 0
+        while time.monotonic() < until:
+            runs = await self.owner.fetch(RUNS, self.tenant.id)
+            await self._one([dict(run) for run in runs])
+            count += 1
+        return count
+
+    async def _one(self, runs: list[dict[str, Any]]) -> None:
+        chance, tenant = self.chance, self.tenant
+        verb = chance.choice(("claim", "claim", "write", "write", "end", "come", "person", "agent", "publish", "renew"))
+        if not runs or (verb != "claim" and len(runs) < SESSIONS):
+            await tenant.start_many(chance.choices(AGENTS, k=3))
+            return
+        run = chance.choice(runs)
+        match verb:
+            case "claim":
+                self.held.extend(await tenant.claim(chance.randint(1, 4)))
+                del self.held[:-40]
+            case "write" | "end":
+                await self._write(chance.choice((None, "waiting")) if verb == "write" else "completed")
+            case "come":
+                for row in (await self.owner.fetch(WAITS, tenant.id))[:2]:
+                    await tenant.come({**row, "run_id": str(row["run_id"])})
+            case "person":
+                await self._person(run)
+            case "agent":
+                await tenant.agent(run["agent"], bound=chance.choice((None, 1, 2)), suspended=chance.random() < 0.2)
+            case "publish":
+                await tenant.publish()
+            case _:
+                await self.owner.execute(LATE, tenant.id, run["id"])
+                await tenant.renew(self.held[:8])
+
+    async def _write(self, state: str | None) -> None:
+        newest = {each.run: each for each in self.held}
+        batch = self.chance.sample(list(newest.values()), min(len(newest), 5))
+        wait = "event" if state == "waiting" else None
+        if batch:
+            await self.tenant.write(*((each, state, wait) for each in batch))
+
+    async def _person(self, run: dict[str, Any]) -> None:
+        match self.chance.choice(("cancel", "suspend", "resume", "fork", "say", "send", "hold")):
+            case "resume":
+                await self.tenant.resume(run["id"], None)
+            case "fork":
+                await self.tenant.fork(run["id"], 1)
+            case "say":
+                await self.tenant.start(run["agent"], session=run["session_id"])
+            case "send":
+                await self.tenant.send(run["session_id"])
+            case "hold":
+                if self.held:
+                    held = self.chance.choice(self.held)
+                    await self.tenant.of_run("hold", held.run, held.epoch)
+            case verb:
+                await self.tenant.of_run(verb, run["id"])
+
+
+async def all_at_once(scratch: Scratch, seconds: float) -> tuple[Tenant, int]:
+    """Let the clients work; how much they did."""
+    async with AsyncExitStack() as closing:
+        lines = [await closing.enter_async_context(connections(scratch)) for _ in range(CLIENTS)]
+        tenant, held = await new_tenant(scratch, *lines[0]), list[Held]()
+        until, clients = time.monotonic() + seconds, list[Client]()
+        for seed, line in enumerate(lines):
+            owner = await asyncpg.connect(scratch.settings.database.url)
+            closing.push_async_callback(owner.close)
+            clients.append(Client(tenant.at(*line), owner, random.Random(seed), held))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(client.work(until)) for client in clients]
+        return tenant, sum(task.result() for task in tasks)
+
+
+@pytest.mark.timeout(60)
+async def test_no_two_functions_wait_for_each_other(scratch: Scratch) -> None:
+    tenant, count = await all_at_once(scratch, SECONDS)
+    assert count > 100
+    assert broken_promises(await facts(scratch, tenant)) == []
+
+
+@pytest.mark.timeout(60)
+async def test_an_agent_that_is_locked_after_its_runs_is_found_out(scratch: Scratch) -> None:
+    """With the runs' locks before the agents', as a careless change would have it."""
+    await scratch.execute("CREATE OR REPLACE FUNCTION hansa.agents_lock(p_tenant uuid, p_agents text[]) RETURNS void LANGUAGE sql AS ''")
+    with pytest.RaisesGroup(asyncpg.DeadlockDetectedError, flatten_subgroups=True, allow_unwrapped=True) as caught:
+        await all_at_once(scratch, 3 * SECONDS)
+    assert caught.value is not None
