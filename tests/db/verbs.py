@@ -100,7 +100,7 @@ class Tenant:
         data = [json.dumps({"step": "1", "name": "t", "attempt": 1, "arguments": {}})] * len(batch)
         sql = (
             "SELECT coalesce(json_agg(w), '[]') "
-            "FROM hansa.run_write($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) w"
+            "FROM hansa.run_write($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, '{}', '{}', '{}') w"
         )
         text = await self.app(
             sql, [each.session for each in held], [each.run for each in held], [each.epoch for each in held],
