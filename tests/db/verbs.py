@@ -5,6 +5,7 @@
 
 import itertools
 import json
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -47,13 +48,18 @@ class Tenant:
         self._app = app
         self._system = system
         self._steps = itertools.count(1)
+        self._chance = random.Random(0)
         self._turn: tuple[UUID, int] = (UUID(int=0), 0)
 
     def at(self, app: asyncpg.Connection, system: asyncpg.Connection) -> "Tenant":
         """The same tenant over other connections."""
         other = Tenant(app, system)
-        other.id, other.pool, other._steps = self.id, self.pool, self._steps
+        other.id, other.pool, other._steps, other._chance = self.id, self.pool, self._steps, self._chance
         return other
+
+    def _new(self) -> UUID:
+        """The same ids in the same order every time, so that what fails fails again."""
+        return UUID(int=self._chance.getrandbits(128))
 
     async def app(self, sql: str, *arguments: Any) -> Any:
         """The value of a function of the app's."""
@@ -65,14 +71,14 @@ class Tenant:
         await self.app("SELECT hansa.agent_changed($1, $2, 1, $3, $4, $5, $6)", name, suspended, concurrency, self.pool, bound)
 
     async def start(self, agent: str, *, session: UUID | None = None, priority: int = 0, later: bool = False) -> str:
-        new = {"id": str(uuid4()), "agent": agent, "new_session_id": str(uuid4()), "priority": priority}
+        new = {"id": str(self._new()), "agent": agent, "new_session_id": str(self._new()), "priority": priority}
         new |= {"session_id": str(session)} if session else {"start_at": "2999-01-01T00:00:00Z"} if later else {}
         sql = "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', $2, '\"in\"')"
         return await self.app(sql, json.dumps(new))
 
     async def start_many(self, agents: Sequence[str]) -> None:
         """Runs in sessions of their own, in one transaction."""
-        new = [json.dumps({"id": str(uuid4()), "agent": agent, "new_session_id": str(uuid4())}) for agent in agents]
+        new = [json.dumps({"id": str(self._new()), "agent": agent, "new_session_id": str(self._new())}) for agent in agents]
         none = [None] * len(agents)
         sql = "SELECT count(*) FROM hansa.run_start_many($1, 'local', $2, $2, $3::text[], $4::bytea[], $5, $6)"
         await self.app(sql, ["p"] * len(agents), none, none, new, ["1"] * len(agents))
@@ -114,7 +120,7 @@ class Tenant:
 
     def _wait(self, kind: str) -> Row:
         step = f"w{next(self._steps)}"
-        key = {"child": str(uuid4()), "approval": str(uuid4()), "event": "e"}.get(kind)
+        key = {"child": str(self._new()), "approval": str(self._new()), "event": "e"}.get(kind)
         data: Row = {"kind": "question", "subject": {}} if kind == "approval" else {"agent": "a", "input": 1}
         return {"step": step, "kind": kind, "key": key, "data": data} | ({"seconds": 1e6} if kind in ("timer", "retry") else {})
 
@@ -133,10 +139,10 @@ class Tenant:
         return await self.app("SELECT outcome FROM hansa.run_resume($1, $2, $3, '1', 'p')", run, decision)
 
     async def fork(self, run: UUID, at: int) -> str:
-        return await self.app("SELECT outcome FROM hansa.run_fork($1, 'local', $2, $3, $4, $5)", run, at, uuid4(), uuid4())
+        return await self.app("SELECT outcome FROM hansa.run_fork($1, 'local', $2, $3, $4, $5)", run, at, self._new(), self._new())
 
     async def send(self, session: UUID) -> str:
-        return await self.app("SELECT outcome FROM hansa.event_send($1, $2, $3, 'e', '1')", session, uuid4())
+        return await self.app("SELECT outcome FROM hansa.event_send($1, $2, $3, 'e', '1')", session, self._new())
 
     async def publish(self) -> int:
         return await self.app("SELECT count(*) FROM hansa.event_publish($1, 'e', '1')")

@@ -56,7 +56,7 @@ BEGIN
   RETURN v_held;
 END $$;
 
--- Lets a suspended run go on: at once, or when its time has come if it waits for that. The caller has it locked.
+-- Lets a run go on that was held, or was to be: at once, or when its time has come if it waits for that. The caller has it locked.
 CREATE FUNCTION hansa.run_continue(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE v_kind text;
 BEGIN
@@ -66,6 +66,7 @@ BEGIN
   ELSE
     UPDATE hansa.runs SET suspended_by = NULL, state = CASE v_kind WHEN 'start' THEN 'queued' ELSE 'waiting' END,
       gate = CASE v_kind WHEN 'start' THEN 'time' END WHERE tenant_id = p_tenant AND id = p_run;
+    PERFORM hansa.slot_leave(p_tenant, p_run);
   END IF;
 END $$;
 
@@ -104,7 +105,7 @@ BEGIN
     IF EXISTS (SELECT FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = v_run.agent AND a.suspended) THEN
       PERFORM hansa.run_park(p_tenant, v_run, 'agent');
     ELSE
-      PERFORM hansa.run_ready(p_tenant, p_run);
+      PERFORM hansa.run_continue(p_tenant, p_run);
     END IF;
   END IF;
   RETURN true;
