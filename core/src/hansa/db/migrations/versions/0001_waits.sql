@@ -160,15 +160,15 @@ END $$;
 
 -- An event for every run of the tenant that waits for one of its name now, in the order of their sessions.
 CREATE FUNCTION hansa.event_publish(p_tenant uuid, p_name text, p_data json) RETURNS TABLE (outcome text, run uuid) LANGUAGE plpgsql AS $$
-DECLARE v_wait record;
+DECLARE v_wait record; v_sessions uuid[];
 BEGIN
-  PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id IN (
-    SELECT r.session_id FROM hansa.waits w JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id
-    WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name) ORDER BY s.id FOR UPDATE;
-  PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT r.agent) FROM hansa.waits w
-    JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name));
+  -- Who begins to wait after this is not waited upon: its session would be locked out of order.
+  v_sessions := ARRAY(SELECT DISTINCT r.session_id FROM hansa.waits w JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id
+    WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name);
+  PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_sessions) ORDER BY s.id FOR UPDATE;
+  PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT s.agent) FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_sessions)));
   FOR v_wait IN SELECT w.run_id, w.step FROM hansa.waits w JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id
-    WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name ORDER BY r.session_id, w.step
+    WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name AND r.session_id = ANY (v_sessions) ORDER BY r.session_id, w.step
   LOOP
     RETURN QUERY SELECT hansa.wait_resolve(p_tenant, v_wait.run_id, v_wait.step, 'event.received', json_build_object('name', p_name, 'data', p_data)),
       v_wait.run_id;
