@@ -12,7 +12,11 @@ from docs.pages import Step, steps
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NEWEST = """$(hansa runs --output json | python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])')"""
+FIRST = """python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])'"""
+NEWEST = f"$(hansa runs --output json | {FIRST})"
+OPEN = f"hansa approvals --state pending --output json | {FIRST} 2> /dev/null"
+PENDING = f"$(for _ in $(seq 60); do {OPEN} && break; sleep 0.5; done)"
+UP, DOWN = "hansa up --data .hansa --detach", "hansa down --data .hansa"
 SET_UP = ("make run", "make test", "make check", "make setup", "make generate", "make bench")
 
 
@@ -22,7 +26,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("clone")
     subprocess.run(["cp", "-a", str(ROOT / "gitops"), str(ROOT / "docs"), str(place)], check=True)
     (place / ".venv").symlink_to(ROOT / ".venv")
-    typed(place, "hansa up --data .hansa --port 0 --detach && hansa apply -f gitops/tenants/default")
+    # With leases so short that a page on killed workers is read in time.
+    quick = "HANSA_WORKER_LEASE_SECONDS=6 HANSA_WORKER_RENEW_SECONDS=1"
+    typed(place, f"{quick} hansa up --data .hansa --port 0 --detach && hansa apply -f gitops/tenants/default")
     yield place
     typed(place, "hansa down --data .hansa")
 
@@ -41,10 +47,16 @@ def typed(place: Path, commands: str) -> str:
 
 
 def runnable(step: Step) -> str:
-    """The commands of a step as they can be typed here: set-up has been done, and RUN is the newest run."""
-    lines = [line for line in step.text.splitlines() if not line.startswith(SET_UP)]
-    text = "\n".join(lines).replace("hansa up --data .hansa --detach", "hansa status").replace("hansa down --data .hansa", "hansa status")
-    return re.sub(r"\bRUN\b", NEWEST, text)
+    """The commands of a step as they can be typed here: set-up has been done, RUN is the newest run, APPROVAL the newest that is open.
+
+    The stack is up already and stays up, but for commands that stop it and start it again.
+    """
+    text = "\n".join(line for line in step.text.splitlines() if not line.startswith(SET_UP))
+    if DOWN in text and text.find(UP) > text.index(DOWN):
+        text = text.replace(UP, f"{UP} --port 0")
+    else:
+        text = text.replace(UP, "hansa status").replace(DOWN, "hansa status")
+    return re.sub(r"\bAPPROVAL\b", lambda _: PENDING, re.sub(r"\bRUN\b", lambda _: NEWEST, text))
 
 
 @pytest.mark.timeout(300)
@@ -62,5 +74,10 @@ def test_a_command_that_fails_is_seen(place: Path) -> None:
         typed(place, "hansa run nobody-of-this-name hello")
 
 
+def test_a_page_that_restarts_everything_really_does() -> None:
+    assert runnable(Step(f"{DOWN}\n{UP}")) == f"{DOWN}\n{UP} --port 0"
+    assert runnable(Step(f"{UP}\n{DOWN}")) == "hansa status\nhansa status"
+
+
 def test_the_pages_have_commands() -> None:
-    assert sum(len(steps(page)) for page in PAGES) >= 4
+    assert sum(len(steps(page)) for page in PAGES) >= 20
