@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection
+from hansa.db.pool import Database
 from hansa.errors import Conflict, NotFound
 from hansa.plugins.model import Plugins
 from hansa.runs import store
@@ -17,6 +17,7 @@ from hansa.runs.equipment import Equipment, NoModel, Place, make_context, surrou
 from hansa.runs.executor import failure
 from hansa.runs.journal import ReplayEnded, ReplayJournal
 from hansa.runs.log.joining import DamagedPast, join_past
+from hansa.runs.log.keeping import Values
 from hansa.runs.model import RESTING_STATES, End, Past, RunView, World, plain
 from hansa.runs.steps import Diverged, digest
 from hansa.runs.voice import Silence
@@ -52,34 +53,37 @@ class History(msgspec.Struct, frozen=True):
     past: Past
 
 
-async def find_history(connection: Connection, run_id: UUID) -> History:
-    """The history of a run of the connection's tenant. Raises `NotFound`, or `Conflict` while the run goes on."""
-    found = await store.find_past(connection, run_id)
-    if found is None:
-        raise NotFound(f"there is no run {run_id}")
-    run, past = found
-    if run.state not in RESTING_STATES:
-        raise Conflict(f"run {run_id} is {run.state}: only a run that has ended can be replayed", hint="Wait for it or cancel it.")
-    return History(run, await store.find_world(connection, run.agent, run.revision), past)
+async def find_history(database: Database, tenant_id: UUID, run_id: UUID) -> History:
+    """The history of a run, as it stands in the log. Raises `NotFound`, or `Conflict` while the run goes on."""
+    async with database.tenant(tenant_id) as connection:
+        found = await store.find_past(connection, run_id)
+        if found is None:
+            raise NotFound(f"there is no run {run_id}")
+        run, past = found
+        if run.state not in RESTING_STATES:
+            raise Conflict(f"run {run_id} is {run.state}: only a run that has ended can be replayed", hint="Wait for it or cancel it.")
+        return History(run, await store.find_world(connection, run.agent, run.revision), past)
+
+
+async def join_history(values: Values, tenant_id: UUID, history: History) -> History:
+    """The history with the values that the log refers to in their places. Raises `DamagedPast`."""
+    run, past = await join_past(values, tenant_id, history.run, history.past)
+    return History(run, history.world, past)
 
 
 async def replay(equipment: Equipment, principal: Principal, run_id: UUID) -> Replay:
     """Replay a run of this region. Raises as `find_history`."""
-    async with equipment.database.tenant(principal.tenant_id) as connection:
-        history = await find_history(connection, run_id)
+    history = await find_history(equipment.database, principal.tenant_id, run_id)
     try:
-        run, past = await join_past(equipment.values, principal.tenant_id, history.run, history.past)
+        history = await join_history(equipment.values, principal.tenant_id, history)
     except DamagedPast as error:
-        steps = len({event.step for event in history.past.steps})
-        return Replay(False, steps, "", "", Divergence(error.step, "what was recorded", error.detail))
-    history, connections = History(run, history.world, past), Connections(equipment.tool_servers)
-    return await replay_history(history, equipment.plugins, surroundings_of(equipment, history.run), connections)
+        return Replay(False, _steps(history), "", "", Divergence(error.step, "what was recorded", error.detail))
+    return await replay_history(history, equipment.plugins, surroundings_of(equipment, history.run), Connections(equipment.tool_servers))
 
 
 async def replay_history(history: History, plugins: Plugins, surroundings: Surroundings, connections: Connections) -> Replay:
-    """Replay a run with the runtimes and tools of this process. Neither `surroundings` nor `connections` are used, only shown."""
-    run, past = history.run, history.past
-    steps = len({event.step for event in past.steps})
+    """Replay a whole history with the runtimes and tools of this process. Neither `surroundings` nor `connections` are used, only shown."""
+    run, past, steps = history.run, history.past, _steps(history)
     then = End(run.state, run.output, run.error)
     recorded = _digest(then)
     context: DurableContext | None = None
@@ -111,6 +115,10 @@ async def replay_history(history: History, plugins: Plugins, surroundings: Surro
     if unasked is not None:
         return Replay(False, steps, recorded, again, Divergence(*unasked, "not asked for"))
     return Replay(True, steps, recorded, again)
+
+
+def _steps(history: History) -> int:
+    return len({event.step for event in history.past.steps})
 
 
 def _digest(end: End) -> str:
