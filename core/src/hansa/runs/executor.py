@@ -28,6 +28,7 @@ from hansa_sdk import PluginError, ProviderUnavailable, RunFailed
 log = structlog.stdlib.get_logger("hansa.runs")
 MAX_TAKEOVERS = 5
 LONGEST_BACKOFF = 86_400.0
+LOOK_AGAIN_SECONDS = 0.2
 FINAL_EVENT = {
     "completed": EventType.RUN_COMPLETED,
     "failed": EventType.RUN_FAILED,
@@ -175,7 +176,16 @@ class Driven:
             if state != "running":  # it waits, or was canceled or held at that moment
                 self.want(Wish.PARK)
                 return
-            await self.look()
+            await self._look_patiently()
+
+    async def _look_patiently(self) -> None:
+        """The database will not say again that something has come: so this look must succeed before the run is let go."""
+        while True:
+            try:
+                return await self.look()
+            except Unavailable as error:
+                log.warning("run.look_waits", run_id=str(self.claim.id), error=error.detail)
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def look(self) -> None:
         """See what has come of that which is waited for."""
