@@ -5,6 +5,7 @@
 """
 
 import asyncpg
+import msgspec
 
 NO_INTENT = """
 CREATE FUNCTION hansa.chaos_no_intent() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -23,6 +24,24 @@ $$;
 CREATE OR REPLACE FUNCTION hansa.relay_rewind() RETURNS void LANGUAGE sql AS $$ SELECT $$;
 """
 NAMES = ("nofence", "nointent", "lazyack")
+
+
+class Focus(msgspec.Struct, frozen=True):
+    """The faults and the shapes of runs under which a defect does its harm soonest."""
+
+    kinds: frozenset[str]
+    shapes: frozenset[str]
+
+
+def focus(name: str) -> Focus:
+    """Where to look for a control; everywhere when there is none."""
+    match name:
+        case "":
+            return Focus(frozenset(), frozenset())
+        case "lazyack":
+            return Focus(frozenset({"nats_wipe", "worker_freeze"}), frozenset({"family"}))
+        case _:
+            return Focus(frozenset({"worker_freeze"}), frozenset({"one_of_each"}))
 
 
 async def install(connection: asyncpg.Connection, name: str) -> None:

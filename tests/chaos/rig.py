@@ -35,6 +35,7 @@ SETTINGS = {
     "HANSA_SERVER_GRACE_SECONDS": "4",
     "HANSA_MESSAGES_RESEND_SECONDS": "1",
     "HANSA_MESSAGES_POLL_SECONDS": "0.3",
+    "HANSA_MESSAGES_CONCURRENCY": "1",
     "HANSA_PLUGINS": "runtimes,scripted,witness",
     "HANSA_LOG_FORMAT": "text",
 }

@@ -50,7 +50,8 @@ class Means(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is asked for. `control`: a defect to put in, which the oracle must then find. `kinds`, `shapes`: these faults and runs alone."""
+    """What is asked for. `control`: a defect to put in, which the oracle must then find. `kinds`, `shapes`: these faults and runs alone;
+    empty: those that the control is found by, or all."""
 
     seconds: float
     seed: int
@@ -214,6 +215,8 @@ def _decks(rig: Rig, means: Means) -> Iterator[tuple[str, list[Fault], tuple[flo
 
 async def soak(plan: Plan) -> Outcome:
     """Do it all. The folder with logs and witness is left behind when something was wrong."""
+    focus = controls.focus(plan.control)
+    plan = msgspec.structs.replace(plan, kinds=plan.kinds or focus.kinds, shapes=plan.shapes or focus.shapes)
     folder = Path(tempfile.mkdtemp(prefix="hansa-chaos-"))
     missing: dict[str, str] = {}
     async with AsyncExitStack() as stack:
