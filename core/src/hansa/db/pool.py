@@ -26,6 +26,7 @@ AWAY = (
     asyncpg.InternalClientError,  # a connection that died within an exchange, met again before asyncpg has noticed
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
+    asyncpg.PostgresSystemError,  # its disk fails under it
     asyncpg.TransactionRollbackError,
 )
 """What asyncpg raises when the server is away, restarting, out of connections or disk, as against a wrong statement."""
