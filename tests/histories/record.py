@@ -14,8 +14,11 @@ from uuid import UUID
 
 import httpx2
 
-from hansa.db.pool import Database, open_database
-from hansa.runs.replay import find_history
+from hansa.artifacts.content import open_artifacts
+from hansa.db.pool import open_database
+from hansa.runs.log.keeping import Values
+from hansa.runs.replay import find_history, join_history
+from hansa.settings import Settings
 from histories.corpus import ROOT, write
 from runs.engine import Engine, apply, call, ended, script, start, until
 from samples import agent
@@ -181,16 +184,19 @@ async def deaths(recorder: Recorder, worker: list[Process]) -> None:
         await recorder.end(run, state)
 
 
-async def _keep(database: Database, tenant: UUID, folder: Path, runs: dict[str, str]) -> None:
-    for name, run_id in runs.items():
-        async with database.tenant(tenant) as connection:
-            write(folder / f"{name}.json", await find_history(connection, UUID(run_id)))
+async def _keep(settings: Settings, tenant: UUID, folder: Path, runs: dict[str, str]) -> None:
+    data = Path(settings.place.data_dir)
+    async with open_database(settings.database) as database, open_artifacts(settings.artifacts, data) as artifacts:
+        values = Values(database, artifacts, settings.artifacts.from_bytes)
+        for name, run_id in runs.items():
+            found = await find_history(database, tenant, UUID(run_id))
+            write(folder / f"{name}.json", await join_history(values, tenant, found))
 
 
 async def record(engine: Engine, folder: Path) -> None:
     """Drive everything, and write one file a run into `folder`."""
     worker = [engine.worker()]
-    async with engine.client() as client, open_database(engine.stack.settings.database) as database:
+    async with engine.client() as client:
         await apply(client, *AGENTS)
         recorder = Recorder(engine, client)
         drives: tuple[Callable[[Recorder], Awaitable[None]], ...] = (models_and_tools, failures, waits)
@@ -198,7 +204,7 @@ async def record(engine: Engine, folder: Path) -> None:
             await drive(recorder)
         await deaths(recorder, worker)
         (row,) = await engine.fetch("SELECT tenant_id FROM hansa.runs LIMIT 1")
-        await _keep(database, row["tenant_id"], folder, recorder.runs)
+        await _keep(engine.stack.settings, row["tenant_id"], folder, recorder.runs)
 
 
 if __name__ == "__main__":
