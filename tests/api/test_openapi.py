@@ -1,5 +1,6 @@
 """The OpenAPI document says what the routes do, all of it and nothing else; and its page needs no other host."""
 
+import hashlib
 import re
 from typing import Any, cast
 from uuid import uuid4
@@ -12,6 +13,7 @@ from api.asking import asking_run
 from api.letters import dead_letter
 from api.sse import read
 from hansa.api.app import HANDLERS
+from hansa.runs.model import canonical
 from samples import agent
 from stack import Stack
 
@@ -94,7 +96,8 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
     manifest = agent("documented", tools=[{"plugin": "tools", "allow": ["clock"]}], outputSchema={"type": "object"})
     objects = {"objects": [{"manifest": manifest, "source": {"file": "a.yaml", "line": 1, "column": 1}}, {"manifest": {"kind": "Agnet"}}]}
     assert (await api.post("/v1/objects:apply", json=objects)).json()["failed"] == 1
-    run = (await api.post("/v1/agents/echo/runs", params={"wait": 10}, json={"input": {"any": ["thing"]}})).json()
+    long = {"any": ["thing" * 500]}
+    run = (await api.post("/v1/agents/echo/runs", params={"wait": 10}, json={"input": long})).json()
     broken = (await api.post("/v1/agents/documented/runs", params={"wait": 10}, json={"input": "#script nonsense"})).json()
     assert broken["error"], broken
     bodies: dict[str, Any] = {
@@ -109,13 +112,22 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
     }
     asking, approval = await asking_run(api)
     letter = str(await dead_letter(api, stack))
+    digest = f"sha256:{hashlib.sha256(canonical(long)).hexdigest()}"
     places = [
-        {"name": "echo", "run_id": run["id"], "session_id": run["session_id"], "approval_id": approval["id"], "message_id": letter},
+        {
+            "digest": digest,
+            "name": "echo",
+            "run_id": run["id"],
+            "session_id": run["session_id"],
+            "approval_id": approval["id"],
+            "message_id": letter,
+        },
         {"name": "documented", "run_id": broken["id"], "session_id": broken["session_id"], "approval_id": "1"},
         {"name": "asking", "run_id": asking["id"], "session_id": asking["session_id"], "approval_id": "1"},
         {"name": "none", "run_id": str(uuid4()), "session_id": str(uuid4()), "approval_id": str(uuid4()), "message_id": str(uuid4())},
         {"name": "none", "kind": "None", "run_id": "none", "session_id": "none", "approval_id": "none", "event": "e" * 300},
     ]
+    anywhere = {"kind": "Agent", "event": "e", "message_id": "none", "digest": "none"}
     seen: set[tuple[str, str]] = set()
     for (method, path), operation in operations(document).items():
         if method == "DELETE" or "text/event-stream" in operation["responses"]["200" if method == "GET" else "default"]["content"]:
@@ -123,7 +135,7 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         for place in places:
             body = bodies.get(operation["operationId"])
             for sent in [body, {"wrong": 1}] if body is not None else [None]:
-                answer = await api.request(method, path.format(**{"kind": "Agent", "event": "e", "message_id": "none", **place}), json=sent)
+                answer = await api.request(method, path.format(**{**anywhere, **place}), json=sent)
                 status = str(answer.status_code)
                 expected = operation["responses"].get(status, operation["responses"]["default"])
                 assert answer.status_code < 300 or status not in operation["responses"]
