@@ -9,11 +9,13 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
+import structlog
 
 from hansa.runs.model import Claim, End, Entry, Wait, Write, Written
 from hansa.runs.values import split_fields, split_whole
 from hansa_sdk import Usage
 
+log = structlog.stdlib.get_logger("hansa.runs")
 SOON = 0.005
 """Seconds that a result waits for company: mostly the next intent takes it along."""
 NOTHING = Usage()
@@ -129,8 +131,9 @@ class DatabaseJournal:
                     return
                 self._state = written.state
                 await self._written(written.seq)
-        # What can't be written ends the run's work here and now; whoever waits for the write is told why.
+        # What can't be written ends the run's work here and now, and the lease brings it back; whoever waits for the write is told why.
         except Exception as error:
+            log.exception("run.write_failed", run_id=str(self._claim.id))
             self._broken = error
             self._on_fenced()
         finally:
