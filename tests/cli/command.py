@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import subprocess
 import sys
 import time
@@ -52,15 +53,15 @@ def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
 
 
 def on_terminal(*arguments: str, cwd: Path, answers: Sequence[tuple[str, str]] = (), **env: str) -> tuple[int, str]:
-    """The exit status and all that stood on a terminal, stdout and stderr alike. `answers`: what is typed once a text stands there."""
+    """The exit status and all that stood on a terminal, stdout and stderr alike. `answers`: what is typed when a text stands there anew."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
         [sys.executable, "-m", "hansa", *arguments], cwd=cwd, env=environment(**env), stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    seen, to_type = b"", list(answers)
+    seen, answered, to_type = b"", 0, list(answers)
     deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
+    while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
         try:
             piece = os.read(ours, 65536)
         except OSError:
@@ -68,7 +69,12 @@ def on_terminal(*arguments: str, cwd: Path, answers: Sequence[tuple[str, str]] =
         if not piece:
             break
         seen += piece
-        if to_type and to_type[0][0].encode() in seen:
+        if to_type and to_type[0][0].encode() in seen[answered:]:
+            answered = len(seen)
             os.write(ours, to_type.pop(0)[1].encode())
+    else:
+        child.kill()
+        child.wait()
+        raise AssertionError(f"not at its end after {SECONDS} s; there stands {seen!r}")
     os.close(ours)
     return child.wait(SECONDS), seen.decode().replace("\r\n", "\n")
