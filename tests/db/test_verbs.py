@@ -32,11 +32,11 @@ class Verbs:
         return [(row["id"], row["epoch"]) for row in rows if row["id"]]
 
     async def write(self, run: UUID, epoch: int, number: int, *, end: bool = False) -> int | None:
-        rest = "'{0}', '{0}', $6, $7, ARRAY[NULL::text], '{1}', $8, $9, ARRAY['{}'], '{}', '{}', '{}', '{}', '{}'"
-        sql = f"SELECT seq FROM hansa.run_write($1, $2, $3, $4, $5, {rest})"
-        types, steps = (["run.completed"], [None]) if end else (["log"], [f"{number}"])
-        states = ["completed" if end else None], ['"out"' if end else None]
-        return await self.app.fetchval(sql, TENANT, [SESSION], [run], [epoch], [number], *states, types, steps)
+        entry = {"type": "run.completed", "step": None, "data": {}} if end else {"type": "log", "step": f"{number}", "data": {}}
+        more = {"state": "completed", "output": "out"} if end else {}
+        one = {"session": str(SESSION), "run": str(run), "epoch": epoch, "number": number, "input_tokens": 0, "output_tokens": 0, "entries": [entry]}
+        sql = "SELECT seq FROM hansa.run_write($1, $2, '{}', '{}', '{}')"
+        return await self.app.fetchval(sql, TENANT, json.dumps([one | more]))
 
     async def load(self, run: UUID, epoch: int) -> list[Any] | None:
         """What was said before the run; None: fenced."""

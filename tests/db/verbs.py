@@ -17,6 +17,7 @@ import msgspec
 from db.scratch import Scratch
 
 AGENTS = ("a", "b")
+CALL = {"step": "1", "name": "t", "attempt": 1, "arguments": {}}
 ENDED = frozenset({"completed", "failed", "canceled"})
 FACTS = """SELECT json_build_object(
   'sessions', (SELECT coalesce(json_agg(s), '[]') FROM hansa.sessions s WHERE tenant_id = $1),
@@ -100,21 +101,17 @@ class Tenant:
 
     async def write(self, *batch: tuple[Held, str | None, str | None]) -> list[Row]:
         """Write an event of each run, with the state that it comes to and the kind of wait that it begins, in one transaction."""
-        held = [each for each, _, _ in batch]
-        waits = [(n, json.dumps(self._wait(kind))) for n, (_, _, kind) in enumerate(batch, start=1) if kind]
-        types = [f"run.{state}" if state else "log" for _, state, _ in batch]
-        data = [json.dumps({"step": "1", "name": "t", "attempt": 1, "arguments": {}})] * len(batch)
-        sql = (
-            "SELECT coalesce(json_agg(w), '[]') "
-            "FROM hansa.run_write($1, $2, $3, $4, $5, $6, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, '{}', '{}', '{}') w"
-        )
-        text = await self.app(
-            sql, [each.session for each in held], [each.run for each in held], [each.epoch for each in held],
-            [each.writes + 1 for each in held], [0] * len(held), [state for _, state, _ in batch], [None] * len(held), [None] * len(held),
-            list(range(1, len(held) + 1)), types, ["1"] * len(held), data, [n for n, _ in waits], [wait for _, wait in waits],
-        )  # fmt: skip
+        writes = [
+            {
+                "session": str(each.session), "run": str(each.run), "epoch": each.epoch, "number": each.writes + 1,
+                "input_tokens": 0, "output_tokens": 0, "state": state, "waits": [self._wait(kind)] if kind else [],
+                "entries": [{"type": f"run.{state}" if state else "log", "step": "1", "data": CALL}],
+            }
+            for each, state, kind in batch
+        ]  # fmt: skip
+        text = await self.app("SELECT coalesce(json_agg(w), '[]') FROM hansa.run_write($1, $2, '{}', '{}', '{}') w", json.dumps(writes))
         written = json.loads(text)
-        for each in held:
+        for each, _, _ in batch:
             each.writes += str(each.run) in {row["run"] for row in written}
         return written
 

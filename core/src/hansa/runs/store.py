@@ -11,7 +11,7 @@ import msgspec
 from hansa.auth.idempotency import IdempotencyKey
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
-from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, World, Write, Written, canonical
+from hansa.runs.model import Claim, Entry, EventType, Loaded, Past, Recorded, RunView, Wait, World, Write, Written, canonical
 from hansa.runs.values import Columns
 
 EVENT = "json_build_object('seq', seq, 'session_id', session_id, 'run_id', run_id, 'type', type, 'step', step, 'data', data, 'at', at)"
@@ -174,30 +174,45 @@ async def find_world(connection: Connection, agent: str, revision: int) -> World
     return msgspec.json.decode(text, type=World)
 
 
+class Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A write as the SQL function run_write reads it."""
+
+    session: UUID
+    run: UUID
+    epoch: int
+    number: int
+    input_tokens: int
+    output_tokens: int
+    entries: list[Entry]
+    waits: list[Wait] = []
+    state: str | None = None
+    output: msgspec.Raw | None = None
+    error: dict[str, str] | None = None
+
+
+def _row(claim: Claim, write: Write) -> Row:
+    end, usage = write.end, write.usage
+    return Row(
+        claim.session_id,
+        claim.id,
+        claim.epoch,
+        write.number,
+        usage.input_tokens,
+        usage.output_tokens,
+        write.entries,
+        write.waits,
+        state=end.state if end else None,
+        output=msgspec.Raw(canonical(end.output)) if end and end.state == "completed" else None,
+        error=end.error if end else None,
+    )
+
+
 async def write(database: Database, batch: Sequence[tuple[Claim, Write]], values: Columns) -> dict[UUID, Written]:
     """Make writes of runs of one tenant, each run once, with the values that they refer to; those missing are fenced."""
-    claims, writes = [claim for claim, _ in batch], [write for _, write in batch]
-    entries = [(number, entry) for number, write in enumerate(writes, start=1) for entry in write.entries]
-    waits = [(number, wait) for number, write in enumerate(writes, start=1) for wait in write.waits]
-    ends = [write.end for write in writes]
     rows = await database.call_rows(
-        "SELECT run, seq, state FROM hansa.run_write($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
-        claims[0].tenant_id,
-        [claim.session_id for claim in claims],
-        [claim.id for claim in claims],
-        [claim.epoch for claim in claims],
-        [write.number for write in writes],
-        [write.usage.input_tokens for write in writes],
-        [write.usage.output_tokens for write in writes],
-        [end.state if end else None for end in ends],
-        [canonical(end.output).decode() if end and end.state == "completed" else None for end in ends],
-        [canonical(end.error).decode() if end and end.error else None for end in ends],
-        [number for number, _ in entries],
-        [entry.type.value for _, entry in entries],
-        [entry.step for _, entry in entries],
-        [bytes(entry.data).decode() for _, entry in entries],
-        [number for number, _ in waits],
-        [msgspec.json.encode(wait).decode() for _, wait in waits],
+        "SELECT run, seq, state FROM hansa.run_write($1, $2, $3, $4, $5)",
+        batch[0][0].tenant_id,
+        msgspec.json.encode([_row(claim, write) for claim, write in batch]).decode(),
         values.digests,
         values.sizes,
         values.bodies,

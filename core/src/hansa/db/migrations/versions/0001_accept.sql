@@ -80,17 +80,62 @@ BEGIN
   RETURN NEXT;
 END $$;
 
--- Accepts several runs of one tenant in one transaction, each by itself as above. Only for runs in sessions of their own: it would
--- take one session's lock while it holds another's slot.
+-- Accepts several runs of one tenant in one transaction. Only for runs in sessions of their own: it would take one session's lock while
+-- it holds another's slot. What is usual (an agent that takes runs and has no bound, to be begun at once, under a new key or none) is
+-- done for all of them together, everything else for each by itself, as above. Sub-selects and LIMIT 1 keep the planner from reading
+-- all that a tenant has.
 CREATE FUNCTION hansa.run_start_many(p_tenant uuid, p_region text, p_principals text[], p_routes text[], p_keys text[], p_digests bytea[],
   p_new text[], p_inputs text[])
-RETURNS TABLE (n integer, outcome text, answer json) LANGUAGE plpgsql AS $$
+RETURNS TABLE (n integer, outcome text, answer json) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE v_free boolean[]; v_open boolean; v_done integer[] := '{}'; v_each record;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  -- By itself, before anything is read: who held a key has committed what the next statement sees.
+  v_free := ARRAY(SELECT k.key IS NULL OR (k.place = 1 AND
+      pg_try_advisory_xact_lock(hashtextextended(concat_ws(chr(31), p_tenant, k.principal, k.route, k.key), 0)))
+    FROM (SELECT a.*, row_number() OVER (PARTITION BY a.principal, a.route, a.key ORDER BY a.n) AS place
+      FROM unnest(p_principals, p_routes, p_keys) WITH ORDINALITY AS a(principal, route, key, n)) k ORDER BY k.n);
+  v_open := EXISTS (SELECT FROM hansa.tenants t WHERE t.tenant_id = p_tenant AND NOT t.suspended)
+    AND NOT EXISTS (SELECT FROM hansa.regions g WHERE g.name = p_region AND g.cordoned);
+  FOR v_each IN
+    WITH asked AS MATERIALIZED (
+      SELECT a.n, a.principal, a.route, a.key, a.digest, a.input::json AS input, j.*
+      FROM unnest(p_principals, p_routes, p_keys, p_digests, p_new, p_inputs) WITH ORDINALITY AS a(principal, route, key, digest, new, input, n)
+      CROSS JOIN LATERAL json_to_record(a.new::json) AS j(id uuid, new_session_id uuid, agent text, revision integer, priority smallint,
+        start_at text, parent_run uuid, parent_step text, depth smallint)
+      WHERE v_open AND v_free[a.n]),
+    usual AS MATERIALIZED (
+      SELECT a.*, g.pool, g.revision AS newest
+      FROM asked a CROSS JOIN LATERAL (SELECT * FROM hansa.agents g WHERE g.tenant_id = p_tenant AND g.name = a.agent LIMIT 1) g
+      WHERE NOT g.suspended AND g.bound IS NULL AND coalesce(a.revision, g.revision) = g.revision AND a.start_at IS NULL
+        AND (a.key IS NULL OR (SELECT k.key FROM hansa.idempotency_keys k
+          WHERE k.tenant_id = p_tenant AND k.principal = a.principal AND k.route = a.route AND k.key = a.key) IS NULL)),
+    opened AS (
+      INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, newest_run, active_run)
+        SELECT p_tenant, u.new_session_id, u.agent, 1, 1, u.id FROM usual u),
+    accepted AS (
+      INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, pool, priority, input, parent_run, parent_step, depth)
+        SELECT p_tenant, u.id, u.new_session_id, 1, u.agent, u.newest, 'queued', u.pool, coalesce(u.priority, 0), u.input,
+          u.parent_run, u.parent_step, coalesce(u.depth, 0) FROM usual u
+        RETURNING id, hansa.run_json(runs) AS answer),
+    logged AS (
+      INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, data)
+        SELECT p_tenant, u.new_session_id, 1, u.id, 'run.queued', json_build_object('input', u.input) FROM usual u),
+    kept AS (
+      INSERT INTO hansa.idempotency_keys (tenant_id, principal, route, key, digest, status, answer)
+        SELECT p_tenant, u.principal, u.route, u.key, u.digest, 202, a.answer FROM usual u JOIN accepted a ON a.id = u.id WHERE u.key IS NOT NULL)
+    SELECT u.n, u.new_session_id AS session, u.input, a.answer FROM usual u JOIN accepted a ON a.id = u.id
+  LOOP
+    PERFORM hansa.values_refer(p_tenant, v_each.session, ARRAY[v_each.input::text]);
+    v_done := v_done || v_each.n::integer;
+    RETURN QUERY SELECT v_each.n::integer, 'accepted', v_each.answer;
+  END LOOP;
+  IF cardinality(v_done) = cardinality(p_new) THEN RETURN; END IF;
   PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT w.new ->> 'agent') FROM unnest(p_new::json[]) AS w(new)));
   FOR i IN 1 .. cardinality(p_new) LOOP
-    SELECT i, s.outcome, s.answer INTO n, outcome, answer
+    CONTINUE WHEN i = ANY (v_done);
+    RETURN QUERY SELECT i, s.outcome, s.answer
       FROM hansa.run_start(p_tenant, p_principals[i], p_routes[i], p_keys[i], p_digests[i], p_region, p_new[i]::json, p_inputs[i]::json) s;
-    RETURN NEXT;
   END LOOP;
 END $$;

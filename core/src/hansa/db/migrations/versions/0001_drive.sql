@@ -1,4 +1,5 @@
--- Driving runs: claim, renew, release, load, write. The first three are the system's, over all tenants, and read no content.
+-- Driving runs: claim, renew, release, load, write. The first three are the system's, over all tenants, and read no content. What is
+-- called all the time is planned once (plan_cache_mode): planning anew for so and so many writes would cost more than making them.
 
 -- Takes up to p_limit runs of a pool for a worker: runs whose lease has run out first, then ready ones, tenant by tenant.
 -- Fair by deficit round robin: the turn goes round the tenants that have ready runs, in the order of their ids, and each may take as
@@ -6,7 +7,7 @@
 -- last row, without an id, gives them back. Each visit is one probe of an index, and visits are bounded, so the cost grows neither
 -- with the backlog nor with the number of tenants.
 CREATE FUNCTION hansa.run_claim(p_worker text, p_limit integer, p_lease interval, p_pool text, p_turn uuid, p_credit integer)
-RETURNS TABLE (tenant_id uuid, id uuid, session_id uuid, epoch integer, turn uuid, credit integer) LANGUAGE plpgsql AS $$
+RETURNS TABLE (tenant_id uuid, id uuid, session_id uuid, epoch integer, turn uuid, credit integer) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   v_left integer := p_limit; v_turn uuid := p_turn; v_credit integer := p_credit; v_tenant uuid; v_weight integer; v_bound integer;
@@ -94,31 +95,38 @@ CREATE FUNCTION hansa.run_release(p_tenants uuid[], p_runs uuid[], p_epochs inte
 $$;
 
 -- The writes of running runs of one tenant, many in one transaction: events, usage and, with a state, how a run goes on: its end,
--- or `waiting`. A write's number counts the writes of its epoch from 1, so that one whose answer was lost can be sent again and is
--- done once. `p_waits` are what the runs begin to wait for (see wait_begin). `p_of` gives the number (from 1) of the run that an event belongs to.
--- `p_digests`, `p_sizes`, `p_bodies`: the large values that the events refer to (see values_put). A run that is missing from the answer is fenced:
--- someone else owns it. `state` in the answer is the run's own: still `running` when what it would wait for has come meanwhile.
--- The lease is prolonged by run_renew alone: an index hangs on it.
-CREATE FUNCTION hansa.run_write(p_tenant uuid, p_sessions uuid[], p_runs uuid[], p_epochs integer[], p_numbers integer[],
-  p_input_tokens bigint[], p_output_tokens bigint[], p_states text[], p_outputs text[], p_errors text[],
-  p_of integer[], p_types text[], p_steps text[], p_data text[], p_wait_of integer[], p_waits text[],
-  p_digests bytea[], p_sizes bigint[], p_bodies text[])
-RETURNS TABLE (run uuid, seq bigint, state text) LANGUAGE plpgsql AS $$
+-- or `waiting`. `p_writes`: [{session, run, epoch, number, input_tokens, output_tokens, state, output, error, entries: [{type, step, data}],
+-- waits: [see wait_begin]}]; one JSON text costs both sides a fraction of what twenty arrays do. A write's number counts the writes of
+-- its epoch from 1, so that one whose answer was lost can be sent again and is done once. `p_digests`, `p_sizes`, `p_bodies`: the
+-- large values that the events refer to (see values_put). A run that is missing from the answer is fenced: someone else owns it.
+-- `state` in the answer is the run's own: still `running` when what it would wait for has come meanwhile. The lease is prolonged by
+-- run_renew alone: an index hangs on it. Rows are found one by one (LIMIT 1) and changed where they were found (ctid; they are
+-- locked): a plan made while the tables were empty would else read all that a tenant has.
+CREATE FUNCTION hansa.run_write(p_tenant uuid, p_writes json, p_digests bytea[], p_sizes bigint[], p_bodies text[])
+RETURNS TABLE (run uuid, seq bigint, state text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
-DECLARE v_done uuid[]; v_each record; v_run hansa.runs;
+DECLARE
+  v_sessions uuid[]; v_runs uuid[]; v_epochs integer[]; v_numbers integer[]; v_input bigint[]; v_output bigint[]; v_states text[]; v_outputs json[];
+  v_errors json[]; v_entries json[]; v_waits json[]; v_agents text[]; v_done uuid[]; v_last bigint[]; v_now text[]; v_each record; v_run hansa.runs;
+  v_simple boolean := true;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   IF cardinality(p_digests) > 0 THEN PERFORM hansa.values_put(p_tenant, p_digests, p_sizes, p_bodies); END IF;
-  PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (p_sessions) ORDER BY s.id FOR UPDATE;
-  IF cardinality(p_runs) > 1 THEN
-    IF EXISTS (SELECT FROM unnest(p_states) AS a(state) WHERE a.state IS NOT NULL) THEN
-      PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT s.agent) FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (p_sessions)));
-    END IF;
-    PERFORM FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = ANY (p_runs) ORDER BY r.id FOR UPDATE;
-  END IF;
-  WITH asked AS (
-    SELECT * FROM unnest(p_sessions, p_runs, p_epochs, p_numbers, p_input_tokens, p_output_tokens, p_states, p_outputs, p_errors)
-      WITH ORDINALITY AS a(session, run, epoch, number, input_tokens, output_tokens, state, output, error, n)),
+  SELECT array_agg(a.session), array_agg(a.run), array_agg(a.epoch), array_agg(a.number), array_agg(a.input_tokens), array_agg(a.output_tokens),
+      array_agg(a.state), array_agg(a.output), array_agg(a.error), array_agg(a.entries), array_agg(a.waits)
+    INTO v_sessions, v_runs, v_epochs, v_numbers, v_input, v_output, v_states, v_outputs, v_errors, v_entries, v_waits
+    FROM json_to_recordset(p_writes) AS a(session uuid, run uuid, epoch integer, number integer, input_tokens bigint, output_tokens bigint,
+      state text, output json, error json, entries json, waits json);
+  SELECT array_agg(DISTINCT l.agent) INTO v_agents FROM (
+    SELECT s.agent FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_sessions) ORDER BY s.id FOR UPDATE) l;
+  PERFORM hansa.agents_lock(p_tenant, v_agents);
+  PERFORM FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = ANY (v_runs) ORDER BY r.id FOR UPDATE;
+  WITH asked AS MATERIALIZED (
+    SELECT a.*, r.at FROM unnest(v_sessions, v_runs, v_epochs, v_numbers, v_input, v_output, v_states, v_outputs, v_errors, v_entries)
+      AS a(session, run, epoch, number, input_tokens, output_tokens, state, output, error, entries)
+    CROSS JOIN LATERAL (SELECT r.ctid AS at, r.session_id, r.epoch, r.writes, r.state AS current FROM hansa.runs r
+      WHERE r.tenant_id = p_tenant AND r.id = a.run LIMIT 1) r
+    WHERE r.session_id = a.session AND r.epoch = a.epoch AND r.writes = a.number - 1 AND r.current = 'running'),
   done AS (
     UPDATE hansa.runs r SET takeovers = 0, writes = a.number,
         input_tokens = r.input_tokens + a.input_tokens, output_tokens = r.output_tokens + a.output_tokens,
@@ -126,41 +134,44 @@ BEGIN
         woken = r.woken AND a.state IS DISTINCT FROM 'waiting',
         active = CASE WHEN a.state IS NULL THEN r.active ELSE r.active + (clock_timestamp() - r.claimed_at) END,
         claimed_at = CASE WHEN a.state IS NULL THEN r.claimed_at ELSE clock_timestamp() END,
-        output = a.output::json, error = a.error::json,
+        output = a.output, error = a.error,
         finished_at = CASE WHEN a.state IN ('completed', 'failed', 'canceled') THEN clock_timestamp() END
-      FROM asked a
-      WHERE r.tenant_id = p_tenant AND r.id = a.run AND r.session_id = a.session AND r.epoch = a.epoch AND r.writes = a.number - 1
-        AND r.state = 'running'
-      RETURNING r.id, r.session_id, r.queued_seq, r.state IN ('completed', 'failed', 'canceled') AS over, a.n),
-  counted AS (SELECT d.*, (SELECT count(*) FROM unnest(p_of) AS o(n) WHERE o.n = d.n) AS events FROM done d),
+      FROM asked a WHERE r.ctid = a.at AND r.tenant_id = p_tenant
+      RETURNING r.id, r.session_id, r.queued_seq, r.state, a.entries, json_array_length(a.entries) AS events,
+        r.state <> 'running' AND (r.slot OR r.parent_run IS NOT NULL OR r.cancel_requested_at IS NOT NULL OR r.suspend_requested_at IS NOT NULL) AS follows),
   numbered AS (
-    UPDATE hansa.sessions s SET last_seq = s.last_seq + c.events, active_at = clock_timestamp(),
-        active_run = CASE WHEN c.over AND s.newest_run = c.queued_seq THEN NULL ELSE s.active_run END
-      FROM counted c WHERE s.tenant_id = p_tenant AND s.id = c.session_id
-      RETURNING s.id, s.last_seq),
+    UPDATE hansa.sessions s SET last_seq = s.last_seq + d.events, active_at = clock_timestamp(),
+        active_run = CASE WHEN d.state IN ('completed', 'failed', 'canceled') AND s.newest_run = d.queued_seq THEN NULL ELSE s.active_run END
+      FROM (SELECT d.*, f.at FROM done d CROSS JOIN LATERAL (
+        SELECT s.ctid AS at FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = d.session_id LIMIT 1) f) d
+      WHERE s.ctid = d.at AND s.tenant_id = p_tenant
+      RETURNING d.id, d.session_id, d.state, d.entries, d.events, s.last_seq,
+        d.follows OR d.state NOT IN ('running', 'waiting') AND (s.active_run IS NOT NULL
+          OR (SELECT w.run_id FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = d.id LIMIT 1) IS NOT NULL) AS follows),
   written AS (
     INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
-      SELECT p_tenant, c.session_id, m.last_seq - c.events + row_number() OVER (PARTITION BY e.part ORDER BY e.n), c.id, e.type, e.step, e.data::json
-      FROM unnest(p_of, p_types, p_steps, p_data) WITH ORDINALITY AS e(part, type, step, data, n)
-      JOIN counted c ON c.n = e.part JOIN numbered m ON m.id = c.session_id)
-  SELECT array_agg(d.id) INTO v_done FROM done d;
+      SELECT p_tenant, m.session_id, m.last_seq - m.events + e.n, m.id, e.type, e.step, e.data FROM numbered m CROSS JOIN LATERAL
+        ROWS FROM (json_to_recordset(m.entries) AS (type text, step text, data json)) WITH ORDINALITY AS e(type, step, data, n))
+  SELECT array_agg(m.id), array_agg(m.last_seq), array_agg(m.state), coalesce(bool_and(NOT m.follows), false) INTO v_done, v_last, v_now, v_simple
+    FROM numbered m;
   IF cardinality(p_digests) > 0 THEN
-    PERFORM hansa.values_refer(p_tenant, p_sessions[e.part], array_agg(e.data)) FROM unnest(p_of, p_data) AS e(part, data)
-      WHERE p_runs[e.part] = ANY (v_done) GROUP BY e.part;
+    PERFORM hansa.values_refer(p_tenant, a.session, ARRAY[a.entries::text]) FROM unnest(v_sessions, v_runs, v_entries) AS a(session, run, entries)
+      WHERE a.run = ANY (v_done);
   END IF;
-  FOR v_each IN SELECT p_runs[w.part] AS run, w.wait::json AS wait FROM unnest(p_wait_of, p_waits) AS w(part, wait)
-    WHERE p_runs[w.part] = ANY (v_done)
+  FOR v_each IN SELECT a.run, w.value AS wait FROM unnest(v_runs, v_waits) AS a(run, waits) CROSS JOIN LATERAL json_array_elements(a.waits) AS w
+    WHERE a.run = ANY (v_done)
   LOOP
+    v_simple := false;
     PERFORM hansa.wait_begin(p_tenant, v_each.run, v_each.wait);
   END LOOP;
+  IF v_simple AND cardinality(v_done) = cardinality(v_runs) THEN
+    RETURN QUERY SELECT * FROM unnest(v_done, v_last, v_now);
+    RETURN;
+  END IF;
   -- Few writes change a state, and of these few have consequences; those are in the order of sessions too.
-  FOR v_each IN SELECT r.id, r.state FROM unnest(p_runs, p_states) AS a(run, state)
-    JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run JOIN hansa.sessions s ON s.tenant_id = p_tenant AND s.id = r.session_id
-    WHERE a.state IS NOT NULL AND a.run = ANY (v_done) AND r.state <> 'running' AND (r.slot OR r.cancel_requested_at IS NOT NULL
-      OR r.suspend_requested_at IS NOT NULL OR r.state <> 'waiting' AND (
-      s.active_run IS NOT NULL OR r.parent_run IS NOT NULL
-      OR EXISTS (SELECT FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = r.id)))
-    ORDER BY r.session_id
+  FOR v_each IN SELECT r.id, r.state FROM unnest(v_sessions, v_runs, v_states) AS a(session, run, state)
+    CROSS JOIN LATERAL (SELECT * FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = a.run LIMIT 1) r
+    WHERE a.state IS NOT NULL AND a.run = ANY (v_done) AND r.state <> 'running' ORDER BY a.session
   LOOP
     IF v_each.state IN ('completed', 'failed', 'canceled') THEN PERFORM hansa.run_ended(p_tenant, v_each.id);
     ELSE
@@ -172,9 +183,9 @@ BEGIN
       END IF;
     END IF;
   END LOOP;
-  RETURN QUERY SELECT r.id, s.last_seq, r.state FROM unnest(p_runs, p_epochs, p_numbers) AS a(run, epoch, number)
-    JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run AND r.epoch = a.epoch AND r.writes = a.number
-    JOIN hansa.sessions s ON s.tenant_id = p_tenant AND s.id = r.session_id;
+  RETURN QUERY SELECT a.run, f.last_seq, f.state FROM unnest(v_runs, v_epochs, v_numbers) AS a(run, epoch, number)
+    CROSS JOIN LATERAL (SELECT r.state, (SELECT s.last_seq FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = r.session_id)
+      FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = a.run AND r.epoch = a.epoch AND r.writes = a.number LIMIT 1) f(state, last_seq);
 END $$;
 
 -- All that a worker needs to go on with runs it has claimed, of one tenant; those missing from the answer are fenced. `world` names
@@ -182,7 +193,7 @@ END $$;
 -- NULL where there can't be any.
 CREATE FUNCTION hansa.run_load(p_tenant uuid, p_runs uuid[], p_epochs integer[])
 RETURNS TABLE (run uuid, agent text, revision integer, input json, takeovers integer, attempt integer, depth smallint, wish text,
-  active float8, world bigint, history json, steps json) LANGUAGE plpgsql AS $$
+  active float8, world bigint, history json, steps json) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
@@ -193,10 +204,11 @@ BEGIN
       extract(epoch FROM r.active)::float8, t.objects_version,
       CASE WHEN r.queued_seq > 1 OR s.forked_from IS NOT NULL THEN hansa.run_history(p_tenant, r) END,
       CASE WHEN r.epoch > 1 THEN hansa.run_steps(p_tenant, r) END
-    FROM unnest(p_runs, p_epochs) AS a(run, epoch) JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = a.run AND r.epoch = a.epoch
-    JOIN hansa.sessions s ON s.tenant_id = p_tenant AND s.id = r.session_id
-    JOIN hansa.tenants t ON t.tenant_id = p_tenant LEFT JOIN hansa.agents g ON g.tenant_id = p_tenant AND g.name = r.agent
-    WHERE r.state = 'running';
+    FROM unnest(p_runs, p_epochs) AS a(run, epoch)
+    CROSS JOIN LATERAL (SELECT * FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = a.run AND r.epoch = a.epoch AND r.state = 'running' LIMIT 1) r
+    CROSS JOIN LATERAL (SELECT s.forked_from FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = r.session_id LIMIT 1) s
+    LEFT JOIN LATERAL (SELECT g.suspended FROM hansa.agents g WHERE g.tenant_id = p_tenant AND g.name = r.agent LIMIT 1) g ON true
+    CROSS JOIN (SELECT t.objects_version FROM hansa.tenants t WHERE t.tenant_id = p_tenant) t;
 END $$;
 
 -- What objects say of an agent's revision now: its manifest, all providers, its tool servers, the agents it may call.

@@ -4,17 +4,21 @@
 -- a bound on runs at once), runs by id. One exception is safe: who ends runs that workers drive may take an agent after them, since
 -- nobody who holds an agent waits for a run that is driven.
 
-CREATE FUNCTION hansa.run_json(r hansa.runs) RETURNS json LANGUAGE sql STABLE AS $$
-  SELECT json_build_object(
+-- A run as the API shows it.
+CREATE FUNCTION hansa.run_json(r hansa.runs) RETURNS json LANGUAGE plpgsql STABLE AS $$
+DECLARE v_waits json := '[]';
+BEGIN
+  IF r.state IN ('waiting', 'suspended') OR r.gate = 'time' THEN
+    SELECT coalesce(json_agg(json_build_object('kind', w.kind, 'step', w.step, 'key', w.key, 'until', w.look_at) ORDER BY w.step), '[]') INTO v_waits
+      FROM hansa.waits w WHERE w.tenant_id = r.tenant_id AND w.run_id = r.id;
+  END IF;
+  RETURN json_build_object(
     'id', r.id, 'session_id', r.session_id, 'agent', r.agent, 'revision', r.revision, 'state', r.state, 'priority', r.priority,
     'input', r.input, 'output', r.output, 'error', r.error,
     'usage', json_build_object('input_tokens', r.input_tokens, 'output_tokens', r.output_tokens),
     'epoch', r.epoch, 'attempt', r.attempt, 'parent_run', r.parent_run, 'suspended_by', r.suspended_by,
-    'waits', CASE WHEN r.state IN ('waiting', 'suspended') OR r.gate = 'time' THEN (
-      SELECT coalesce(json_agg(json_build_object('kind', w.kind, 'step', w.step, 'key', w.key, 'until', w.look_at) ORDER BY w.step), '[]')
-      FROM hansa.waits w WHERE w.tenant_id = r.tenant_id AND w.run_id = r.id) ELSE '[]' END,
-    'created_at', r.created_at, 'started_at', r.started_at, 'finished_at', r.finished_at)
-$$;
+    'waits', v_waits, 'created_at', r.created_at, 'started_at', r.started_at, 'finished_at', r.finished_at);
+END $$;
 
 -- Appends events to a session's log without a gap: the session's row is locked by the update, so numbers are given in
 -- commit order. Returns the last number.
