@@ -32,9 +32,11 @@ class Verbs:
         return [(row["id"], row["epoch"]) for row in rows if row["id"]]
 
     async def write(self, run: UUID, epoch: int, number: int, *, end: bool = False) -> int | None:
-        entry = {"type": "run.completed", "step": None, "data": {}} if end else {"type": "log", "step": f"{number}", "data": {}}
+        kind, step = ("run.completed", None) if end else ("log", f"{number}")
+        entry: dict[str, Any] = {"type": kind, "step": step, "data": {}}
         more = {"state": "completed", "output": "out"} if end else {}
-        one = {"session": str(SESSION), "run": str(run), "epoch": epoch, "number": number, "input_tokens": 0, "output_tokens": 0, "entries": [entry]}
+        of = {"session": str(SESSION), "run": str(run), "epoch": epoch, "number": number}
+        one: dict[str, Any] = {**of, "input_tokens": 0, "output_tokens": 0, "entries": [entry]}
         sql = "SELECT seq FROM hansa.run_write($1, $2, '{}', '{}', '{}')"
         return await self.app.fetchval(sql, TENANT, json.dumps([one | more]))
 

@@ -17,7 +17,7 @@ import msgspec
 from db.scratch import Scratch
 
 AGENTS = ("a", "b")
-CALL = {"step": "1", "name": "t", "attempt": 1, "arguments": {}}
+CALL: dict[str, Any] = {"step": "1", "name": "t", "attempt": 1, "arguments": {}}
 ENDED = frozenset({"completed", "failed", "canceled"})
 FACTS = """SELECT json_build_object(
   'sessions', (SELECT coalesce(json_agg(s), '[]') FROM hansa.sessions s WHERE tenant_id = $1),
@@ -101,7 +101,7 @@ class Tenant:
 
     async def write(self, *batch: tuple[Held, str | None, str | None]) -> list[Row]:
         """Write an event of each run, with the state that it comes to and the kind of wait that it begins, in one transaction."""
-        writes = [
+        writes: list[dict[str, Any]] = [
             {
                 "session": str(each.session), "run": str(each.run), "epoch": each.epoch, "number": each.writes + 1,
                 "input_tokens": 0, "output_tokens": 0, "state": state, "waits": [self._wait(kind)] if kind else [],

@@ -201,10 +201,11 @@ class Runs:
 
     async def list_events(self, principal: Principal, session_id: UUID, *, after: int, limit: int) -> Page:
         """Events of a session, oldest first."""
-        async with self._database.tenant(principal.tenant_id) as connection:
-            if await store.find_session(connection, session_id) is None:
-                raise NotFound(f"there is no session {session_id}")
-            rows = await store.list_events(connection, session_id, after, limit + 1)
+        rows = await store.list_events(self._database, principal.tenant_id, session_id, after=after, limit=limit + 1)
+        if not rows:
+            async with self._database.tenant(principal.tenant_id) as connection:
+                if await store.find_session(connection, session_id) is None:
+                    raise NotFound(f"there is no session {session_id}")
         data = await shown(self._values, principal.tenant_id, Kind.EVENT, [row["body"] for row in rows[:limit]])
         return Page(data, rows[limit - 1]["seq"] if len(rows) > limit else None)
 

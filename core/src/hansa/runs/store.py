@@ -14,7 +14,6 @@ from hansa.db.pool import Connection, Database
 from hansa.runs.model import Claim, Entry, EventType, Loaded, Past, Recorded, RunView, Wait, World, Write, Written, canonical
 from hansa.runs.values import Columns
 
-EVENT = "json_build_object('seq', seq, 'session_id', session_id, 'run_id', run_id, 'type', type, 'step', step, 'data', data, 'at', at)"
 SESSION = "json_build_object('id', id, 'agent', agent, 'created_at', created_at, 'last_seq', last_seq, 'active_run', active_run)"
 
 APPROVAL = """json_build_object('id', a.id, 'run_id', a.run_id, 'step', a.step, 'kind', a.kind, 'subject', a.subject, 'state', a.state,
@@ -64,6 +63,7 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 START = "SELECT outcome, answer FROM hansa.run_start($1, $2, $3, $4, $5, $6, $7, $8)"
+START_MANY = "SELECT outcome, answer FROM hansa.run_start_many($1, $2, $3, $4, $5, $6, $7, $8) ORDER BY n"
 
 
 async def start(database: Database, region: str, accept: Accept) -> tuple[str, str | None]:
@@ -96,7 +96,7 @@ async def start_many(database: Database, region: str, accepts: Sequence[Accept])
     """Accept runs of one tenant, each in a session of its own, in one transaction."""
     keys = [accept.key for accept in accepts]
     rows = await database.call_rows(
-        "SELECT outcome, answer FROM hansa.run_start_many($1, $2, $3, $4, $5, $6, $7, $8) ORDER BY n",
+        START_MANY,
         accepts[0].principal.tenant_id,
         region,
         [accept.principal.name for accept in accepts],
@@ -191,20 +191,12 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def _row(claim: Claim, write: Write) -> Row:
-    end, usage = write.end, write.usage
-    return Row(
-        claim.session_id,
-        claim.id,
-        claim.epoch,
-        write.number,
-        usage.input_tokens,
-        usage.output_tokens,
-        write.entries,
-        write.waits,
-        state=end.state if end else None,
-        output=msgspec.Raw(canonical(end.output)) if end and end.state == "completed" else None,
-        error=end.error if end else None,
-    )
+    usage, end = write.usage, write.end
+    row = Row(claim.session_id, claim.id, claim.epoch, write.number, usage.input_tokens, usage.output_tokens, write.entries, write.waits)
+    if end is None:
+        return row
+    output = msgspec.Raw(canonical(end.output)) if end.state == "completed" else None
+    return msgspec.structs.replace(row, state=end.state, output=output, error=end.error)
 
 
 async def write(database: Database, batch: Sequence[tuple[Claim, Write]], values: Columns) -> dict[UUID, Written]:
@@ -401,12 +393,6 @@ async def list_sessions(connection: Connection, agent: str | None, before: UUID 
     )
 
 
-async def list_events(connection: Connection, session_id: UUID, after: int, limit: int) -> list[asyncpg.Record]:
+async def list_events(database: Database, tenant_id: UUID, session_id: UUID, *, after: int, limit: int) -> list[asyncpg.Record]:
     """Events of a session after a number, oldest first: records (seq, run_id, type, body as JSON text)."""
-    return await connection.fetch(
-        f"SELECT seq, run_id, type, {EVENT} AS body FROM hansa.events "
-        "WHERE tenant_id = (SELECT hansa.tenant()) AND session_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
-        session_id,
-        after,
-        limit,
-    )
+    return await database.call_rows("SELECT * FROM hansa.session_events($1, $2, $3, $4)", tenant_id, session_id, after, limit)

@@ -13,7 +13,6 @@ import msgspec
 
 from hansa.auth.model import Principal
 from hansa.bus.subjects import session_live
-from hansa.db.pool import Database
 from hansa.runs import store
 from hansa.runs.equipment import Equipment
 from hansa.runs.log.showing import Kind, shown
@@ -56,7 +55,7 @@ async def follow(equipment: Equipment, principal: Principal, reading: Reading) -
     async with equipment.bus.listen(session_live(equipment.region, principal.tenant_id, reading.session_id), heard):
         last = reading.after
         while True:
-            rows = await _read(equipment.database, principal, reading.session_id, last)
+            rows = await store.list_events(equipment.database, principal.tenant_id, reading.session_id, after=last, limit=PAGE)
             bodies = await shown(equipment.values, principal.tenant_id, Kind.EVENT, [row["body"] for row in rows])
             for row, body in zip(rows, bodies, strict=True):
                 last = row["seq"]
@@ -90,8 +89,3 @@ async def _until_written(news: asyncio.Queue[Live], last: int) -> AsyncIterator[
             yield Sent(0, "delta.reset", msgspec.json.encode({"run_id": live.run_id, "step": live.step}).decode())
         elif live.text:
             yield Sent(0, "delta", msgspec.json.encode({"run_id": live.run_id, "step": live.step, "text": live.text}).decode())
-
-
-async def _read(database: Database, principal: Principal, session_id: UUID, after: int) -> list[Any]:
-    async with database.tenant(principal.tenant_id) as connection:
-        return await store.list_events(connection, session_id, after, PAGE)

@@ -1,17 +1,13 @@
-"""Carries the writes of all runs of a process to the database: those of one tenant together, in one transaction and one round trip.
-
-While one transaction is being committed the next writes gather, so the more there is to do, the less each costs. A batch that the
-database refuses is written again one by one, so that one run's defect is no other's.
-"""
+"""Carries the writes of all runs of a process to the database, those of one tenant together (`hansa.db.gathering`)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
-from uuid import UUID
 
 import structlog
 
+from hansa.db.gathering import Gatherer, carrying
 from hansa.db.pool import Database
 from hansa.errors import Unavailable
 from hansa.runs import store
@@ -21,7 +17,7 @@ from hansa.runs.values import columns
 
 log = structlog.stdlib.get_logger("hansa.runs")
 BATCH = 128
-Item = tuple[Claim, Write, "asyncio.Future[Written | None]"]
+Item = tuple[Claim, Write]
 T = TypeVar("T")
 
 
@@ -32,63 +28,21 @@ class GroupedWriter:
         self._database = database
         self._values = values
         self._lease = lease
-        self._waiting: dict[UUID, list[Item]] = {}
-        self._ready = asyncio.Event()
+        # A fenced claim may write beside its successor: each run stands once in a batch.
+        self.gatherer = Gatherer(self._write, size=BATCH, mark=lambda item: item[0].id)
 
     async def write(self, claim: Claim, write: Write) -> Written | None:
         large = self._values.large(write.taken)
         # Before its turn comes: a slow artifact store holds up this run and no other.
         if large and await self._patiently(lambda: self._values.put_large(claim.tenant_id, large)) is None:
             return None
-        done: asyncio.Future[Written | None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(claim.tenant_id, []).append((claim, write, done))
-        self._ready.set()
-        return await done
+        return await self.gatherer.done(claim.tenant_id, (claim, write))
 
-    async def carry(self) -> None:
-        """Carry batches until cancelled; several of these run side by side."""
-        while True:
-            await self._ready.wait()
-            tenant_id = next(iter(self._waiting), None)
-            if tenant_id is None:
-                self._ready.clear()
-                continue
-            batch, later = _distinct(self._waiting.pop(tenant_id))
-            if later:
-                self._waiting[tenant_id] = later  # to the end of the line: other tenants first
-            await self._carry(batch)
-
-    async def _carry(self, batch: list[Item]) -> None:
-        try:
-            found = await self._patiently(lambda: self._write(batch)) or {}
-        except asyncio.CancelledError:
-            for _, _, done in batch:
-                done.cancel()
-            raise
-        # Whatever the database says of a batch is said of each write by itself, and told to the run that it is about.
-        except Exception as error:
-            if len(batch) == 1:
-                self._settle(batch[0], error)
-                return
-            log.warning("run.batch_refused", writes=len(batch), error=str(error))
-            for item in batch:
-                await self._carry([item])
-            return
-        for item in batch:
-            self._settle(item, found.get(item[0].id))
-
-    def _settle(self, item: Item, outcome: Written | Exception | None) -> None:
-        done = item[2]
-        if done.done():
-            return
-        if isinstance(outcome, Exception):
-            done.set_exception(outcome)
-        else:
-            done.set_result(outcome)
-
-    async def _write(self, batch: list[Item]) -> dict[UUID, Written]:
-        taken = {digest: body for _, write, _ in batch for digest, body in write.taken.items()}
-        return await store.write(self._database, [(claim, write) for claim, write, _ in batch], columns(taken, self._values.large(taken)))
+    async def _write(self, batch: Sequence[Item]) -> list[Written | None]:
+        taken = {digest: body for _, write in batch for digest, body in write.taken.items()}
+        values = columns(taken, self._values.large(taken))
+        found = await self._patiently(lambda: store.write(self._database, batch, values)) or {}
+        return [found.get(claim.id) for claim, _ in batch]
 
     async def _patiently(self, operation: Callable[[], Awaitable[T]]) -> T | None:
         """Write, again and again while PostgreSQL or the artifact store is away; None: the leases must be gone. The writes' numbers
@@ -106,28 +60,9 @@ class GroupedWriter:
                 pause = min(pause * 2, 2.0)
 
 
-def _distinct(items: list[Item]) -> tuple[list[Item], list[Item]]:
-    """A batch in which each run stands once (a fenced claim may write beside its successor), and the rest."""
-    batch: list[Item] = []
-    later: list[Item] = []
-    runs = set[UUID]()
-    for item in items:
-        if len(batch) < BATCH and item[0].id not in runs:
-            runs.add(item[0].id)
-            batch.append(item)
-        else:
-            later.append(item)
-    return batch, later
-
-
 @asynccontextmanager
-async def open_writer(database: Database, values: Values, *, lease: float, lanes: int = 2) -> AsyncIterator[GroupedWriter]:
-    """A writer with so many transactions at a time at most."""
+async def open_writer(database: Database, values: Values, *, lease: float) -> AsyncIterator[GroupedWriter]:
+    """A writer that works until the end of the context."""
     writer = GroupedWriter(database, values, lease)
-    tasks = [asyncio.create_task(writer.carry(), name=f"writer {lane}") for lane in range(lanes)]
-    try:
+    async with carrying(writer.gatherer):
         yield writer
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,103 @@
+"""Carries many small pieces of work to the database: those of one tenant that come at the same time together, in one transaction.
+
+Nobody waits for company: the first goes at once, and while it is being committed the next ones gather; so the more there is to do,
+the less each costs. A batch that the database refuses is done again one by one, so that one caller's defect is no other's.
+Must not know what the pieces are.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+from uuid import UUID
+
+import structlog
+
+from hansa.errors import Unavailable
+
+log = structlog.stdlib.get_logger("hansa.db")
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Gatherer(Generic[T, A]):
+    """Works inside `carrying`. `do` does a batch of one tenant, all of it or nothing, and answers for each piece; pieces with the same
+    `mark` are never in one batch."""
+
+    def __init__(self, do: Callable[[Sequence[T]], Awaitable[Sequence[A]]], *, size: int, mark: Callable[[T], Hashable] = id) -> None:
+        self._do = do
+        self._size = size
+        self._mark = mark
+        self._waiting: dict[UUID, list[tuple[T, asyncio.Future[A]]]] = {}
+        self._ready = asyncio.Event()
+
+    async def done(self, tenant_id: UUID, piece: T) -> A:
+        """Have a piece done; its answer. Raises what `do` raises for it."""
+        done: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant_id, []).append((piece, done))
+        self._ready.set()
+        return await done
+
+    async def carry(self) -> None:
+        """Carry batches until cancelled; several of these run side by side."""
+        while True:
+            await self._ready.wait()
+            tenant_id = next(iter(self._waiting), None)
+            if tenant_id is None:
+                self._ready.clear()
+                continue
+            batch, later = self._parted(self._waiting.pop(tenant_id))
+            if later:
+                self._waiting[tenant_id] = later  # to the end of the line: other tenants first
+            await self._carry(batch)
+
+    def _parted(self, waiting: list[tuple[T, "asyncio.Future[A]"]]) -> tuple[list[tuple[T, "asyncio.Future[A]"]], ...]:
+        """A batch, and the rest."""
+        batch: list[tuple[T, asyncio.Future[A]]] = []
+        later: list[tuple[T, asyncio.Future[A]]] = []
+        marks = set[Hashable]()
+        for piece, done in waiting:
+            fits = len(batch) < self._size and self._mark(piece) not in marks
+            marks.add(self._mark(piece))
+            (batch if fits else later).append((piece, done))
+        return batch, later
+
+    async def _carry(self, batch: Sequence[tuple[T, "asyncio.Future[A]"]]) -> None:
+        try:
+            answers = await self._do([piece for piece, _ in batch])
+        except asyncio.CancelledError:
+            for _, done in batch:
+                done.cancel()
+            raise
+        except Unavailable as error:
+            _fail(batch, error)
+        # Whatever the database says of a batch is said of each piece by itself, and told to the caller that it is about.
+        except Exception as error:
+            if len(batch) == 1:
+                _fail(batch, error)
+                return
+            log.warning("db.batch_refused", pieces=len(batch), error=str(error))
+            for item in batch:
+                await self._carry([item])
+        else:
+            for (_, done), answer in zip(batch, answers, strict=True):
+                if not done.done():
+                    done.set_result(answer)
+
+
+def _fail(batch: "Sequence[tuple[T, asyncio.Future[A]]]", error: Exception) -> None:
+    for _, done in batch:
+        if not done.done():
+            done.set_exception(error)
+
+
+@asynccontextmanager
+async def carrying(gatherer: Gatherer[T, A], *, lanes: int = 2) -> AsyncIterator[None]:
+    """Let a gatherer work, so many transactions at a time at most."""
+    tasks = [asyncio.create_task(gatherer.carry(), name=f"gatherer {lane}") for lane in range(lanes)]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
