@@ -1,5 +1,6 @@
 """API keys: what is refused, with which words, and what is asked of the database for it."""
 
+import asyncio
 import string
 from datetime import timedelta
 from uuid import uuid4
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from db.scratch import Scratch
 from hansa import clock
 from hansa.auth import keys
-from hansa.auth.service import Authenticator
+from hansa.auth.service import CACHE_SECONDS, Authenticator
 from hansa.db.pool import Database, open_database
 from hansa.errors import Unauthenticated
 
@@ -96,6 +97,23 @@ async def test_a_key_is_known_with_its_pepper_until_it_is_revoked_or_expires(scr
         assert await knock() == "the API key has expired"
         await scratch.execute("UPDATE hansa.api_keys SET expires_at = NULL, revoked_at = now() WHERE id = $1", key_id)
         assert await knock() == "the API key has been revoked"
+
+
+async def test_a_caller_who_is_remembered_is_let_in_no_longer_than_the_key_lives(scratch: Scratch) -> None:
+    tenant = uuid4()
+    await scratch.add_tenant(tenant, "remembered")
+    text, key_id, secret = keys.make("live")
+    await scratch.execute(
+        "INSERT INTO hansa.api_keys (tenant_id, id, name, digest, roles, expires_at) VALUES ($1, $2, 'k', $3, '{viewer}', $4)",
+        *(tenant, key_id, keys.digest(secret, PEPPER), clock.now() + timedelta(seconds=1)),
+    )
+    async with open_database(scratch.settings.database) as database:
+        authenticator = Authenticator(database, PEPPER)
+        assert (await authenticator.authenticate(f"Bearer {text}")).tenant_id == tenant
+        await asyncio.sleep(1.1)  # less than what is known of a key is kept for
+        with pytest.raises(Unauthenticated, match="expired"):
+            await authenticator.authenticate(f"Bearer {text}")
+        assert CACHE_SECONDS > 1.5
 
 
 async def test_a_copy_of_the_database_holds_no_secret(scratch: Scratch) -> None:

@@ -15,7 +15,7 @@ async def principal(request: AnyRequest) -> Principal:
     caller = await services(request).authenticator.authenticate(request.headers.get("authorization"))
     opt = request.route_handler.opt
     needed = opt["permission"]
-    if needed not in caller.permissions():
+    if not caller.may(needed):
         having = ", ".join(role for role, permissions in ROLES.items() if needed in permissions)
         raise Forbidden(
             f"this needs the permission {needed}; your roles are {', '.join(caller.roles) or 'none'}", hint=f"Roles that have it: {having}."

@@ -233,7 +233,7 @@ def _kind(manifest: Any) -> Any:
 def _forbidden(principal: Principal, found: HansaObject) -> FieldError | None:
     """Why this caller can't apply such an object, whatever it says."""
     kind, metadata = kind_of(found).kind, found.metadata
-    if kind in CLUSTER and "platform:write" not in principal.permissions():
+    if kind in CLUSTER and not principal.may("platform:write"):
         return FieldError("kind", "forbidden", f"a {kind} needs the permission platform:write (role platform-admin)")
     if isinstance(found, Tenant) and metadata.name != principal.tenant:
         text = f"this key belongs to tenant {principal.tenant!r}, only that Tenant can be applied with it"

@@ -42,8 +42,8 @@ class Principal(msgspec.Struct, frozen=True):
     name: str
     roles: tuple[str, ...]
 
-    def permissions(self) -> frozenset[str]:
-        return frozenset(permission for role in self.roles for permission in ROLES.get(role, ()))
+    def may(self, permission: str) -> bool:
+        return any(permission in ROLES.get(role, ()) for role in self.roles)
 
 
 class StoredKey(msgspec.Struct, frozen=True):
