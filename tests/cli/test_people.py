@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import httpx2
 import pytest
@@ -27,7 +26,7 @@ STEPS = {"runtime": {"name": "steps"}, "tools": TOOLS}
 CAREFUL = {**STEPS, "tools": [{"plugin": "witness", "requireApproval": ["witness_keyed"]}]}
 PAY = [["tool", "witness_keyed", "pay\u202eme", 0]]
 SHOWN = r'witness_keyed {"mark":"pay\u202eme","seconds":0}'
-NOBODY = str(uuid4())
+NOBODY = "00000000-0000-7000-8000-000000000000"
 
 
 class Platform:

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import gc
 import hashlib
 import os
 import signal
@@ -141,6 +142,7 @@ async def serve(settings: Settings) -> None:
         )
         sockets = [socket.socket(fileno=settings.server.fd)] if settings.server.fd >= 0 else None
         server = _Server(config)
+        gc.freeze()  # all that was made so far stays: the collector need not look at it again and again
         ending = asyncio.create_task(_end(server, stopping), name="serve.end")
         try:
             await server.serve(sockets)
@@ -189,5 +191,6 @@ async def worker(settings: Settings) -> None:
             replicas=settings.nats.replicas,
         ),
     ):
+        gc.freeze()
         log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())
         await Worker(equipment, settings.worker, stopping).run()
