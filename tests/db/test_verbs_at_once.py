@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import deque
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -17,33 +18,47 @@ CLIENTS = 6
 SESSIONS = 6
 RUNS = "SELECT id, session_id, agent FROM hansa.runs WHERE tenant_id = $1 AND state NOT IN ('completed', 'failed', 'canceled') LIMIT 40"
 WAITS = "SELECT run_id, step, kind FROM hansa.waits WHERE tenant_id = $1 LIMIT 40"
+Line = tuple[Tenant, str]
+Done = dict[str, deque[str]]
 LATE = "UPDATE hansa.runs SET lease_until = now() - interval '1 s' WHERE tenant_id = $1 AND id = $2 AND state = 'running'"
 
 
 class Client:
-    """Does one thing after the other, by chance, with what all clients have."""
+    """Does one thing after the other, by chance, with what all clients have. `done`: what each did last, by its processes' ids."""
 
-    def __init__(self, tenant: Tenant, owner: asyncpg.Connection, chance: random.Random, held: list[Held]) -> None:
-        self.tenant = tenant
+    def __init__(self, line: Line, owner: asyncpg.Connection, chance: random.Random, held: list[Held], *, done: Done) -> None:
+        self.tenant, self.pids = line
         self.owner = owner
         self.chance = chance
         self.held = held
+        self.done = done
 
     async def work(self, until: float) -> int:
         count = 0
         while time.monotonic() < until:
             runs = await self.owner.fetch(RUNS, self.tenant.id)
-            await self._one([dict(run) for run in runs])
+            try:
+                await self._one([dict(run) for run in runs])
+            except asyncpg.PostgresError as error:
+                error.add_note(
+                    f"In: {error.context}\nLast of all clients, by processes: { {pids: list(did) for pids, did in self.done.items()} }"
+                )
+                raise
             count += 1
         return count
+
+    def _say(self, verb: str) -> None:
+        self.done.setdefault(self.pids, deque(maxlen=3)).append(verb)
 
     async def _one(self, runs: list[dict[str, Any]]) -> None:
         chance, tenant = self.chance, self.tenant
         verb = chance.choice(("claim", "claim", "write", "write", "end", "come", "person", "agent", "publish", "renew"))
         if not runs or (verb != "claim" and len(runs) < SESSIONS):
+            self._say("start_many")
             await tenant.start_many(chance.choices(AGENTS, k=3))
             return
         run = chance.choice(runs)
+        self._say(verb)
         match verb:
             case "claim":
                 self.held.extend(await tenant.claim(chance.randint(1, 4)))
@@ -71,7 +86,9 @@ class Client:
             await self.tenant.write(*((each, state, wait) for each in batch))
 
     async def _person(self, run: dict[str, Any]) -> None:
-        match self.chance.choice(("cancel", "suspend", "resume", "fork", "say", "send", "hold")):
+        verb = self.chance.choice(("cancel", "suspend", "resume", "fork", "say", "send", "hold"))
+        self._say(verb)
+        match verb:
             case "resume":
                 await self.tenant.resume(run["id"], None)
             case "fork":
@@ -84,7 +101,7 @@ class Client:
                 if self.held:
                     held = self.chance.choice(self.held)
                     await self.tenant.of_run("hold", held.run, held.epoch)
-            case verb:
+            case _:
                 await self.tenant.of_run(verb, run["id"])
 
 
@@ -93,11 +110,12 @@ async def all_at_once(scratch: Scratch, seconds: float) -> tuple[Tenant, int]:
     async with AsyncExitStack() as closing:
         lines = [await closing.enter_async_context(connections(scratch)) for _ in range(CLIENTS)]
         tenant, held = await new_tenant(scratch, *lines[0]), list[Held]()
-        until, clients = time.monotonic() + seconds, list[Client]()
+        until, clients, done = time.monotonic() + seconds, list[Client](), Done()
         for seed, line in enumerate(lines):
             owner = await asyncpg.connect(scratch.settings.database.url)
             closing.push_async_callback(owner.close)
-            clients.append(Client(tenant.at(*line), owner, random.Random(seed), held))
+            pids = " and ".join(str(each.get_server_pid()) for each in line)
+            clients.append(Client((tenant.at(*line), pids), owner, random.Random(seed), held, done=done))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(client.work(until)) for client in clients]
         return tenant, sum(task.result() for task in tasks)

@@ -58,6 +58,11 @@ class Tenant:
         other.id, other.pool, other._steps, other._chance = self.id, self.pool, self._steps, self._chance
         return other
 
+    @property
+    def line(self) -> asyncpg.Connection:
+        """The app's connection."""
+        return self._app
+
     def _new(self) -> UUID:
         """The same ids in the same order every time, so that what fails fails again."""
         return UUID(int=self._chance.getrandbits(128))

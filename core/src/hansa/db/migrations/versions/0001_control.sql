@@ -158,7 +158,8 @@ DECLARE v_run uuid; v_told boolean := p_suspended;
 BEGIN
   UPDATE hansa.agents SET revision = p_revision, suspended = p_suspended, concurrency = p_concurrency, pool = p_pool, bound = p_bound
     WHERE tenant_id = p_tenant AND name = p_agent;
-  IF NOT FOUND THEN  -- new, or here again while runs of the agent that was deleted go on
+  IF NOT FOUND THEN  -- new, or here again while runs of the agent that was deleted go on: who ends one now waits, or has ended it
+    PERFORM FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.agent = p_agent AND (r.slot OR r.state = 'suspended') ORDER BY r.id FOR UPDATE;
     INSERT INTO hansa.agents (tenant_id, name, revision, suspended, concurrency, pool, bound, held)
       VALUES (p_tenant, p_agent, p_revision, p_suspended, p_concurrency, p_pool, p_bound,
         (SELECT count(*) FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.agent = p_agent AND r.slot));

@@ -40,9 +40,10 @@ RETURNS bigint LANGUAGE sql AS $$
   SELECT hansa.log_append(p_tenant, p_session, p_run, ARRAY[p_type], ARRAY[p_step], ARRAY[p_data::text])
 $$;
 
--- Locks those of some agents that have a bound on runs at once.
+-- Locks those of some agents that have a bound on runs at once, or had one while a run got its slot: that is given back.
 CREATE FUNCTION hansa.agents_lock(p_tenant uuid, p_agents text[]) RETURNS void LANGUAGE sql AS $$
-  SELECT FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = ANY (p_agents) AND a.bound IS NOT NULL ORDER BY a.name FOR UPDATE
+  SELECT FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = ANY (p_agents) AND (a.bound IS NOT NULL OR a.held > 0)
+    ORDER BY a.name FOR UPDATE
 $$;
 
 -- A run, with its session, its agent's bound and itself locked. NULL fields: no such run.
@@ -57,13 +58,14 @@ BEGIN
 END $$;
 
 -- Lets a run be claimed, unless its agent has a bound on runs at once and no slot is free: then it waits at that gate. The caller
--- holds the run's session and has seen that nothing else is in the way.
+-- holds the run's session, has seen that nothing else is in the way, and has locked the agent if it had a bound then: one that was
+-- given a bound since, and is locked by someone else, is not waited for. The run became ready before that.
 CREATE FUNCTION hansa.run_ready(p_tenant uuid, p_run uuid) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE v_slot hansa.agents; v_agent text; v_holds boolean;
 BEGIN
   SELECT agent, slot INTO v_agent, v_holds FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run;
   IF NOT v_holds THEN
-    SELECT * INTO v_slot FROM hansa.agents WHERE tenant_id = p_tenant AND name = v_agent AND bound IS NOT NULL FOR UPDATE;
+    SELECT * INTO v_slot FROM hansa.agents WHERE tenant_id = p_tenant AND name = v_agent AND bound IS NOT NULL FOR UPDATE SKIP LOCKED;
     IF FOUND AND v_slot.held >= v_slot.bound THEN
       UPDATE hansa.runs SET state = 'queued', gate = 'agent', woken = false, suspended_by = NULL WHERE tenant_id = p_tenant AND id = p_run;
       RETURN;

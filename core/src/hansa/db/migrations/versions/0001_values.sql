@@ -41,7 +41,11 @@ BEGIN
     INSERT INTO hansa.values (tenant_id, digest, size, in_store, body)
       SELECT p_tenant, v.digest, v.size, v.body IS NULL, v.body FROM unnest(p_digests, p_sizes, p_bodies) AS v(digest, size, body)
       ORDER BY v.digest ON CONFLICT DO NOTHING;
-    UPDATE hansa.values SET used_at = now() WHERE tenant_id = p_tenant AND digest = ANY(p_digests) AND used_at < now() - interval '1 day';
+    PERFORM FROM hansa.values WHERE tenant_id = p_tenant AND digest = ANY(p_digests) AND used_at < now() - interval '1 day'
+      ORDER BY digest FOR UPDATE;
+    IF FOUND THEN
+      UPDATE hansa.values SET used_at = now() WHERE tenant_id = p_tenant AND digest = ANY(p_digests) AND used_at < now() - interval '1 day';
+    END IF;
     EXIT WHEN (SELECT count(*) FROM hansa.values WHERE tenant_id = p_tenant AND digest = ANY(p_digests))
       = (SELECT count(DISTINCT d) FROM unnest(p_digests) AS d);
   END LOOP;

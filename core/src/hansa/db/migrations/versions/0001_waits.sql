@@ -167,6 +167,10 @@ BEGIN
     WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name);
   PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_sessions) ORDER BY s.id FOR UPDATE;
   PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT s.agent) FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_sessions)));
+  PERFORM FROM hansa.runs l WHERE l.tenant_id = p_tenant AND l.id IN (SELECT w.run_id FROM hansa.waits w JOIN hansa.runs r
+      ON r.tenant_id = w.tenant_id AND r.id = w.run_id
+      WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name AND r.session_id = ANY (v_sessions))
+    ORDER BY l.id FOR UPDATE;
   FOR v_wait IN SELECT w.run_id, w.step FROM hansa.waits w JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id
     WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name AND r.session_id = ANY (v_sessions) ORDER BY r.session_id, w.step
   LOOP
