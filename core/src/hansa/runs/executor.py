@@ -132,6 +132,8 @@ class Driven:
             raise  # the database is away: the run is left to its lease
         # Whatever a runtime raises ends the run with an error that says so; it is logged, and the worker goes on.
         except Exception as error:
+            if prepared is None and not isinstance(error, RunFailed | msgspec.MsgspecError):
+                raise  # no runtime has begun: what went wrong is ours, and the run is left to its lease
             if prepared is not None and await self._retries(prepared.spec, error):
                 return
             end = End("failed", error=failure(error, context))
@@ -190,14 +192,21 @@ class Driven:
     async def look(self) -> None:
         """See what has come of that which is waited for."""
         steps = self._waiting.steps()
-        if steps:
+        if not steps:
+            return
+        try:
             found = await store.results(self._equipment.database, self.claim, steps)
-            try:
-                for event in await join_results(self._equipment.values, self.claim.tenant_id, found):
-                    self._waiting.deliver(event.step, (event.type, event.data))
-            except DamagedPast as error:
-                log.warning("run.damaged", run_id=str(self.claim.id), error=error.detail)
-                self.want(Wish.LEAVE)  # whoever loads it again sees the damage and ends it
+            for event in await join_results(self._equipment.values, self.claim.tenant_id, found):
+                self._waiting.deliver(event.step, (event.type, event.data))
+        except DamagedPast as error:
+            log.warning("run.damaged", run_id=str(self.claim.id), error=error.detail)
+            self.want(Wish.LEAVE)  # whoever loads it again sees the damage and ends it
+        except Unavailable:
+            raise
+        # A defect of ours, logged: nobody would look again, so the run is left to its lease.
+        except Exception:
+            log.exception("run.look_failed", run_id=str(self.claim.id))
+            self.want(Wish.LEAVE)
 
 
 async def _end(journal: Journal, end: End, context: DurableContext | None) -> None:
