@@ -129,9 +129,12 @@ async def test_no_two_functions_wait_for_each_other(scratch: Scratch) -> None:
 
 
 @pytest.mark.timeout(60)
-async def test_an_agent_that_is_locked_after_its_runs_is_found_out(scratch: Scratch) -> None:
-    """With the runs' locks before the agents', as a careless change would have it."""
-    await scratch.execute("CREATE OR REPLACE FUNCTION hansa.agents_lock(p_tenant uuid, p_agents text[]) RETURNS void LANGUAGE sql AS ''")
+async def test_sessions_that_are_locked_in_any_order_are_found_out(scratch: Scratch) -> None:
+    """As a careless change would have it."""
+    whole = await scratch.owner.fetchval("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'run_write'")
+    broken = whole.replace("ORDER BY s.id FOR UPDATE", "ORDER BY random() FOR UPDATE")
+    assert broken != whole
+    await scratch.execute(broken)
     with pytest.RaisesGroup(asyncpg.DeadlockDetectedError, flatten_subgroups=True, allow_unwrapped=True) as caught:
         await all_at_once(scratch, 3 * SECONDS)
     assert caught.value is not None

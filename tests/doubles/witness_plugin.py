@@ -5,9 +5,11 @@ append-only list of JSON lines; one write each, so that lines of several process
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
+import time
 from typing import Any
 
 from hansa_sdk import CallFailed, RunContext, RunFailed, Runtime, Tool, ToolContext, WaitExpired, hookimpl, tool
@@ -116,10 +118,19 @@ class Broken:
         return {"one": (2, 3)}
 
 
+async def _stubbornly(seconds: float) -> str:
+    """Let time go by, whatever is said meanwhile."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
+    return "done with"
+
+
 class Steps:
     """Does what its input lists, one after the other: ["sleep", seconds], ["ask", question], ["event", name, seconds], ["publish", name,
-    data], ["call", agent, input], ["tool", name, mark, seconds], ["values"], ["gather", steps, steps ...]. Its output is the list of what
-    they gave.
+    data], ["call", agent, input], ["tool", name, mark, seconds], ["values"], ["stubborn", seconds], ["gather", steps, steps ...]. Its
+    output is the list of what they gave.
     """
 
     name = "steps"
@@ -151,6 +162,8 @@ class Steps:
                 case "values":
                     context.log("drawn")
                     return [context.now().isoformat(), str(context.uuid()), context.random()]
+                case "stubborn":
+                    return await _stubbornly(more[0])
                 case _:
                     return await context.gather(*(self._all(context, branch) for branch in more))
         except (CallFailed, WaitExpired) as error:

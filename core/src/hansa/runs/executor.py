@@ -29,6 +29,8 @@ log = structlog.stdlib.get_logger("hansa.runs")
 MAX_TAKEOVERS = 5
 LONGEST_BACKOFF = 86_400.0
 LOOK_AGAIN_SECONDS = 0.2
+STOP_SECONDS = 3.0
+"""How long a runtime is given to stop that was told to, or whose time is over; then its run is left to its lease."""
 FINAL_EVENT = {
     "completed": EventType.RUN_COMPLETED,
     "failed": EventType.RUN_FAILED,
@@ -58,6 +60,7 @@ class Driven:
         self._voice = BusVoice(equipment.bus, session_live(equipment.region, claim.tenant_id, claim.session_id), claim.id)
         self._journal = DatabaseJournal(equipment.writer, claim, written=self._voice.wrote, fenced=lambda: self.want(Wish.LEAVE))
         self._wish: Wish | None = Wish(loaded.wish) if loaded.wish else None
+        self._stop_by: float | None = None
         self._task: asyncio.Task[None] | None = None
         self._parking: asyncio.Task[None] | None = None
 
@@ -65,10 +68,17 @@ class Driven:
     def wish(self) -> Wish | None:
         return self._wish
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether its runtime should have stopped and has not: whoever takes the run over does what is wanted of it."""
+        return self._stop_by is not None and asyncio.get_running_loop().time() > self._stop_by
+
     def want(self, wish: Wish) -> None:
         """Stop the run for a reason; the first one counts, but that it be canceled counts more."""
         if self._wish is None or (wish is Wish.CANCEL and self._wish is not Wish.LEAVE):
             self._wish = wish
+            if self._stop_by is not None:
+                self._stop_by = min(self._stop_by, asyncio.get_running_loop().time() + STOP_SECONDS)
             if self._task is not None:
                 self._task.cancel()
 
@@ -117,8 +127,7 @@ class Driven:
             prepared = await self._equipment.worlds.get(self.claim.tenant_id, run.agent, run.revision, version=self._loaded.world)
             async with self._equipment.tool_servers.connections() as connections:
                 context = self._context(prepared, connections)
-                async with asyncio.timeout(max(0.0, prepared.definition.limits.timeout - self._loaded.active)):
-                    end = End("completed", output=plain(await prepared.runtime.run(context)))
+                end = End("completed", output=plain(await self._in_time(prepared, context)))
         except NeedsReview as review:
             await self._journal.write(Entry(EventType.RUN_NEEDS_REVIEW, {"step": review.step, **review.call}), end=End("needs_review"))
             return
@@ -140,6 +149,18 @@ class Driven:
             if end.error and end.error["code"] in ("runtime_error", "internal"):
                 log.exception("run.broke", run_id=str(self.claim.id), agent=self._loaded.run.agent)
         await _end(self._journal, end, context)
+
+    async def _in_time(self, prepared: Prepared, context: DurableContext) -> Any:
+        """What the runtime gives, within what is left of the run's time."""
+        left = prepared.definition.limits.timeout - self._loaded.active
+        if left <= 0:
+            raise TimeoutError
+        self._stop_by = asyncio.get_running_loop().time() + left + STOP_SECONDS
+        try:
+            async with asyncio.timeout(left):
+                return await prepared.runtime.run(context)
+        finally:
+            self._stop_by = None
 
     def _context(self, prepared: Prepared, connections: Connections) -> DurableContext:
         run, past = self._loaded.run, Past(self._loaded.history, self._loaded.steps)

@@ -156,7 +156,7 @@ class Worker:
         pause = min(self._settings.renew_seconds, self._settings.lease_seconds / 3)
         while True:
             await asyncio.sleep(pause)
-            driven = [each for _, each in self._active.values()]
+            driven = [each for _, each in self._active.values() if not each.is_stuck]
             if not driven:
                 continue
             try:

@@ -82,8 +82,8 @@ END $$;
 
 -- Accepts several runs of one tenant in one transaction. Only for runs in sessions of their own: it would take one session's lock while
 -- it holds another's slot. What is usual (an agent that takes runs and has no bound, to be begun at once, under a new key or none) is
--- done for all of them together, everything else for each by itself, as above. Sub-selects and LIMIT 1 keep the planner from reading
--- all that a tenant has.
+-- done for all of them together, everything else for each by itself, as above, in the order of their agents, since each may lock its
+-- own. Sub-selects and LIMIT 1 keep the planner from reading all that a tenant has.
 CREATE FUNCTION hansa.run_start_many(p_tenant uuid, p_region text, p_principals text[], p_routes text[], p_keys text[], p_digests bytea[],
   p_new text[], p_inputs text[])
 RETURNS TABLE (n integer, outcome text, answer json) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
@@ -132,10 +132,11 @@ BEGIN
     RETURN QUERY SELECT v_each.n::integer, 'accepted', v_each.answer;
   END LOOP;
   IF cardinality(v_done) = cardinality(p_new) THEN RETURN; END IF;
-  PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT w.new ->> 'agent') FROM unnest(p_new::json[]) AS w(new)));
-  FOR i IN 1 .. cardinality(p_new) LOOP
-    CONTINUE WHEN i = ANY (v_done);
-    RETURN QUERY SELECT i, s.outcome, s.answer
-      FROM hansa.run_start(p_tenant, p_principals[i], p_routes[i], p_keys[i], p_digests[i], p_region, p_new[i]::json, p_inputs[i]::json) s;
+  FOR v_each IN SELECT a.n::integer AS i FROM unnest(p_new::json[]) WITH ORDINALITY AS a(new, n)
+    WHERE a.n <> ALL (v_done) ORDER BY a.new ->> 'agent', a.n
+  LOOP
+    RETURN QUERY SELECT v_each.i, s.outcome, s.answer
+      FROM hansa.run_start(p_tenant, p_principals[v_each.i], p_routes[v_each.i], p_keys[v_each.i], p_digests[v_each.i], p_region,
+        p_new[v_each.i]::json, p_inputs[v_each.i]::json) s;
   END LOOP;
 END $$;
