@@ -12,7 +12,8 @@ from stack import Process
 
 Workers = Callable[..., Process]
 TOOLS = [{"plugin": "witness"}]
-BOUND = 3.0 + 2.0
+SHORT = {"HANSA_WORKER_LEASE_SECONDS": "1", "HANSA_WORKER_RENEW_SECONDS": "0.25"}
+BOUND = 3.0 + 1.0
 """What a plugin that does not stop is given, and a lease."""
 
 
@@ -20,13 +21,13 @@ async def test_a_call_in_doubt_is_made_again_only_as_often_as_a_person_says(
     engine: Engine, client: httpx2.AsyncClient, worker: Workers
 ) -> None:
     await apply_agent(client, "doubt", **STEPS)
-    first = worker()
+    first = worker(**SHORT)
     steps = [["tool", "witness_unsafe", "send", 1.5], pay("after")]
     runs = {name: await start(client, "doubt", steps) for name in ("done", "fail", "again", "killed")}
     for run in runs.values():
         await begun(engine, run, "send")
     first.kill()
-    second = worker()
+    second = worker(**SHORT)
     for run in runs.values():
         await comes_to(client, run, "needs_review")
     await do(client, runs["done"], "resume", **{"as": "done", "answer": "it was"})
@@ -35,7 +36,7 @@ async def test_a_call_in_doubt_is_made_again_only_as_often_as_a_person_says(
     await do(client, runs["killed"], "resume", status=409, **{"as": "retry"})
     await until(lambda: told(engine, runs["killed"], phase="begin") == ["send", "send"], "it is made again")
     second.kill()
-    worker()
+    worker(**SHORT)
     await comes_to(client, runs["killed"], "needs_review")
     for name in ("again", "killed"):
         await do(client, runs[name], "resume", **{"as": "retry"})
@@ -52,13 +53,13 @@ async def test_a_call_in_doubt_is_made_again_only_as_often_as_a_person_says(
 async def test_a_call_in_doubt_is_canceled_with_all_that_was_called(engine: Engine, client: httpx2.AsyncClient, worker: Workers) -> None:
     tools = [*TOOLS, {"agent": "leaf"}, {"agent": "stem"}]
     await apply(client, agent("leaf", tools=TOOLS, **STEPS), agent("stem", tools=tools, **STEPS), agent("root", tools=tools, **STEPS))
-    first = worker()
+    first = worker(**SHORT)
     deep = ["call", "stem", [["call", "leaf", [pay("leaf", 20)]]]]
     run = await start(client, "root", [["gather", [["tool", "witness_unsafe", "doubt", 20]], [deep]]])
     await begun(engine, run, "doubt")
     await until(lambda: [line for line in engine.witness() if line["mark"] == "leaf"], "the leaf works")
     first.kill()
-    worker()
+    worker(**SHORT)
     await comes_to(client, run, "needs_review")
     assert (await do(client, run, "cancel"))["state"] == "canceled"
     below = [(await client.get("/v1/runs", params={"agent": name})).json()["data"][0] for name in ("stem", "leaf")]
@@ -71,7 +72,7 @@ async def test_a_plugin_that_does_not_stop_holds_no_run_longer_than_the_bound(
 ) -> None:
     await apply_agent(client, "stubborn", **STEPS)
     await apply_agent(client, "slow", limits={"timeoutSeconds": 1}, **STEPS)
-    worker()
+    worker(**SHORT)
     steps = [["stubborn", 40], pay("too late")]
     runs = [await start(client, "stubborn", steps), await start(client, "stubborn", steps), await start(client, "slow", steps)]
     for run in runs:

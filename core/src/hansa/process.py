@@ -6,6 +6,7 @@
 import asyncio
 import gc
 import hashlib
+import logging
 import os
 import signal
 import socket
@@ -52,6 +53,8 @@ from hansa.telemetry.logs import configure
 from hansa.tools.servers import ToolServers
 
 log = structlog.stdlib.get_logger("hansa.process")
+LAST_SECONDS = 2.0
+"""How long a process waits at its end for tasks that were canceled."""
 
 
 @asynccontextmanager
@@ -173,8 +176,19 @@ def _stopping() -> asyncio.Event:
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run a process on uvloop."""
-    uvloop.run(main)
+    """Run a process on uvloop. When `main` has ended, everything is kept or handed over: a plugin that does not stop holds up no end."""
+
+    async def to_its_end() -> None:
+        await main
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left and (await asyncio.wait(left, timeout=LAST_SECONDS))[1]:
+            log.warning("process.left_behind", tasks=sorted(task.get_name() for task in left if not task.done()))
+            logging.shutdown()
+            os._exit(0)
+
+    uvloop.run(to_its_end())
 
 
 async def worker(settings: Settings) -> None:
