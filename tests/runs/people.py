@@ -17,11 +17,16 @@ async def look(client: httpx2.AsyncClient, run: Run) -> Run:
 
 async def do(client: httpx2.AsyncClient, run: Run, verb: str, *, status: int = 202, **body: Any) -> Run:
     """cancel, suspend, resume or fork."""
-    answer = await client.post(f"/v1/runs/{run['id']}/{verb}", json=body) if body or verb in ("resume", "fork") else None
-    if answer is None:
-        answer = await client.post(f"/v1/runs/{run['id']}/{verb}")
+    options: dict[str, Any] = {"json": body} if verb in ("resume", "fork") else {}
+    answer = await client.post(f"/v1/runs/{run['id']}/{verb}", **options)
     assert answer.status_code == status, answer.text
     return answer.json()
+
+
+async def settle(client: httpx2.AsyncClient, run: Run, decision: str, *, answer: Any = None, status: int = 202) -> None:
+    """Decide about a call in doubt: done, retry or fail."""
+    found = await client.post(f"/v1/runs/{run['id']}/resume", json={"as": decision, "answer": answer})
+    assert found.status_code == status, found.text
 
 
 async def comes_to(client: httpx2.AsyncClient, run: Run, *states: str, seconds: float = 20.0) -> Run:

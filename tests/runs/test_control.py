@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from runs.engine import Engine, apply_agent, start
-from runs.people import STEPS, Run, all_end, begun, comes_to, do, equal, look, pay, told, types
+from runs.people import STEPS, Run, all_end, begun, comes_to, do, equal, look, pay, settle, told, types
 
 pytestmark = pytest.mark.usefixtures("steady")
 
@@ -79,7 +79,7 @@ async def test_a_run_held_within_an_unsafe_call_is_not_gone_on_with_blindly(engi
     await do(client, run, "resume")
     await comes_to(client, run, "needs_review")
     assert told(engine, run, phase="begin") == ["once"]
-    await do(client, run, "resume", **{"as": "retry"})
+    await settle(client, run, "retry")
     assert (await all_end(client, [run]))[0]["output"] == ["once", "after"]
     assert told(engine, run, phase="begin") == ["once", "once", "after"]
     await equal(client, run)

@@ -14,7 +14,7 @@ from runs.people import STEPS, Run, pay
 from stack import Process, plain_client
 
 Workers = Callable[..., Process]
-HEAVY, LIGHT = 72, 48
+HEAVY, LIGHT = 48, 32
 SLOTS = 4
 
 
@@ -32,9 +32,14 @@ async def tenants(engine: Engine, **weights: int) -> AsyncIterator[list[httpx2.A
         yield clients
 
 
-async def backlog(client: httpx2.AsyncClient, count: int) -> list[Run]:
+async def backlog(client: httpx2.AsyncClient, count: int, *, seconds: float = 0.03) -> list[Run]:
     """So many runs, each of which takes a little time."""
-    return list(await asyncio.gather(*(start(client, "work", [pay("a", 0.03)]) for _ in range(count))))
+    return list(await asyncio.gather(*(start(client, "work", [pay("a", seconds)]) for _ in range(count))))
+
+
+async def many(worker: Workers, count: int) -> None:
+    """So many workers, started at once."""
+    await asyncio.gather(*(asyncio.to_thread(worker, HANSA_WORKER_CONCURRENCY=str(SLOTS)) for _ in range(count)))
 
 
 async def in_order(engine: Engine, runs: list[Run]) -> list[str]:
@@ -47,8 +52,7 @@ async def in_order(engine: Engine, runs: list[Run]) -> list[str]:
 async def test_tenants_with_a_backlog_share_the_workers_by_their_weights(engine: Engine, worker: Workers, workers: int) -> None:
     async with tenants(engine, **{f"three-{workers}": 3, f"one-{workers}": 1}) as (three, one):
         heavy, light = await asyncio.gather(backlog(three, HEAVY), backlog(one, LIGHT))
-        for _ in range(workers):
-            worker(HANSA_WORKER_CONCURRENCY=str(SLOTS))
+        await many(worker, workers)
         for run in (heavy[-1], light[-1]):
             await ended(three if run is heavy[-1] else one, run["id"])
         order = await in_order(engine, [*heavy, *light])
@@ -68,13 +72,13 @@ async def test_tenants_with_a_backlog_share_the_workers_by_their_weights(engine:
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_a_backlog_keeps_no_other_tenant_waiting(engine: Engine, worker: Workers, workers: int) -> None:
     async with tenants(engine, **{f"flood-{workers}": 1, f"calm-{workers}": 1}) as (flood, calm):
-        flooding = await backlog(flood, 150)
-        for _ in range(workers):
-            worker(HANSA_WORKER_CONCURRENCY=str(SLOTS))
-        own: list[Run] = []
-        for _ in range(4):
-            own.append(await start(calm, "work", [pay("a", 0.03)]))
+        flooding = await backlog(flood, 75 * workers, seconds=0.1)
+        own = await backlog(calm, 1)
+        await many(worker, workers)
+        for _ in range(2):
             await ended(calm, own[-1]["id"])
+            own.extend(await backlog(calm, 1))
+        await ended(calm, own[-1]["id"])
         sql = """SELECT count(*) FILTER (WHERE f.started_at BETWEEN c.created_at AND c.started_at) AS before,
             count(*) FILTER (WHERE f.started_at > c.started_at) AS behind FROM hansa.runs c CROSS JOIN hansa.runs f
             WHERE c.id = ANY($1::uuid[]) AND f.id = ANY($2::uuid[]) GROUP BY c.id"""

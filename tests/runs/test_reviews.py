@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httpx2
 
 from runs.engine import Engine, apply, apply_agent, start, until
-from runs.people import STEPS, all_end, begun, comes_to, do, equal, pay, told, types
+from runs.people import STEPS, all_end, begun, comes_to, do, equal, pay, settle, told, types
 from samples import agent
 from stack import Process
 
@@ -30,16 +30,16 @@ async def test_a_call_in_doubt_is_made_again_only_as_often_as_a_person_says(
     second = worker(**SHORT)
     for run in runs.values():
         await comes_to(client, run, "needs_review")
-    await do(client, runs["done"], "resume", **{"as": "done", "answer": "it was"})
-    await do(client, runs["fail"], "resume", **{"as": "fail"})
-    await do(client, runs["killed"], "resume", **{"as": "retry"})
-    await do(client, runs["killed"], "resume", status=409, **{"as": "retry"})
+    await settle(client, runs["done"], "done", answer="it was")
+    await settle(client, runs["fail"], "fail")
+    await settle(client, runs["killed"], "retry")
+    await settle(client, runs["killed"], "retry", status=409)
     await until(lambda: told(engine, runs["killed"], phase="begin") == ["send", "send"], "it is made again")
     second.kill()
     worker(**SHORT)
     await comes_to(client, runs["killed"], "needs_review")
     for name in ("again", "killed"):
-        await do(client, runs[name], "resume", **{"as": "retry"})
+        await settle(client, runs[name], "retry")
     bodies = dict(zip(runs, await all_end(client, list(runs.values())), strict=True))
     assert (bodies["fail"]["state"], bodies["fail"]["error"]["code"]) == ("failed", "review_failed")
     outputs = {name: body["output"] for name, body in bodies.items() if name != "fail"}
