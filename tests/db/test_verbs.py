@@ -33,8 +33,8 @@ class Verbs:
 
     async def write(self, run: UUID, epoch: int, number: int, *, end: bool = False) -> int | None:
         kind, step = ("run.completed", None) if end else ("log", f"{number}")
-        entry: dict[str, Any] = {"type": kind, "step": step, "data": {}}
-        more = {"state": "completed", "output": "out"} if end else {}
+        entry: dict[str, Any] = {"type": kind, "step": step, "data": "{}"}
+        more = {"state": "completed", "output": '"out"'} if end else {}
         of = {"session": str(SESSION), "run": str(run), "epoch": epoch, "number": number}
         one: dict[str, Any] = {**of, "input_tokens": 0, "output_tokens": 0, "entries": [entry]}
         sql = "SELECT seq FROM hansa.run_write($1, $2, '{}', '{}', '{}')"

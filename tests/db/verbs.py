@@ -109,8 +109,8 @@ class Tenant:
         writes: list[dict[str, Any]] = [
             {
                 "session": str(each.session), "run": str(each.run), "epoch": each.epoch, "number": each.writes + 1,
-                "input_tokens": 0, "output_tokens": 0, "state": state, "waits": [self._wait(kind)] if kind else [],
-                "entries": [{"type": f"run.{state}" if state else "log", "step": "1", "data": CALL}],
+                "input_tokens": 0, "output_tokens": 0, "state": state, "waits": [json.dumps(self._wait(kind))] if kind else [],
+                "entries": [{"type": f"run.{state}" if state else "log", "step": "1", "data": json.dumps(CALL)}],
             }
             for each, state, kind in batch
         ]  # fmt: skip

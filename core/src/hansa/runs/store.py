@@ -11,7 +11,7 @@ import msgspec
 from hansa.auth.idempotency import IdempotencyKey
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
-from hansa.runs.model import Claim, Entry, EventType, Loaded, Past, Recorded, RunView, Wait, World, Write, Written, canonical
+from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, World, Write, Written, canonical
 from hansa.runs.values import Columns
 
 SESSION = "json_build_object('id', id, 'agent', agent, 'created_at', created_at, 'last_seq', last_seq, 'active_run', active_run)"
@@ -111,15 +111,8 @@ async def start_many(database: Database, region: str, accepts: Sequence[Accept])
 
 async def claim(database: Database, worker: str, limit: int, *, pool: str, turn: Turn, lease: float) -> tuple[list[Claim], Turn]:
     """Take up to `limit` runs of a pool for `lease` seconds; and whose turn it is next."""
-    rows = await database.system(
-        "SELECT tenant_id, id, session_id, epoch, turn, credit FROM hansa.run_claim($1, $2, $3, $4, $5, $6)",
-        worker,
-        limit,
-        timedelta(seconds=lease),
-        pool,
-        turn.tenant_id,
-        turn.credit,
-    )
+    sql = "SELECT tenant_id, id, session_id, epoch, turn, credit FROM hansa.run_claim($1, $2, $3, $4, $5, $6)"
+    rows = await database.system(sql, worker, limit, timedelta(seconds=lease), pool, turn.tenant_id, turn.credit)
     claims = [Claim(row["tenant_id"], row["id"], row["session_id"], row["epoch"]) for row in rows[:-1]]
     return claims, Turn(rows[-1]["turn"], rows[-1]["credit"])
 
@@ -175,7 +168,7 @@ async def find_world(connection: Connection, agent: str, revision: int) -> World
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A write as the SQL function run_write reads it."""
+    """A write as the SQL function run_write reads it. What runs bring stands there as JSON text."""
 
     session: UUID
     run: UUID
@@ -183,20 +176,24 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int
     input_tokens: int
     output_tokens: int
-    entries: list[Entry]
-    waits: list[Wait] = []
+    entries: list[dict[str, str | None]]
+    waits: list[str] = []
     state: str | None = None
-    output: msgspec.Raw | None = None
-    error: dict[str, str] | None = None
+    output: str | None = None
+    error: str | None = None
 
 
 def _row(claim: Claim, write: Write) -> Row:
     usage, end = write.usage, write.end
-    row = Row(claim.session_id, claim.id, claim.epoch, write.number, usage.input_tokens, usage.output_tokens, write.entries, write.waits)
+    entries: list[dict[str, str | None]] = [
+        {"type": entry.type, "step": entry.step, "data": bytes(entry.data).decode()} for entry in write.entries
+    ]
+    waits = [msgspec.json.encode(wait).decode() for wait in write.waits]
+    row = Row(claim.session_id, claim.id, claim.epoch, write.number, usage.input_tokens, usage.output_tokens, entries, waits)
     if end is None:
         return row
-    output = msgspec.Raw(canonical(end.output)) if end.state == "completed" else None
-    return msgspec.structs.replace(row, state=end.state, output=output, error=end.error)
+    output = canonical(end.output).decode() if end.state == "completed" else None
+    return msgspec.structs.replace(row, state=end.state, output=output, error=canonical(end.error).decode() if end.error else None)
 
 
 async def write(database: Database, batch: Sequence[tuple[Claim, Write]], values: Columns) -> dict[UUID, Written]:

@@ -96,8 +96,8 @@ $$;
 
 -- The writes of running runs of one tenant, many in one transaction: events, usage and, with a state, how a run goes on: its end,
 -- or `waiting`. `p_writes`: [{session, run, epoch, number, input_tokens, output_tokens, state, output, error, entries: [{type, step, data}],
--- waits: [see wait_begin]}]; one JSON text costs both sides a fraction of what twenty arrays do. A write's number counts the writes of
--- its epoch from 1, so that one whose answer was lost can be sent again and is done once. `p_digests`, `p_sizes`, `p_bodies`: the
+-- waits: [see wait_begin]}]; output, error, data and each wait are JSON text in a string, for json_to_recordset refuses a NUL in what it
+-- reads. A write's number counts the writes of its epoch from 1, so that one whose answer was lost can be sent again and is done once. `p_digests`, `p_sizes`, `p_bodies`: the
 -- large values that the events refer to (see values_put). A run that is missing from the answer is fenced: someone else owns it.
 -- `state` in the answer is the run's own: still `running` when what it would wait for has come meanwhile. The lease is prolonged by
 -- run_renew alone: an index hangs on it. Rows are found one by one (LIMIT 1) and changed where they were found (ctid; they are
@@ -106,8 +106,8 @@ CREATE FUNCTION hansa.run_write(p_tenant uuid, p_writes json, p_digests bytea[],
 RETURNS TABLE (run uuid, seq bigint, state text) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-  v_sessions uuid[]; v_runs uuid[]; v_epochs integer[]; v_numbers integer[]; v_input bigint[]; v_output bigint[]; v_states text[]; v_outputs json[];
-  v_errors json[]; v_entries json[]; v_waits json[]; v_agents text[]; v_done uuid[]; v_last bigint[]; v_now text[]; v_each record; v_run hansa.runs;
+  v_sessions uuid[]; v_runs uuid[]; v_epochs integer[]; v_numbers integer[]; v_input bigint[]; v_output bigint[]; v_states text[]; v_outputs text[];
+  v_errors text[]; v_entries json[]; v_waits json[]; v_agents text[]; v_done uuid[]; v_last bigint[]; v_now text[]; v_each record; v_run hansa.runs;
   v_simple boolean := true;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
@@ -116,7 +116,7 @@ BEGIN
       array_agg(a.state), array_agg(a.output), array_agg(a.error), array_agg(a.entries), array_agg(a.waits)
     INTO v_sessions, v_runs, v_epochs, v_numbers, v_input, v_output, v_states, v_outputs, v_errors, v_entries, v_waits
     FROM json_to_recordset(p_writes) AS a(session uuid, run uuid, epoch integer, number integer, input_tokens bigint, output_tokens bigint,
-      state text, output json, error json, entries json, waits json);
+      state text, output text, error text, entries json, waits json);
   SELECT array_agg(DISTINCT l.agent) INTO v_agents FROM (
     SELECT s.agent FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_sessions) ORDER BY s.id FOR UPDATE) l;
   PERFORM hansa.agents_lock(p_tenant, v_agents);
@@ -134,7 +134,7 @@ BEGIN
         woken = r.woken AND a.state IS DISTINCT FROM 'waiting',
         active = CASE WHEN a.state IS NULL THEN r.active ELSE r.active + (clock_timestamp() - r.claimed_at) END,
         claimed_at = CASE WHEN a.state IS NULL THEN r.claimed_at ELSE clock_timestamp() END,
-        output = a.output, error = a.error,
+        output = a.output::json, error = a.error::json,
         finished_at = CASE WHEN a.state IN ('completed', 'failed', 'canceled') THEN clock_timestamp() END
       FROM asked a WHERE r.ctid = a.at AND r.tenant_id = p_tenant
       RETURNING r.id, r.session_id, r.queued_seq, r.state, a.entries, json_array_length(a.entries) AS events,
@@ -150,15 +150,15 @@ BEGIN
           OR (SELECT w.run_id FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = d.id LIMIT 1) IS NOT NULL) AS follows),
   written AS (
     INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
-      SELECT p_tenant, m.session_id, m.last_seq - m.events + e.n, m.id, e.type, e.step, e.data FROM numbered m CROSS JOIN LATERAL
-        ROWS FROM (json_to_recordset(m.entries) AS (type text, step text, data json)) WITH ORDINALITY AS e(type, step, data, n))
+      SELECT p_tenant, m.session_id, m.last_seq - m.events + e.n, m.id, e.type, e.step, e.data::json FROM numbered m CROSS JOIN LATERAL
+        ROWS FROM (json_to_recordset(m.entries) AS (type text, step text, data text)) WITH ORDINALITY AS e(type, step, data, n))
   SELECT array_agg(m.id), array_agg(m.last_seq), array_agg(m.state), coalesce(bool_and(NOT m.follows), false) INTO v_done, v_last, v_now, v_simple
     FROM numbered m;
   IF cardinality(p_digests) > 0 THEN
-    PERFORM hansa.values_refer(p_tenant, a.session, ARRAY[a.entries::text]) FROM unnest(v_sessions, v_runs, v_entries) AS a(session, run, entries)
-      WHERE a.run = ANY (v_done);
+    PERFORM hansa.values_refer(p_tenant, a.session, ARRAY(SELECT e.data FROM json_to_recordset(a.entries) AS e(data text)))
+      FROM unnest(v_sessions, v_runs, v_entries) AS a(session, run, entries) WHERE a.run = ANY (v_done);
   END IF;
-  FOR v_each IN SELECT a.run, w.value AS wait FROM unnest(v_runs, v_waits) AS a(run, waits) CROSS JOIN LATERAL json_array_elements(a.waits) AS w
+  FOR v_each IN SELECT a.run, w.value::json AS wait FROM unnest(v_runs, v_waits) AS a(run, waits) CROSS JOIN LATERAL json_array_elements_text(a.waits) AS w
     WHERE a.run = ANY (v_done)
   LOOP
     v_simple := false;
