@@ -66,7 +66,7 @@ async def test_tenants_with_a_backlog_share_the_workers_by_their_weights(engine:
         else:
             raise AssertionError("they have not all started")
         expected = counted / 3
-        assert abs(others - expected) <= max(4, workers * 3), f"{counted} to {others}, and not 3 to 1"
+        assert abs(others - expected) <= 2 + workers, f"{counted} to {others}, and not 3 to 1"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

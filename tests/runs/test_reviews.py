@@ -1,5 +1,6 @@
 """Calls in doubt after a worker was killed, settled by a person; and plugins that do not stop when they are told to."""
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -87,3 +88,17 @@ async def test_a_plugin_that_does_not_stop_holds_no_run_longer_than_the_bound(
     assert body["error"]["code"] == "limit_timeout"
     assert told(engine, *runs) == []
     await do(client, runs[1], "cancel")
+
+
+async def test_time_before_a_kill_is_counted(engine: Engine, client: httpx2.AsyncClient, worker: Workers) -> None:
+    await apply_agent(client, "timed", limits={"timeoutSeconds": 4}, **STEPS)
+    first = worker(**SHORT)
+    run = await start(client, "timed", [pay("a", 60)])
+    await begun(engine, run, "a")
+    await asyncio.sleep(2)
+    first.kill()
+    worker(**SHORT)
+    assert (await all_end(client, [run]))[0]["error"]["code"] == "limit_timeout"
+    sql = "SELECT at FROM hansa.events WHERE run_id = $1 AND type = ANY('{run.resumed,run.failed}') ORDER BY seq"
+    resumed, failed = [row["at"] for row in await engine.fetch(sql, run["id"])]
+    assert (failed - resumed).total_seconds() < 3, "its second worker gave it its whole time again"
