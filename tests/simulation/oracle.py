@@ -23,7 +23,7 @@ REPEATED = frozenset({"tool.called", "review.decided"})
 
 def violations(model: ModelDatabase, witness: Sequence[Witnessed], left: set[Any]) -> list[str]:
     """Everything that is wrong. `left`: runs that a person has left to their review."""
-    found = [f"a message was left: {message.kind}" for message in model.outbox]
+    found = [f"a message was left: {message.kind}" for message in model.outbox.values()]
     found += [f"session {each.id} has gaps" for each in model.sessions.values() if [e.seq for e in each.events] != _numbers(each.events)]
     for name, agent in model.agents.items():
         held = sum(run.slot for run in model.runs.values() if run.agent == name)
@@ -32,7 +32,7 @@ def violations(model: ModelDatabase, witness: Sequence[Witnessed], left: set[Any
     for run in model.runs.values():
         own = [line for line in witness if line.key.startswith(f"{run.id}:")]
         found += [
-            f"run {run.id}: {told}" for told in [*_of_end(model, run, left), *_of_log(model.events(run)), *_of_effects(model, run, own)]
+            f"run {run.id}: {told}" for told in [*_of_end(model, run, left), *_of_log(run.events), *_of_effects(model, run, own)]
         ]
     return found
 
@@ -42,15 +42,15 @@ def _numbers(events: Sequence[EventRow]) -> list[int]:
 
 
 def _of_end(model: ModelDatabase, run: RunRow, left: set[Any]) -> list[str]:
-    types = Counter(event.type for event in model.events(run))
+    types = Counter(event.type for event in run.events)
     ends = sum(types[f"run.{state}"] for state in FINAL)
     if run.state == "needs_review" and run.id in left:
         return [] if ends == 0 else ["it needs review and has ended"]
     if run.state not in FINAL:
-        return [f"stuck: it is {run.state} (gate {run.gate}), waits: {[(w.step, w.kind) for w in model.waits_of(run)]}"]
+        return [f"stuck: it is {run.state} (gate {run.gate}), waits: {[(w.step, w.kind) for w in model.waits_of(run.id)]}"]
     found = [f"it is {run.state} and has {dict(types)}"] if ends != 1 or types[f"run.{run.state}"] != 1 else []
-    found += [f"it has ended and waits at {wait.step}" for wait in model.waits_of(run)]
-    found += [f"it has ended and asks {each.id}" for each in model.approvals.values() if each.run == run.id and each.state == "pending"]
+    found += [f"it has ended and waits at {wait.step}" for wait in model.waits_of(run.id)]
+    found += [f"it has ended and asks {each.id}" for each in model.approvals.values() if each.run_id == run.id and each.state == "pending"]
     return found
 
 
@@ -70,7 +70,7 @@ def _of_log(events: Sequence[EventRow]) -> list[str]:
 
 
 def _of_effects(model: ModelDatabase, run: RunRow, witness: Sequence[Witnessed]) -> list[str]:
-    events = model.events(run)
+    events = run.events
     retried = Counter(f"{run.id}:{event.step}" for event in events if event.type == "review.decided" and '"retry"' in event.data)
     begun = Counter(line.key for line in witness if line.effect == "unsafe" and line.phase == "begin")
     found = [f"the unsafe call {key} was made {count} times" for key, count in begun.items() if count > 1 + retried[key]]
@@ -98,8 +98,8 @@ async def diverged(model: ModelDatabase, catalog: Catalog) -> list[str]:
     for run in model.runs.values():
         if run.state == "canceled" and run.epoch == 0:
             continue
-        view = RunView(run.id, run.session, run.agent, 1, run.state, decoded(run.input), decoded(run.output), decoded(run.error))
-        steps = [Recorded(EventType(e.type), e.step, decoded(e.data)) for e in model.events(run) if e.step is not None]
+        view = RunView(run.id, run.session_id, run.agent, 1, run.state, decoded(run.input), decoded(run.output), decoded(run.error))
+        steps = [Recorded(EventType(e.type), e.step, decoded(e.data)) for e in run.events if e.step is not None]
         past = Past(msgspec.json.decode(model.run_history(run), type=list[tuple[Any, Any]]), steps)
         view, past = await join_past(values, TENANT, view, past)
         history = History(view, catalog.worlds[run.agent], past)

@@ -1,6 +1,5 @@
-"""The rows of the model database. Times are seconds on its own clock; JSON is text, as in the real one."""
+"""The rows of the model database: their fields are the columns of the real tables. Times are seconds on its own clock, JSON is text."""
 
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -11,8 +10,9 @@ FINAL = frozenset({"completed", "failed", "canceled"})
 class EventRow(msgspec.Struct):
     """`epoch`: that of the claim it was written under; 0: nobody's. The real table has no such column; the oracle wants it."""
 
+    session_id: UUID
     seq: int
-    run: UUID
+    run_id: UUID
     type: str
     step: str | None
     data: str
@@ -20,18 +20,24 @@ class EventRow(msgspec.Struct):
 
 
 class SessionRow(msgspec.Struct):
+    """`events` and `runs` are those of the session, in order."""
+
     id: UUID
     agent: str
     last_seq: int = 0
     newest_run: int = 0
     active_run: UUID | None = None
+    forked_from: UUID | None = None
+    forked_seq: int | None = None
     events: list[EventRow] = []
-    runs: list[UUID] = []
+    runs: list["RunRow"] = []
 
 
 class RunRow(msgspec.Struct):
+    """`events` are those of the run, in order."""
+
     id: UUID
-    session: UUID
+    session_id: UUID
     queued_seq: int
     agent: str
     revision: int
@@ -55,16 +61,18 @@ class RunRow(msgspec.Struct):
     active: float = 0.0
     claimed_at: float = 0.0
     lease_until: float = 0.0
-    cancel_requested: bool = False
-    suspend_requested: bool = False
+    cancel_requested_at: float | None = None
+    suspend_requested_at: float | None = None
     suspended_by: str | None = None
     parent_run: UUID | None = None
     parent_step: str | None = None
     depth: int = 0
+    finished_at: float | None = None
+    events: list[EventRow] = []
 
 
 class WaitRow(msgspec.Struct):
-    run: UUID
+    run_id: UUID
     step: str
     kind: str
     key: str | None
@@ -73,13 +81,13 @@ class WaitRow(msgspec.Struct):
 
 class ApprovalRow(msgspec.Struct):
     id: UUID
-    run: UUID
+    run_id: UUID
     step: str
     kind: str
-    subject: Any
+    subject: str
     expires_at: float | None
     state: str = "pending"
-    by: str | None = None
+    decided_by: str | None = None
     comment: str | None = None
     answer: str | None = None
 
@@ -97,7 +105,7 @@ class AgentRow(msgspec.Struct):
 class LetterRow(msgspec.Struct):
     """Something sent to a session that nobody waited for yet."""
 
-    session: UUID
+    session_id: UUID
     id: UUID
     name: str
     data: str

@@ -1,8 +1,8 @@
-"""The tables of the model database, and what all of its verbs share: the log, gates, slots, what follows from a run's end."""
+"""The tables of the model database, and what all of its verbs share, as in 0001_log.sql: the log, gates, slots, what follows from an end."""
 
 import hashlib
-import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,8 @@ from simulation.rows import AgentRow, ApprovalRow, EventRow, LetterRow, MessageR
 
 Row = dict[str, Any]
 TENANT = UUID(int=0xA)
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+"""Second 0 of every world."""
 
 
 def encoded(value: Any) -> str:
@@ -19,7 +21,7 @@ def encoded(value: Any) -> str:
 
 
 def decoded(text: str | None) -> Any:
-    return None if text is None else json.loads(text)
+    return None if text is None else msgspec.json.decode(text)
 
 
 def named(text: str) -> UUID:
@@ -39,49 +41,50 @@ class Tables:
         self.waits: dict[tuple[UUID, str], WaitRow] = {}
         self.approvals: dict[UUID, ApprovalRow] = {}
         self.mailbox: list[LetterRow] = []
-        self.outbox: list[MessageRow] = []
+        self.outbox: dict[UUID, MessageRow] = {}
         self.values: dict[bytes, str | None] = {}
-        self.weight = 1
-        self.concurrent_runs: int | None = None
         self.epoch = 0
         """The claim whose write is being made."""
 
     def log(self, run: RunRow, type_: str, step: str | None, data: str) -> None:
-        session = self.sessions[run.session]
+        session = self.sessions[run.session_id]
         session.last_seq += 1
-        session.events.append(EventRow(session.last_seq, run.id, type_, step, data, self.epoch))
+        event = EventRow(session.id, session.last_seq, run.id, type_, step, data, self.epoch)
+        session.events.append(event)
+        run.events.append(event)
 
-    def events(self, run: RunRow) -> list[EventRow]:
-        """The run's own, in order."""
-        return [event for event in self.sessions[run.session].events if event.run == run.id]
+    def add_run(self, run: RunRow) -> None:
+        session = self.sessions[run.session_id]
+        session.newest_run = run.queued_seq
+        session.active_run = session.active_run or run.id
+        session.runs.append(run)
+        self.runs[run.id] = run
 
-    def waits_of(self, run: RunRow) -> list[WaitRow]:
-        return sorted((wait for wait in self.waits.values() if wait.run == run.id), key=lambda wait: wait.step)
+    def waits_of(self, run: UUID | None) -> list[WaitRow]:
+        return sorted((wait for wait in self.waits.values() if wait.run_id == run), key=lambda wait: wait.step)
 
     def send(self, id_: UUID, kind: str, key: str | None, payload: Any) -> None:
-        if all(message.id != id_ for message in self.outbox):
-            self.outbox.append(MessageRow(id_, kind, key, encoded(payload)))
+        self.outbox.setdefault(id_, MessageRow(id_, kind, key, encoded(payload)))
 
     def run_json(self, run: RunRow) -> str:
         shown = run.state in ("waiting", "suspended") or run.gate == "time"
-        waits = [{"kind": wait.kind, "step": wait.step, "key": wait.key} for wait in self.waits_of(run)] if shown else []
         return encoded(
             {
                 "id": run.id,
-                "session_id": run.session,
+                "session_id": run.session_id,
                 "agent": run.agent,
                 "revision": run.revision,
                 "state": run.state,
                 "priority": run.priority,
-                "input": decoded(run.input),
-                "output": decoded(run.output),
-                "error": decoded(run.error),
+                "input": _raw(run.input),
+                "output": _raw(run.output),
+                "error": _raw(run.error),
                 "usage": {"input_tokens": run.input_tokens, "output_tokens": run.output_tokens},
                 "epoch": run.epoch,
                 "attempt": run.attempt,
                 "parent_run": run.parent_run,
                 "suspended_by": run.suspended_by,
-                "waits": waits,
+                "waits": [{"kind": wait.kind, "step": wait.step, "key": wait.key} for wait in self.waits_of(run.id)] if shown else [],
             }
         )
 
@@ -89,46 +92,59 @@ class Tables:
         agent = self.agents.get(run.agent)
         if not run.slot and agent is not None and agent.bound is not None:
             if agent.held >= agent.bound:
-                run.state, run.gate = "queued", "agent"
+                run.state, run.gate, run.woken, run.suspended_by = "queued", "agent", False, None
                 return
             agent.held += 1
             run.slot = True
         run.state, run.gate, run.woken, run.suspended_by = "queued", None, False, None
 
     def slot_leave(self, run: RunRow) -> None:
-        if run.slot:
+        if run.slot and self.broken != "slotkept":
             run.slot = False
-            self.agents[run.agent].held -= 1
+            agent = self.agents.get(run.agent)
+            if agent is not None:
+                agent.held -= 1
             self.slots_fill(run.agent)
 
     def slots_fill(self, name: str) -> None:
         agent = self.agents.get(name)
-        bounded = agent is not None and agent.bound is not None
-        free = (agent.bound or 0) - agent.held if agent is not None and bounded else len(self.runs)
-        gated = [run for run in self.runs.values() if run.agent == name and run.state == "queued" and run.gate == "agent"]
-        for run in sorted(gated, key=lambda run: (-run.priority, run.id))[: max(free, 0)]:
-            run.gate, run.woken, run.slot = None, False, bounded
-            if agent is not None and bounded:
+        gated = [run for run in self.runs.values() if run.gate == "agent" and run.agent == name and run.state == "queued"]
+        if not gated:
+            return
+        free = len(gated) if agent is None or agent.bound is None else max(0, agent.bound - agent.held)
+        for run in sorted(gated, key=_first)[:free]:
+            run.gate, run.woken, run.slot = None, False, agent is not None and agent.bound is not None
+            if agent is not None and agent.bound is not None:
                 agent.held += 1
 
     def run_ended(self, run: RunRow) -> None:
         self.slot_leave(run)
-        for wait in self.waits_of(run):
-            del self.waits[wait.run, wait.step]
+        self._drop_waits(run)
+        if run.parent_run is not None:
+            told: Row = {"id": run.id, "parent_run": run.parent_run, "parent_step": run.parent_step, "state": run.state}
+            told |= {"output": _raw(run.output), "error": _raw(run.error)}
+            told["usage"] = {"input_tokens": run.input_tokens, "output_tokens": run.output_tokens}
+            self.send(named(f"{run.id}.return"), "run.returned", str(run.parent_run), told)
+        session = self.sessions[run.session_id]
+        if session.active_run == run.id:
+            later = next((each for each in session.runs if each.queued_seq > run.queued_seq and each.state == "queued"), None)
+            session.active_run = None if later is None else later.id
+            if later is not None:
+                self.run_ready(later)
+
+    def _drop_waits(self, run: RunRow) -> None:
+        for wait in self.waits_of(run.id):
+            del self.waits[wait.run_id, wait.step]
             if wait.kind == "approval":
                 approval = self.approvals[UUID(wait.key)]
                 approval.state = "canceled" if approval.state == "pending" else approval.state
             elif wait.kind == "child":
                 self.send(named(f"{wait.key}.cancel"), "run.cancel", str(run.id), {"id": wait.key})
-        if run.parent_run is not None:
-            told: Row = {"id": run.id, "parent_run": run.parent_run, "parent_step": run.parent_step, "state": run.state}
-            told |= {"output": decoded(run.output), "error": decoded(run.error)}
-            told["usage"] = {"input_tokens": run.input_tokens, "output_tokens": run.output_tokens}
-            self.send(named(f"{run.id}.return"), "run.returned", str(run.parent_run), told)
-        session = self.sessions[run.session]
-        if session.active_run == run.id:
-            later = [self.runs[each] for each in session.runs]
-            waiting = [each for each in later if each.queued_seq > run.queued_seq and each.state == "queued"]
-            session.active_run = waiting[0].id if waiting else None
-            if waiting:
-                self.run_ready(waiting[0])
+
+
+def _raw(text: str | None) -> msgspec.Raw | None:
+    return None if text is None else msgspec.Raw(text)
+
+
+def _first(run: RunRow) -> tuple[int, UUID]:
+    return (-run.priority, run.id)

@@ -48,7 +48,7 @@ def ask(model: ModelDatabase, sql: str, arguments: tuple[Any, ...]) -> Any:
         _, run, steps, types = arguments
         return [
             {"type": event.type, "step": event.step, "data": event.data}
-            for event in model.events(model.runs[run])
+            for event in model.runs[run].events
             if event.step in steps and event.type in types
         ]
     if sql.startswith("SELECT digest, body FROM hansa.values"):

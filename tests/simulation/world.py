@@ -5,7 +5,7 @@ of the model database, or nointent.
 """
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -30,7 +30,7 @@ from simulation.loop import Process, VirtualLoop
 from simulation.programs import MANIFESTS, Author, Catalog, KnownWorlds, Model
 from simulation.programs import Line as Witnessed
 from simulation.rows import AgentRow
-from simulation.tables import TENANT
+from simulation.tables import BEGIN, TENANT
 from simulation.wire import Doorbells, Line, LinkedBus, LinkedDatabase, Weather
 
 REGION = "local"
@@ -89,7 +89,7 @@ class World:
         return UUID(int=self.loop.random.getrandbits(128))
 
     def _now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.loop.time())
+        return BEGIN + timedelta(seconds=self.loop.time())
 
     async def play(self) -> None:
         """From the first run to rest, or until patience is over."""
@@ -211,7 +211,7 @@ class World:
         if sessions and self.random.random() < 0.4:
             new["session_id"] = str(self.random.choice(sessions).id)
         elif self.random.random() < 0.1:
-            new["start_at"] = self.loop.time() + 2.0
+            new["start_at"] = (self._now() + timedelta(seconds=2)).isoformat()
         program = msgspec.json.encode(self._author.program(agent)).decode()
         self.model.run_start(TENANT, "p", None, None, None, REGION, msgspec.json.encode(new).decode(), program)
         self._ring("queued")
@@ -251,24 +251,24 @@ class World:
                 return
             self.model.run_resume(TENANT, run, "fail" if word == "later" else word, '"sent"', "p")
             self._ring("queued")
-        for wait in self.model.waits_of(self.model.runs[run]):
+        for wait in self.model.waits_of(run):
             if wait.kind == "approval" and wait.key is not None:
                 asked = self.model.approvals[UUID(wait.key)]
                 decision = "answered" if asked.kind == "question" else self.random.choice(("approved", "approved", "denied"))
                 self._ring(self.model.approval_settle(TENANT, asked.id, decision, "p", None, '{"go":true}'), run)
             elif wait.kind == "event" and (wait.look_at is None or self.random.random() < 0.3):
-                (answer,) = self.model.event_send(TENANT, self.model.runs[run].session, self._new_id(), wait.key, '{"n":1}')
+                (answer,) = self.model.event_send(TENANT, self.model.runs[run].session_id, self._new_id(), wait.key, '{"n":1}')
                 self._ring(answer["outcome"], answer["run"])
 
     async def _carry(self) -> None:
         """Messages go to the real receivers, in the order of their keys, each once: outbox and inbox have tests of their own."""
         held = set[str]()
         database = self._line
-        for message in list(self.model.outbox):
+        for message in list(self.model.outbox.values()):
             if message.key in held or self.weather.bad(0.4):
                 held.add(message.key or "")
                 continue
-            self.model.outbox.remove(message)
+            del self.model.outbox[message.id]
             self._received += 1
             sent = Message(TENANT, message.id, message.kind, message.key, message.payload)
             # The receiver wants asyncpg's connection, and asks it for no more than a line has.
