@@ -26,6 +26,7 @@ class Control(Waits):
         run = self.runs.get(run_id)
         if run is None:
             return None
+        self.seen[f"cancel of a run that is {run.state}"] += 1
         if run.state in HELD:
             self.run_end(run, "canceled", None)
         elif run.state == "running" and run.cancel_requested_at is None:
@@ -36,6 +37,7 @@ class Control(Waits):
     def session_interrupt(self, session: SessionRow, *, rollback: bool) -> None:
         active = self.runs[session.active_run] if session.active_run else None
         for run in [each for each in reversed(session.runs) if active and each.queued_seq >= active.queued_seq and each.state not in FINAL]:
+            self.seen[f"a run that is {run.state} is {'rolled back' if rollback else 'interrupted'}"] += 1
             run.interrupted, run.rolled_back = not rollback, rollback
             self.run_cancel(None, run.id)
 
@@ -57,6 +59,7 @@ class Control(Waits):
         run = self.runs.get(run_id)
         if run is None:
             return None
+        self.seen[f"suspend of a run that is {run.state}"] += 1
         if run.state == "waiting" or (run.state == "queued" and run.gate != "session"):
             self.run_park(run, "run")
         elif run.state == "suspended":
@@ -71,18 +74,23 @@ class Control(Waits):
 
     def run_hold(self, tenant: Any, run_id: UUID, epoch: int) -> bool:
         if not self.owned(run_id, epoch):
+            self.seen["a fenced hold"] += 1
             return False
         run = self.runs[run_id]
         run.active += self.now() - run.claimed_at
         run.claimed_at = self.now()
         agent = self.agents.get(run.agent)
         if run.cancel_requested_at is not None:
+            self.seen["a run that is to be held is canceled"] += 1
             self.run_end(run, "canceled", None)
         elif run.suspend_requested_at is not None:
+            self.seen["a run is held as someone wants"] += 1
             self.run_park(run, "run")
         elif agent is not None and agent.suspended:
+            self.seen["a run is held with its agent"] += 1
             self.run_park(run, "agent")
         else:
+            self.seen["a run is let go on, for nobody wants it held any more"] += 1
             self.run_continue(run)
         return True
 
@@ -96,9 +104,11 @@ class Control(Waits):
         if run.state == "suspended" and word is None:
             if agent is not None and agent.suspended:
                 return [{"outcome": "agent_suspended", "answer": None}]
+            self.seen["a suspended run is resumed"] += 1
             self.log(run, "run.continued", None, encoded({"by": by}))
             self.run_continue(run)
         elif run.suspend_requested_at is not None and run.state in ("queued", "running") and word is None:
+            self.seen[f"the wish to suspend a run that is {run.state} is withdrawn"] += 1
             run.suspend_requested_at = None
         elif run.state == "suspended":
             return [{"outcome": "as_unasked", "answer": None}]
@@ -109,6 +119,7 @@ class Control(Waits):
         return [{"outcome": "resumed", "answer": self.run_json(run)}]
 
     def _reviewed(self, run: RunRow, word: str, answer: str, by: str) -> None:
+        self.seen[f"a call in doubt is decided: {word}"] += 1
         call = decoded([event for event in run.events if event.type == "run.needs_review"][-1].data)
         step = call["step"]
         self.log(run, "review.decided", step, encoded({"decision": word, "by": by, "attempt": call["attempt"]}))
@@ -123,10 +134,10 @@ class Control(Waits):
 
     def agent_changed(self, *arguments: Any) -> bool:
         """Arguments: tenant, agent, revision, suspended, concurrency, pool, bound."""
-        name, suspended = arguments[1], arguments[3]
+        _, name, revision, suspended, concurrency, pool, bound = arguments
         held = sum(run.slot for run in self.runs.values() if run.agent == name)
         held = self.agents[name].held if name in self.agents else held
-        self.agents[name] = AgentRow(name, *arguments[2:7], held)
+        self.agents[name] = AgentRow(name, revision, suspended, concurrency, pool, bound, held)
         self.slots_fill(name)
         stopped = [run for run in self.runs.values() if run.agent == name and (run.state, run.suspended_by) == ("suspended", "agent")]
         if not suspended:

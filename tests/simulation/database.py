@@ -75,6 +75,7 @@ class ModelDatabase(Control):
             return [refused or {"outcome": "no_agent", "answer": None}]
         if session is not None and session.active_run is not None and agent.concurrency != "Enqueue":
             if agent.concurrency == "Reject":
+                self.seen["a run is refused while its session is busy"] += 1
                 return [{"outcome": "session_busy", "answer": encoded(session.active_run)}]
             self.session_interrupt(session, rollback=agent.concurrency == "Rollback")
         start = None if new.start_at is None else (new.start_at - BEGIN).total_seconds()
@@ -121,6 +122,7 @@ class ModelDatabase(Control):
         lost = [run for run in self.runs.values() if run.state == "running" and run.lease_until < now and run.pool == pool]
         lost = sorted(lost, key=lambda run: run.lease_until)[:limit]
         for run in lost:
+            self.seen["takeover"] += 1
             run.active += min(run.lease_until, now) - run.claimed_at
             run.takeovers += 1
         ready = [run for run in self.runs.values() if run.state == "queued" and run.gate is None and run.pool == pool]
@@ -135,11 +137,13 @@ class ModelDatabase(Control):
         held = [self.runs[run] for run, epoch in zip(*arguments[1:3], strict=True) if self.owned(run, epoch)]
         for run in held:
             run.lease_until = self.now() + arguments[3].total_seconds()
+        self.seen["a lease is found lost"] += len(arguments[1]) - len(held)
         return [{"id": run.id, "wish": self._wish(run)} for run in held]
 
     def run_release(self, *arguments: Any) -> int:
         """Arguments: tenants, runs, epochs."""
         held = [self.runs[run] for run, epoch in zip(*arguments[1:3], strict=True) if self.owned(run, epoch)]
+        self.seen["a run is handed over"] += len(held)
         for run in held:
             run.lease_until, run.takeovers = self.now(), max(run.takeovers - 1, -1)
         return len(held)
@@ -212,7 +216,9 @@ class ModelDatabase(Control):
         """Whether the write is made; what follows from it comes later, when all of its batch are."""
         run = self.runs.get(asked.run)
         if run is None or run.session_id != asked.session or run.state != "running":
+            self.seen["a write to a run that nobody drives"] += 1
             return False
+        self._see_write(run, asked)
         if run.epoch != asked.epoch and self.broken != "nofence":
             return False
         if run.writes != asked.number - 1 and self.broken not in ("doublewrite", "nofence"):
@@ -221,6 +227,7 @@ class ModelDatabase(Control):
         run.input_tokens, run.output_tokens = run.input_tokens + asked.input_tokens, run.output_tokens + asked.output_tokens
         if asked.state is not None:
             stays = asked.state == "waiting" and run.woken and self.broken != "lostwake"
+            self.seen["a run was woken before it waited"] += stays
             run.state = "running" if stays else asked.state
             run.woken = run.woken and asked.state != "waiting"
             run.active += self.now() - run.claimed_at
@@ -235,13 +242,21 @@ class ModelDatabase(Control):
         self.epoch = 0
         return True
 
+    def _see_write(self, run: RunRow, asked: Asked) -> None:
+        self.seen["a fenced write"] += run.epoch != asked.epoch
+        self.seen["a write comes again"] += run.epoch == asked.epoch and run.writes == asked.number
+        for entry in asked.entries:
+            self.seen[entry.type] += 1
+
     def _let_go(self, run: RunRow) -> None:
         """What follows when a worker has no use for a run any more."""
         if run.state in FINAL:
             self.run_ended(run)
         elif run.cancel_requested_at is not None:
+            self.seen["a run is canceled when it begins to wait"] += 1
             self.run_end(run, "canceled", None)
         elif run.suspend_requested_at is not None and run.state == "waiting":
+            self.seen["a run is held when it begins to wait"] += 1
             self.run_park(run, "run")
         else:
             self.slot_leave(run)

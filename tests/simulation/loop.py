@@ -8,12 +8,30 @@ import asyncio
 import heapq
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from random import Random
 from typing import Any
 
 MAX_STEPS = 200_000
 """More is a loop that makes no progress."""
-Ready = tuple[asyncio.Handle, Context, Callable[..., object], tuple[Any, ...]]
+
+
+class Ready(asyncio.TimerHandle):
+    """A callback that is to run: a handle with as little in it as asyncio asks of one, for most of a world's time goes into these."""
+
+    __slots__ = ("is_cancelled", "process", "work")
+
+    def __init__(self, when: float, work: Callable[[], object], process: "Process | None") -> None:
+        self._when = when
+        self.work = work
+        self.process = process
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
 
 
 class Process:
@@ -49,7 +67,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Belongs to no process."""
         self._virtual = 0.0
         self._coming: list[Ready] = []
-        self._timers: list[tuple[float, int, asyncio.TimerHandle, Ready]] = []
+        self._timers: list[tuple[float, int, Ready]] = []
         self._timer_count = 0
         self._tasks: list[tuple[asyncio.Task[Any], Process | None]] = []
         self.set_task_factory(self._task)
@@ -59,23 +77,23 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.Handle:
         found = copy_context() if context is None else context
-        handle = asyncio.Handle(callback, args, self, found)
-        self._coming.append((handle, found, callback, args))
-        return handle
+        ready = Ready(0.0, partial(found.run, callback, *args), found.get(PROCESS))
+        self._coming.append(ready)
+        return ready
 
     def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         return self.call_at(self._virtual + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         found = copy_context() if context is None else context
-        handle = asyncio.TimerHandle(when, callback, args, self, found)
+        ready = Ready(when, partial(found.run, callback, *args), found.get(PROCESS))
         self._timer_count += 1
-        heapq.heappush(self._timers, (when, self._timer_count, handle, (handle, found, callback, args)))
-        return handle
+        heapq.heappush(self._timers, (when, self._timer_count, ready))
+        return ready
 
     def _task(self, loop: asyncio.AbstractEventLoop, work: Any, context: Context | None = None) -> "asyncio.Task[Any]":
         task = asyncio.Task(work, loop=self, context=context)
-        self._tasks.append((task, (context or copy_context()).get(PROCESS)))
+        self._tasks.append((task, PROCESS.get() if context is None else context.get(PROCESS)))
         return task
 
     def end(self) -> None:
@@ -114,33 +132,34 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._pass_time()
         ready, self._coming = self._coming, []
         if len(ready) > 1:
-            self.random.shuffle(ready)
+            ready.sort(key=self._drawn)
         for each in ready:
-            handle, context, callback, args = each
-            if handle.cancelled():
+            if each.is_cancelled:
                 continue
-            process = context.get(PROCESS)
-            if process is not None and not process.runs:
+            process = each.process
+            if process is not None and (process.dead or process.frozen):
                 process.kept.append(each)
                 continue
             self.steps += 1
-            fault = self.faults.get(self.steps)
-            context.run(callback, *args)
-            if fault is not None:
-                fault()
+            each.work()
+            if self.steps in self.faults:
+                self.faults[self.steps]()
         if self.steps > MAX_STEPS:
             raise Livelock(f"{self.steps} callbacks have run by {self._virtual:.1f} s")
+
+    def _drawn(self, _: Ready) -> float:
+        return self.random.random()
 
     def _pass_time(self) -> None:
         timers = self._timers
         while timers:
-            when, _, handle, ready = heapq.heappop(timers)
-            if handle.cancelled():
+            when, _, ready = heapq.heappop(timers)
+            if ready.is_cancelled:
                 continue
             self._virtual = max(self._virtual, when)
             self._coming.append(ready)
             while timers and timers[0][0] <= self._virtual:
-                self._coming.append(heapq.heappop(timers)[3])
+                self._coming.append(heapq.heappop(timers)[2])
             return
         raise Livelock("nothing is left to happen, and the world has not ended")
 

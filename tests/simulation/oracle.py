@@ -31,9 +31,7 @@ def violations(model: ModelDatabase, witness: Sequence[Witnessed], left: set[Any
             found.append(f"agent {name}: {held} runs have slots, {agent.held} are counted, {agent.bound} are allowed")
     for run in model.runs.values():
         own = [line for line in witness if line.key.startswith(f"{run.id}:")]
-        found += [
-            f"run {run.id}: {told}" for told in [*_of_end(model, run, left), *_of_log(run.events), *_of_effects(model, run, own)]
-        ]
+        found += [f"run {run.id}: {told}" for told in [*_of_end(model, run, left), *_of_log(run.events), *_of_effects(model, run, own)]]
     return found
 
 

@@ -143,7 +143,7 @@ MANIFESTS = {
     "careful": manifest(
         "careful",
         tools=[{"plugin": "acts", "requireApproval": ["do_unsafe", "do_keyed"]}, {"agent": "child", "requireApproval": ["child"]}],
-        limits={"approvalSeconds": 8},
+        limits={"approvalSeconds": 4},
     ),
     "stubborn": manifest("stubborn", tools=ACTS, retry={"attempts": 3, "backoffSeconds": 1.0}),
     "child": manifest("child", tools=ACTS),
@@ -198,7 +198,7 @@ class Author:
 
     def program(self, agent: str, *, depth: int = 0) -> list[Any]:
         """Steps for an agent."""
-        return [self._step(agent, depth) for _ in range(self._random.randint(1, 3 if depth else 4))]
+        return [self._step(agent, depth) for _ in range(self._random.randint(1, 2 if depth else 3))]
 
     def _step(self, agent: str, depth: int) -> list[Any]:
         draw, pause = self._random.random(), self._random.choice(PAUSES)

@@ -1,6 +1,7 @@
-"""The tables of the model database, and what all of its verbs share, as in 0001_log.sql: the log, gates, slots, what follows from an end."""
+"""The tables of the model database, and what all of its verbs share, as in 0001_log.sql: log, gates, slots, what follows from an end."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +44,8 @@ class Tables:
         self.mailbox: list[LetterRow] = []
         self.outbox: dict[UUID, MessageRow] = {}
         self.values: dict[bytes, str | None] = {}
+        self.seen = Counter[str]()
+        """What has happened, for who wants to know what was tried."""
         self.epoch = 0
         """The claim whose write is being made."""
 
@@ -93,6 +96,7 @@ class Tables:
         if not run.slot and agent is not None and agent.bound is not None:
             if agent.held >= agent.bound:
                 run.state, run.gate, run.woken, run.suspended_by = "queued", "agent", False, None
+                self.seen["a run waits for a slot"] += 1
                 return
             agent.held += 1
             run.slot = True
@@ -113,6 +117,7 @@ class Tables:
             return
         free = len(gated) if agent is None or agent.bound is None else max(0, agent.bound - agent.held)
         for run in sorted(gated, key=_first)[:free]:
+            self.seen["a run gets the slot that it waited for"] += 1
             run.gate, run.woken, run.slot = None, False, agent is not None and agent.bound is not None
             if agent is not None and agent.bound is not None:
                 agent.held += 1
@@ -130,15 +135,18 @@ class Tables:
             later = next((each for each in session.runs if each.queued_seq > run.queued_seq and each.state == "queued"), None)
             session.active_run = None if later is None else later.id
             if later is not None:
+                self.seen["the next run of a session goes on"] += 1
                 self.run_ready(later)
 
     def _drop_waits(self, run: RunRow) -> None:
         for wait in self.waits_of(run.id):
             del self.waits[wait.run_id, wait.step]
             if wait.kind == "approval":
+                self.seen["an approval is canceled with its run"] += 1
                 approval = self.approvals[UUID(wait.key)]
                 approval.state = "canceled" if approval.state == "pending" else approval.state
             elif wait.kind == "child":
+                self.seen["a called run is canceled with its caller"] += 1
                 self.send(named(f"{wait.key}.cancel"), "run.cancel", str(run.id), {"id": wait.key})
 
 

@@ -13,7 +13,8 @@ class Waits(Tables):
 
     def wait_begin(self, run: RunRow, wait: Row) -> None:
         kind, key, step = wait["kind"], wait.get("key"), wait["step"]
-        seconds, data = wait.get("seconds"), wait.get("data") or {}
+        seconds: float | None = wait.get("seconds")
+        data: Row = wait.get("data") or {}
         look_at = None if seconds is None else self.now() + seconds
         if kind == "publish":
             self.send(named(f"{run.id}.{step}"), "event.published", key, {"name": key, "data": data["data"]})
@@ -34,13 +35,16 @@ class Waits(Tables):
             if letters:
                 letter = min(letters, key=lambda each: each.id)
                 self.mailbox.remove(letter)
+                self.seen["an event had come before it was waited for"] += 1
                 self.wait_resolve(None, run.id, step, "event.received", f'{{"name":{encoded(key)},"data":{letter.data}}}')
 
     def wait_resolve(self, tenant: Any, run_id: UUID, step: str, type_: str, data: str) -> str:
         run = self.runs.get(run_id)
         if run is None or self.waits.pop((run_id, step), None) is None or run.state in FINAL:
+            self.seen[f"{type_} comes for nobody"] += 1
             return "gone"
         self.log(run, type_, step, data)
+        self.seen[f"{type_} comes to a run that is {run.state}"] += 1
         if run.state == "waiting" and all(wait.kind != "retry" for wait in self.waits_of(run_id)):
             self.run_ready(run)
             return "queued"
@@ -68,6 +72,7 @@ class Waits(Tables):
         if wait.kind == "approval":
             return self.approval_settle(tenant, UUID(wait.key), "expired", None, None, None)
         del self.waits[run_id, step]
+        self.seen[f"the time of a {wait.kind} comes to a run that is {run.state}"] += 1
         if wait.kind == "retry":
             run.attempt += 1
         if run.state == "waiting" or (run.state == "queued" and run.gate == "time"):
@@ -83,7 +88,9 @@ class Waits(Tables):
             return "gone"
         in_time = state == "expired" or found.expires_at is None or found.expires_at > self.now()
         if found.state != "pending" or not in_time:
+            self.seen["an approval is decided again, or too late"] += 1
             return f"conflict.{'expired' if found.state == 'pending' else found.state}"
+        self.seen[f"a {found.kind} is {state}"] += 1
         found.state, found.decided_by, found.comment, found.answer = state, by, comment, answer
         data = {"approval_id": id_, "decision": state, "by": by, "comment": comment, "answer": decoded(answer)}
         return self.wait_resolve(None, found.run_id, found.step, "approval.decided", encoded(data))
@@ -98,6 +105,7 @@ class Waits(Tables):
         if wait is not None:
             text = f'{{"name":{encoded(name)},"data":{data}}}'
             return [{"outcome": self.wait_resolve(None, wait.run_id, wait.step, "event.received", text), "run": wait.run_id}]
+        self.seen["an event is kept"] += 1
         self.mailbox.append(LetterRow(session_id, id_, name, data))
         return [{"outcome": "kept", "run": None}]
 

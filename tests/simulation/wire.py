@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from functools import cache
 from random import Random
 from typing import Any
@@ -17,10 +18,16 @@ from hansa.db.pool import Database
 from hansa.errors import Unavailable
 from simulation.database import ModelDatabase
 from simulation.loop import Process, VirtualLoop
+from simulation.tables import BEGIN
 
 FUNCTION = re.compile(r"hansa\.(\w+)\((.*)\)")
 ARGUMENT = re.compile(r"\$(\d+)|'([^']*)'")
 LATENCY = (0.0, 0.001, 0.003, 0.02)
+
+
+def instant(seconds: float) -> datetime:
+    """A moment of a world, as the engine sees it."""
+    return BEGIN + timedelta(seconds=seconds)
 
 
 class Weather:
@@ -36,6 +43,12 @@ class Weather:
     @property
     def away(self) -> bool:
         return self.loop.time() < self.away_until
+
+    def new_id(self) -> UUID:
+        return UUID(int=self.random.getrandbits(128))
+
+    def delay(self) -> float:
+        return LATENCY[int(self.random.random() * len(LATENCY))]
 
     def bad(self, chance: float) -> bool:
         return self.stormy and self.random.random() < chance
@@ -82,16 +95,18 @@ class Line:
             return ask(self._model, sql, arguments)
         if weather.over:
             raise asyncio.CancelledError
-        await asyncio.sleep(weather.random.choice(LATENCY))
+        await asyncio.sleep(weather.delay())
         if weather.away or weather.bad(0.03):
             await asyncio.sleep(0.05)
+            self._model.seen["the database is away"] += 1
             raise Unavailable("the model database is away")
         if weather.over:
             raise asyncio.CancelledError
         found = ask(self._model, sql, arguments)
         if weather.bad(0.5):
-            await asyncio.sleep(weather.random.choice(LATENCY))
+            await asyncio.sleep(weather.delay())
         if weather.bad(0.04):
+            self._model.seen[f"an answer is lost: {_parsed(sql)[0]}"] += 1
             raise Unavailable("the answer is lost")
         return found
 
@@ -138,7 +153,7 @@ class Doorbells:
     def ring(self, subject: str, payload: bytes) -> None:
         loop, weather = self._weather.loop, self._weather
         for process, handler in self._listeners.get(subject, ()):
-            if not process.dead and not weather.bad(0.3):
+            if not process.dead and not weather.bad(0.5):
                 delay = weather.random.choice((0.0, 0.001, 0.02))
                 loop.call_later(delay, self._heard, process, handler, payload, context=loop.outside)
 

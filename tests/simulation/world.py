@@ -5,17 +5,10 @@ of the model database, or nointent.
 """
 
 import asyncio
-from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
-from typing import Any
 from uuid import UUID
 
-import msgspec
-
-from hansa.bus.subjects import runs_ready, runs_told
-from hansa.messages.model import Message
-from hansa.runs.consumer import receivers
 from hansa.runs.context import Sources
 from hansa.runs.equipment import Equipment
 from hansa.runs.journal import Writer
@@ -27,19 +20,18 @@ from hansa.runs.writer import open_writer
 from hansa.settings import WorkerSettings
 from simulation.database import ModelDatabase
 from simulation.loop import Process, VirtualLoop
-from simulation.programs import MANIFESTS, Author, Catalog, KnownWorlds, Model
+from simulation.people import REGION, People
+from simulation.programs import Catalog, KnownWorlds, Model
 from simulation.programs import Line as Witnessed
-from simulation.rows import AgentRow
-from simulation.tables import BEGIN, TENANT
-from simulation.wire import Doorbells, Line, LinkedBus, LinkedDatabase, Weather
+from simulation.wire import Doorbells, Line, LinkedBus, LinkedDatabase, Weather, instant
 
-REGION = "local"
 LEASE = 5.0
-SETTINGS = WorkerSettings(concurrency=4, lease_seconds=LEASE, renew_seconds=1.5, poll_seconds=1.0, grace_seconds=0.5)
+SETTINGS = WorkerSettings(concurrency=4, lease_seconds=LEASE, renew_seconds=1.5, poll_seconds=4.0, grace_seconds=0.5)
 PATIENCE = 300.0
 """Virtual seconds after which a world that has not come to rest is stuck."""
-TICK = 0.7
-RESTING = frozenset({"completed", "failed", "canceled"})
+TICK = 1.0
+STORM = 6.0
+"""Seconds after which nobody meddles any more and lines are good; faults that were planned by steps may still come."""
 
 
 class HastyWriter:
@@ -74,44 +66,33 @@ class World:
         self.weather = Weather(self.loop)
         self.bells = Doorbells(self.weather)
         self.model = ModelDatabase(self.loop.time, broken=broken)
+        self.people = People(self.model, self.weather, self.bells)
         self.processes: list[Process] = []
-        self.left: set[UUID] = set()
         self.troubles: list[str] = []
         self._stopping: dict[str, asyncio.Event] = {}
         self._idle: dict[UUID, tuple[int, float]] = {}
-        self._line = Line(self.model)
-        self._receivers = receivers(REGION, self._new_id)
-        self._author = Author(self.random)
         self._quiet_since = 0.0
-        self._received = 0
-
-    def _new_id(self) -> UUID:
-        return UUID(int=self.loop.random.getrandbits(128))
-
-    def _now(self) -> datetime:
-        return BEGIN + timedelta(seconds=self.loop.time())
 
     async def play(self) -> None:
         """From the first run to rest, or until patience is over."""
-        for name in MANIFESTS:
-            policy = self.random.choice(("Enqueue", "Enqueue", "Enqueue", "Interrupt", "Rollback", "Reject"))
-            self.model.agents[name] = AgentRow(name, concurrency=policy, bound=self.random.choice((None, None, 1)))
         self.weather.stormy = self.random.random() < 0.8
         for number in range(self.random.choice((1, 2, 2, 3))):
             self._start_worker(f"w{number}")
         self._plan_faults()
-        starts = sorted(self.random.uniform(0, 3.0) for _ in range(self.random.choice((1, 1, 2, 3))))
-        while self.loop.time() < PATIENCE:
-            while starts and starts[0] <= self.loop.time():
-                starts.pop(0)
-                self._accept()
-            await self._tick()
+        while self.loop.time() < PATIENCE and not self._rests():
+            await self.people.tick()
+            self._check_idle()
             await asyncio.sleep(TICK)
-            if self.loop.time() > 6.0:
+            if self.loop.time() > STORM:
                 self._clear_up()
-            if not starts and self._rests():
-                break
-        await asyncio.sleep(1.0)
+        await self._settle()
+
+    async def _settle(self) -> None:
+        """What a worker still tries, in ignorance, it gives up once the database is back and says so."""
+        self._clear_up()
+        give_up = max(self.loop.time(), self.weather.away_until) + 2 * LEASE
+        while self.live_tasks() and self.loop.time() < give_up:
+            await asyncio.sleep(TICK)
 
     # What the world is made of.
 
@@ -141,7 +122,7 @@ class World:
                     worker=process.name,
                     workspaces=Path("none"),
                     tool_settings={},
-                    sources=Sources(self._now, self._new_id, self.loop.random.random),
+                    sources=Sources(lambda: instant(self.loop.time()), self.weather.new_id, self.loop.random.random),
                 )
                 await Worker(equipment, SETTINGS, self._stopping[process.name]).run()
         # Whatever ends a worker is a finding of this world; the process is gone in any case.
@@ -160,7 +141,7 @@ class World:
     def _plan_faults(self) -> None:
         kinds = (self._kill, self._kill, self._freeze, self._freeze, self._stop, self._take_database)
         for _ in range(self.random.choice((0, 1, 2, 3, 4))):
-            self.loop.faults[int(self.random.triangular(20, 1500, 200))] = self.random.choice(kinds)
+            self.loop.faults[int(self.random.triangular(20, 700, 120))] = self.random.choice(kinds)
 
     def _victim(self) -> Process | None:
         alive = [process for process in self.processes if process.runs]
@@ -169,12 +150,14 @@ class World:
     def _kill(self) -> None:
         process = self._victim()
         if process is not None:
+            self.model.seen["a worker is killed"] += 1
             process.dead = True
             self._replace(process)
 
     def _freeze(self) -> None:
         process = self._victim()
         if process is not None:
+            self.model.seen["a worker is frozen"] += 1
             process.frozen = True
             self.loop.call_later(self.random.choice((0.5, 4.0, LEASE + 1, 2 * LEASE)), self._thaw, process, context=self.loop.outside)
 
@@ -186,101 +169,21 @@ class World:
     def _stop(self) -> None:
         process = self._victim()
         if process is not None:
+            self.model.seen["a worker is told to stop"] += 1
             self._stopping[process.name].set()
 
     def _take_database(self) -> None:
         self.weather.away_until = self.loop.time() + self.random.choice((0.3, 2.0, LEASE + 2))
 
     def _clear_up(self) -> None:
-        """The storm is over; faults that were planned by steps may still come."""
         if self.weather.stormy:
             self.weather.stormy = False
             self._quiet_since = self.loop.time()
 
-    # People, and messages.
-
-    def _accept(self) -> None:
-        agent = self.random.choice(("plain", "plain", "careful", "stubborn"))
-        sessions = [session for session in self.model.sessions.values() if session.agent == agent]
-        new: dict[str, Any] = {
-            "id": str(self._new_id()),
-            "new_session_id": str(self._new_id()),
-            "agent": agent,
-            "priority": self.random.choice((0, 0, 5)),
-        }
-        if sessions and self.random.random() < 0.4:
-            new["session_id"] = str(self.random.choice(sessions).id)
-        elif self.random.random() < 0.1:
-            new["start_at"] = (self._now() + timedelta(seconds=2)).isoformat()
-        program = msgspec.json.encode(self._author.program(agent)).decode()
-        self.model.run_start(TENANT, "p", None, None, None, REGION, msgspec.json.encode(new).decode(), program)
-        self._ring("queued")
-
-    def _ring(self, outcome: str, run: UUID | None = None, word: str = "look") -> None:
-        if outcome == "queued":
-            self.bells.ring(runs_ready(REGION), b"")
-        elif outcome == "running":
-            self.bells.ring(runs_told(REGION), f"{word} {run}".encode())
-
-    async def _tick(self) -> None:
-        await self._carry()
-        for run in list(self.model.runs.values()):
-            if run.state in RESTING or run.id in self.left:
-                continue
-            self._look_after(run.id, run.state)
-            draw = self.random.random()
-            if draw < 0.01 and self.weather.stormy:
-                self.model.run_cancel(TENANT, run.id)
-                self._ring("running", run.id, "cancel")
-            elif draw < 0.03 and self.weather.stormy:
-                self.model.run_suspend(TENANT, run.id)
-                self._ring("running", run.id, "suspend")
-        self._check_idle()
-
-    def _look_after(self, run: UUID, state: str) -> None:
-        """What a person does about a run that waits for one."""
-        if self.random.random() < 0.5:
-            return
-        if state == "suspended":
-            self.model.run_resume(TENANT, run, None, "null", "p")
-            self._ring("queued")
-        elif state == "needs_review":
-            word = self.random.choice(("done", "retry", "fail", "later"))
-            if word == "later" and self.model.runs[run].parent_run is None and len(self.model.runs) == 1:
-                self.left.add(run)
-                return
-            self.model.run_resume(TENANT, run, "fail" if word == "later" else word, '"sent"', "p")
-            self._ring("queued")
-        for wait in self.model.waits_of(run):
-            if wait.kind == "approval" and wait.key is not None:
-                asked = self.model.approvals[UUID(wait.key)]
-                decision = "answered" if asked.kind == "question" else self.random.choice(("approved", "approved", "denied"))
-                self._ring(self.model.approval_settle(TENANT, asked.id, decision, "p", None, '{"go":true}'), run)
-            elif wait.kind == "event" and (wait.look_at is None or self.random.random() < 0.3):
-                (answer,) = self.model.event_send(TENANT, self.model.runs[run].session_id, self._new_id(), wait.key, '{"n":1}')
-                self._ring(answer["outcome"], answer["run"])
-
-    async def _carry(self) -> None:
-        """Messages go to the real receivers, in the order of their keys, each once: outbox and inbox have tests of their own."""
-        held = set[str]()
-        database = self._line
-        for message in list(self.model.outbox.values()):
-            if message.key in held or self.weather.bad(0.4):
-                held.add(message.key or "")
-                continue
-            del self.model.outbox[message.id]
-            self._received += 1
-            sent = Message(TENANT, message.id, message.kind, message.key, message.payload)
-            # The receiver wants asyncpg's connection, and asks it for no more than a line has.
-            connection: Any = database
-            for ring in await self._receivers[message.kind](connection, sent):
-                self.bells.ring(ring.subject, ring.payload)
-
     # When it is over.
 
     def _rests(self) -> bool:
-        over = all(run.state in RESTING or run.id in self.left for run in self.model.runs.values())
-        return over and not self.model.outbox and not any(process.frozen and not process.dead for process in self.processes)
+        return self.people.rest() and not any(process.frozen and not process.dead for process in self.processes)
 
     def _check_idle(self) -> None:
         """A run that has waited for a while in fair weather holds no task of any worker."""
