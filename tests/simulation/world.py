@@ -26,7 +26,7 @@ from simulation.programs import Line as Witnessed
 from simulation.wire import Doorbells, Line, LinkedBus, LinkedDatabase, Weather, instant
 
 LEASE = 5.0
-SETTINGS = WorkerSettings(concurrency=4, lease_seconds=LEASE, renew_seconds=1.5, poll_seconds=4.0, grace_seconds=0.5)
+SETTINGS = WorkerSettings(concurrency=4, lease_seconds=LEASE, renew_seconds=1.5, poll_seconds=5.0, grace_seconds=0.5)
 PATIENCE = 300.0
 """Virtual seconds after which a world that has not come to rest is stuck."""
 TICK = 1.0
@@ -76,7 +76,7 @@ class World:
     async def play(self) -> None:
         """From the first run to rest, or until patience is over."""
         self.weather.stormy = self.random.random() < 0.8
-        for number in range(self.random.choice((1, 2, 2, 3))):
+        for number in range(self.random.choice((1, 2, 2))):
             self._start_worker(f"w{number}")
         self._plan_faults()
         while self.loop.time() < PATIENCE and not self._rests():
