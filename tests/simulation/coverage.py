@@ -1,6 +1,6 @@
 """What must have happened in all that was tried together: else it shows less than it seems to."""
 
-OF_VERBS = (
+OF_BOTH = (
     "a run is handed over",
     "takeover",
     "a lease is found lost",
@@ -60,8 +60,10 @@ OF_VERBS = (
     "run.canceled",
 )
 """What the database's verbs come upon, however they are called."""
-EXPECTED = (
-    *OF_VERBS,
+OF_VERBS = (*OF_BOTH, "the time of a retry comes before its worker lets go")
+"""The same, and what is too rare in worlds."""
+OF_WORLDS = (
+    *OF_BOTH,
     "a worker is killed",
     "a worker is frozen",
     "a worker is told to stop",
@@ -82,4 +84,4 @@ EXPECTED = (
     "run.cancel",
     "run.retrying",
 )
-"""The same, and what befalls workers, people and lines in whole worlds."""
+"""The first, and what befalls workers, people and lines in whole worlds."""

@@ -17,7 +17,7 @@ from simulation.twin import Twin
 from simulation.walk import Walk
 from stack import Stack
 
-WALKS = 60
+WALKS = 80
 STEPS = 60
 Place = tuple[Scratch, asyncpg.Connection, asyncpg.Connection]
 
@@ -58,7 +58,7 @@ async def test_the_model_does_what_the_database_does(place: Place) -> None:
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("broken", [*BROKEN, "retrylost"])
 async def test_a_model_that_lacks_a_rule_is_found_out(place: Place, broken: str) -> None:
     with pytest.raises(AssertionError, match="PostgreSQL says"):
         await walks(place, broken)

@@ -9,7 +9,7 @@ from simulation.rows import FINAL, RunRow
 from simulation.twin import Twin, compare
 
 KINDS = ("timer", "child", "approval", "event", "retry")
-ENDS = ("completed", "failed", "canceled", "needs_review")
+ENDS = ("completed", "failed", "canceled", "needs_review", "needs_review", "needs_review")
 POLICIES = ("Enqueue", "Enqueue", "Reject", "Interrupt", "Rollback")
 
 
@@ -87,7 +87,7 @@ class Walk:
     async def _write(self) -> None:
         held = self._claimed()
         if held is not None:
-            await self._tenant.write((held, None, self._random.choice((None, "timer", "child", "approval", "event"))))
+            await self._tenant.write((held, None, self._random.choice((None, "timer", "timer", "child", "approval", "event"))))
 
     async def _write_again(self) -> None:
         """Its answer was lost."""
@@ -101,6 +101,8 @@ class Walk:
     async def _park(self) -> None:
         held = self._claimed()
         if held is not None:
+            if self._random.random() < 0.3:  # one branch sleeps, another waits for something else
+                await self._tenant.write((held, None, "timer"))
             kind = None if self._model.waits_of(held.run) and self._random.random() < 0.5 else self._random.choice(KINDS)
             await self._tenant.write((held, "waiting", kind))
 
