@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import cache
 from random import Random
 
 import msgspec
@@ -64,9 +63,10 @@ def _judged(world: World, catalog: Catalog) -> list[str]:
 
 def play(seeds: Sequence[int], broken: str = "") -> Explored:
     """Play worlds one after the other, in this process."""
-    explored, seen, digest = Explored(), Counter[str](), hashlib.sha256()
+    explored, catalog = Explored(), Catalog()
+    seen, digest = Counter[str](), hashlib.sha256()
     for seed in seeds:
-        world, found = judge(seed, catalog(), broken=broken)
+        world, found = judge(seed, catalog, broken=broken)
         explored.worlds, explored.steps = explored.worlds + 1, explored.steps + world.loop.steps
         seen.update(world.model.seen)
         digest.update(msgspec.json.encode([session.events for session in world.model.sessions.values()]))
@@ -76,16 +76,9 @@ def play(seeds: Sequence[int], broken: str = "") -> Explored:
     return explored
 
 
-@cache
-def catalog() -> Catalog:
-    """That of this process."""
-    return Catalog()
-
-
 def _prepare() -> None:
     """What is made once in each process: nobody reads what workers log, and what is there now stays."""
     structlog.configure(processors=[_silent])
-    catalog()
     gc.freeze()
     gc.set_threshold(20_000, 20, 1000)
 
@@ -97,27 +90,24 @@ def _silent(_: object, __: str, ___: object) -> str:
 class Crew:
     """Processes that play worlds. Use `open_crew`."""
 
-    def __init__(self, pool: ProcessPoolExecutor, size: int) -> None:
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
-        self._size = size
 
     def explore(self, seeds: range, *, broken: str = "") -> Iterator[Explored]:
         """What came of the worlds so far, again and again as more are played. Who has seen enough just stops asking."""
-        total, chunks = Explored(), [seeds[n : n + CHUNK] for n in range(0, len(seeds), CHUNK)]
-        for n in range(0, len(chunks), 8 * self._size):
-            futures = [self._pool.submit(play, chunk, broken) for chunk in chunks[n : n + 8 * self._size]]
-            try:
-                for future in as_completed(futures):
-                    total.add(future.result())
-                    yield total
-            finally:
-                for future in futures:
-                    future.cancel()
+        total = Explored()
+        futures = [self._pool.submit(play, seeds[n : n + CHUNK], broken) for n in range(0, len(seeds), CHUNK)]
+        try:
+            for future in as_completed(futures):
+                total.add(future.result())
+                yield total
+        finally:
+            for future in futures:
+                future.cancel()
 
 
 @contextmanager
 def open_crew() -> Iterator[Crew]:
     """A process a core."""
-    size = os.cpu_count() or 1
-    with ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _prepare) as pool:
-        yield Crew(pool, size)
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn"), _prepare) as pool:
+        yield Crew(pool)

@@ -54,7 +54,7 @@ def test_a_seed_gives_the_same_world_in_every_process() -> None:
 
 
 def test_the_program_says_which_seeds_are_wrong() -> None:
-    command = [sys.executable, "-m", "simulation", "--worlds", "200", "--broken", "nofence"]
+    command = [sys.executable, "-m", "simulation", "--worlds", "200", "--control", "nofence"]
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
     told = msgspec.json.decode(done.stdout.splitlines()[-1])
     assert (done.returncode, told["worlds"]) == (1, 200)
