@@ -16,7 +16,7 @@ MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyp
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help setup run test check lint rules generate constraints format bench chaos histories clean
+.PHONY: help setup run test check lint rules generate constraints format bench chaos simulate histories clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -71,6 +71,9 @@ $(PEERS): tests/bench/requirements.txt
 
 chaos: setup ## Kill, freeze, cut and starve a whole platform under load, count the damage (SECONDS=60 SEED=1 CONTROL=nofence)
 	@cd tests && ../$(BIN)/python -m chaos --seconds $(or $(SECONDS),60) --seed $(or $(SEED),1) $(if $(CONTROL),--control $(CONTROL)) $(if $(KINDS),--kinds $(KINDS)) $(if $(SHAPES),--shapes $(SHAPES))
+
+simulate: setup ## Play many small worlds of workers and faults in virtual time, each from a seed (SEED=0 WORLDS=100000 CONTROL=nofence)
+	@cd tests && ../$(BIN)/python -m simulation --seed $(or $(SEED),0) --worlds $(or $(WORLDS),100000) $(if $(CONTROL),--control $(CONTROL))
 
 clean: ## Remove .venv and every cache; data folders (.hansa) stay
 	@rm -rf .venv .venv-bench .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

@@ -164,10 +164,15 @@ async def connections(scratch: Scratch) -> AsyncIterator[tuple[asyncpg.Connectio
 async def new_tenant(scratch: Scratch, app: asyncpg.Connection, system: asyncpg.Connection) -> Tenant:
     """A fresh tenant with the agents a and b."""
     tenant = Tenant(app, system)
+    await admit(scratch, tenant)
+    return tenant
+
+
+async def admit(scratch: Scratch, tenant: Tenant) -> None:
+    """Give a tenant its row and the agents a and b."""
     await scratch.add_tenant(tenant.id, str(tenant.id))
     for name in AGENTS:
         await tenant.agent(name)
-    return tenant
 
 
 async def facts(scratch: Scratch, tenant: Tenant) -> Facts:

@@ -4,7 +4,7 @@ Receivers may be given the same message again after a crash; what they do goes t
 once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -57,7 +57,7 @@ async def kept(connection: Connection, tenant_id: UUID, value: Any) -> str:
     return text.decode()
 
 
-def receivers(region: str) -> Receivers:
+def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers:
     """Who receives what, by kind of message."""
     ready = Ring(runs_ready(region))
 
@@ -70,7 +70,7 @@ def receivers(region: str) -> Receivers:
         asked = msgspec.json.decode(message.payload, type=RunCall)
         new = store.NewRun(
             id=asked.id,
-            new_session_id=ids.new_id(),
+            new_session_id=new_id(),
             agent=asked.agent,
             priority=asked.priority,
             parent_run=asked.parent_run,

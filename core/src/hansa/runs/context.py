@@ -6,9 +6,10 @@ more than a read.
 
 import asyncio
 import random
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -63,6 +64,14 @@ class Voice(Protocol):
     def speak(self, step: str) -> AbstractAsyncContextManager[LiveText]: ...
 
 
+class Sources(msgspec.Struct, frozen=True):
+    """Where values come from that no log foretells: the clock, ids, random numbers."""
+
+    now: Callable[[], datetime] = clock.now
+    new_id: Callable[[], UUID] = ids.new_id
+    random: Callable[[], float] = random.SystemRandom().random
+
+
 class Parts(msgspec.Struct, frozen=True):
     """What a context is made of. `depth`: how many calls of agents lead to this run."""
 
@@ -74,6 +83,7 @@ class Parts(msgspec.Struct, frozen=True):
     journal: Journal
     waiting: Waiting
     depth: int = 0
+    sources: Sources = Sources()
 
 
 class DurableContext:
@@ -206,7 +216,7 @@ class DurableContext:
 
     async def _ask(self, step: str, said: dict[str, Any], subject: dict[str, Any], known: dict[EventType, Any]) -> Any:
         if EventType.APPROVAL_REQUESTED not in known:
-            approval, seconds = str(ids.new_id()), self.agent.limits.approval or None
+            approval, seconds = str(self._parts.sources.new_id()), self.agent.limits.approval or None
             wait = Wait(step, "approval", approval, seconds, {"kind": said["kind"], "subject": subject})
             await self._parts.journal.write(Entry(EventType.APPROVAL_REQUESTED, {**said, "approval_id": approval}, step), wait=wait)
         return (await self._parts.waiting.until(step))[1]
@@ -214,7 +224,7 @@ class DurableContext:
     async def _child(self, step: str, call: calls.Call, known: dict[EventType, Any]) -> Any:
         """Run another agent; what its run has returned."""
         if EventType.RUN_CALLED not in known:
-            child = str(ids.new_id())
+            child = str(self._parts.sources.new_id())
             wait = Wait(step, "child", child, None, {"agent": call.name, "input": call.arguments["input"]})
             await self._parts.journal.write(Entry(EventType.RUN_CALLED, {**msgspec.to_builtins(call), "run_id": child}, step), wait=wait)
         return (await self._parts.waiting.until(step))[1]
@@ -296,6 +306,9 @@ class DurableContext:
             return result
 
         tasks = [asyncio.create_task(branch(f"{step}.{n}.", work), name=f"branch {step}.{n}") for n, work in enumerate(branches)]
+        for task, work in zip(tasks, branches, strict=True):
+            if asyncio.iscoroutine(work):  # it may be stopped before it has begun, and would complain that nobody awaited it
+                task.add_done_callback(partial(_close, work))
         try:
             return list(await asyncio.gather(*tasks))
         finally:
@@ -309,13 +322,13 @@ class DurableContext:
         return self._log.unasked()
 
     def now(self) -> datetime:
-        return datetime.fromisoformat(self._value("now", lambda: clock.now().isoformat()))
+        return datetime.fromisoformat(self._value("now", lambda: self._parts.sources.now().isoformat()))
 
     def uuid(self) -> UUID:
-        return UUID(self._value("uuid", lambda: str(ids.new_id())))
+        return UUID(self._value("uuid", lambda: str(self._parts.sources.new_id())))
 
     def random(self) -> float:
-        return float(self._value("random", random.SystemRandom().random))
+        return float(self._value("random", self._parts.sources.random))
 
     def log(self, message: str) -> None:
         step = self._ids.next()
@@ -332,3 +345,7 @@ class DurableContext:
         value = draw()
         self._parts.journal.note(Entry(EventType.VALUE_RECORDED, {"kind": kind, "value": value}, step))
         return value
+
+
+def _close(work: Coroutine[Any, Any, Any], _: "asyncio.Task[Any]") -> None:
+    work.close()

@@ -10,7 +10,7 @@ from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
 from hansa.llm.service import AgentModel, Gateway, LiveText
 from hansa.plugins.model import Plugins
-from hansa.runs.context import DurableContext, Model, Parts, Voice
+from hansa.runs.context import DurableContext, Model, Parts, Sources, Voice
 from hansa.runs.journal import Journal, Writer
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
@@ -40,6 +40,7 @@ class Equipment(msgspec.Struct, frozen=True):
     worker: str
     workspaces: Path
     tool_settings: dict[str, str]
+    sources: Sources = Sources()
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -52,6 +53,7 @@ class Place(msgspec.Struct, frozen=True):
     model: Model
     surroundings: Surroundings
     depth: int = 0
+    sources: Sources = Sources()
 
 
 class NoModel:
@@ -87,6 +89,7 @@ def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) 
         journal=place.journal,
         waiting=place.waiting,
         depth=place.depth,
+        sources=place.sources,
     )
     return DurableContext(run, StepLog(past.steps), parts)
 

@@ -172,6 +172,7 @@ class Driven:
             model=model_of(self._equipment, prepared),
             surroundings=surroundings_of(self._equipment, run),
             depth=self._loaded.depth,
+            sources=self._equipment.sources,
         )
         return make_context(prepared, run, past=past, place=place)
 

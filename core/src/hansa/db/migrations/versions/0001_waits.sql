@@ -86,6 +86,8 @@ BEGIN
     WHEN 'approval' THEN RETURN hansa.approval_settle(p_tenant, v_wait.key::uuid, 'expired', NULL, NULL, NULL);
     WHEN 'child' THEN RETURN 'gone';
     ELSE
+      -- Its worker is about to let go of it, and would leave it waiting for nothing: this is looked at again soon.
+      IF v_wait.kind = 'retry' AND v_run.state = 'running' THEN RETURN 'running'; END IF;
       DELETE FROM hansa.waits WHERE tenant_id = p_tenant AND run_id = p_run AND step = p_step;
       IF v_wait.kind = 'retry' THEN UPDATE hansa.runs SET attempt = attempt + 1 WHERE tenant_id = p_tenant AND id = p_run; END IF;
       IF v_run.state = 'waiting' OR (v_run.state = 'queued' AND v_run.gate = 'time') THEN

@@ -1,0 +1,191 @@
+"""Verbs in an order drawn from a seed, over a tenant that is two (see twin.py); after each of them the rows of both are compared."""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+
+from db.scratch import Scratch
+from db.verbs import AGENTS, Held, Row
+from simulation.rows import FINAL, RunRow
+from simulation.twin import Twin, compare
+
+KINDS = ("timer", "child", "approval", "event", "retry")
+ENDS = ("completed", "failed", "canceled", "needs_review", "needs_review", "needs_review")
+POLICIES = ("Enqueue", "Enqueue", "Reject", "Interrupt", "Rollback")
+
+
+class Walk:
+    """What a tenant, its workers and its people might do, and in which order."""
+
+    def __init__(self, scratch: Scratch, tenant: Twin, random: Random) -> None:
+        self._scratch = scratch
+        self._tenant = tenant
+        self._model = tenant.model
+        self._random = random
+        self._held: list[Held] = []
+        self._verbs: list[tuple[Callable[[], Awaitable[object]], int]] = [
+            (self._start, 5),
+            (self._start_many, 1),
+            (self._claim, 8),
+            (self._write, 4),
+            (self._write_again, 2),
+            (self._park, 8),
+            (self._woken_before_it_waits, 3),
+            (self._end, 4),
+            (self._come, 8),
+            (self._fall_due, 2),
+            (self._send, 3),
+            (self._publish, 1),
+            (self._cancel, 3),
+            (self._suspend, 5),
+            (self._hold, 4),
+            (self._resume, 8),
+            (self._fork, 1),
+            (self._lease, 2),
+            (self._change_agent, 4),
+        ]
+
+    async def go(self, steps: int) -> None:
+        """So many verbs."""
+        for _ in range(steps):
+            (verb,) = self._random.choices([verb for verb, _ in self._verbs], [weight for _, weight in self._verbs])
+            await verb()
+            real, model = await self._tenant.rows(self._scratch)
+            for name, rows in real.items():
+                compare(f"after {verb.__name__}, {name}", rows, model[name])
+
+    def _run(self) -> RunRow | None:
+        """One that has not ended, mostly."""
+        live = [run for run in self._model.runs.values() if run.state not in FINAL]
+        known = live if live and self._random.random() < 0.9 else list(self._model.runs.values())
+        return self._random.choice(known) if known else None
+
+    def _claimed(self) -> Held | None:
+        """A claim that holds, mostly."""
+        good = [held for held in self._held if self._model.owned(held.run, held.epoch)]
+        known = good if good and self._random.random() < 0.9 else self._held
+        return self._random.choice(known) if known else None
+
+    def _wait(self) -> Row | None:
+        waits = list(self._model.waits.values())
+        wait = self._random.choice(waits) if waits else None
+        return wait and {"run_id": str(wait.run_id), "step": wait.step, "kind": wait.kind, "look_at": wait.look_at}
+
+    async def _start(self) -> None:
+        run = self._run()
+        if run is not None and self._random.random() < 0.6:
+            await self._tenant.start(run.agent, session=run.session_id)
+        else:
+            agent, priority, later = self._random.choice(AGENTS), self._random.choice((-1, 0, 0, 1)), self._random.random() < 0.3
+            await self._tenant.start(agent, priority=priority, later=later)
+
+    async def _start_many(self) -> None:
+        await self._tenant.start_many(["b", "a", "b"])
+
+    async def _claim(self) -> None:
+        self._held.extend(await self._tenant.claim(self._random.randint(1, 4)))
+
+    async def _write(self) -> None:
+        held = self._claimed()
+        if held is not None:
+            await self._tenant.write((held, None, self._random.choice((None, "timer", "timer", "child", "approval", "event"))))
+
+    async def _write_again(self) -> None:
+        """Its answer was lost."""
+        held = self._claimed()
+        if held is not None and held.writes:
+            number = held.writes
+            held.writes -= 1
+            await self._tenant.write((held, self._random.choice((None, "waiting", "completed")), None))
+            held.writes = number
+
+    async def _park(self) -> None:
+        held = self._claimed()
+        if held is not None:
+            if self._random.random() < 0.3:  # one branch sleeps, another waits for something else
+                await self._tenant.write((held, None, "timer"))
+            kind = None if self._model.waits_of(held.run) and self._random.random() < 0.5 else self._random.choice(KINDS)
+            await self._tenant.write((held, "waiting", kind))
+
+    async def _woken_before_it_waits(self) -> None:
+        held = self._claimed()
+        if held is not None:
+            await self._tenant.write((held, None, self._random.choice(("timer", "child", "event", "approval"))))
+            for wait in self._model.waits_of(held.run):
+                await self._tenant.come({"run_id": str(held.run), "step": wait.step, "kind": wait.kind})
+            await self._tenant.write((held, "waiting", self._random.choice(KINDS)))
+
+    async def _end(self) -> None:
+        many = {held.run: held for held in (self._claimed() for _ in range(self._random.randint(1, 3))) if held is not None}
+        if many:
+            await self._tenant.write(*((held, self._random.choice(ENDS), None) for held in many.values()))
+
+    async def _come(self) -> None:
+        wait, run = self._wait(), self._run()
+        if run is not None and self._random.random() < 0.1:
+            wait = {"run_id": str(run.id), "step": "nowhere", "kind": "child"}
+        if wait is not None:
+            await self._tenant.come(wait)
+
+    async def _fall_due(self) -> None:
+        wait = self._wait()
+        if wait is not None and wait["look_at"] is not None:
+            await self._tenant.falls_due(self._scratch, wait)
+
+    async def _send(self) -> None:
+        run = self._run()
+        if run is not None:
+            await self._tenant.send(run.session_id)
+
+    async def _publish(self) -> None:
+        await self._tenant.publish()
+
+    async def _cancel(self) -> None:
+        run = self._run()
+        if run is not None:
+            await self._tenant.of_run("cancel", run.id)
+
+    async def _suspend(self) -> None:
+        run = self._run()
+        if run is not None:
+            await self._tenant.of_run("suspend", run.id)
+
+    async def _hold(self) -> None:
+        """Somebody wants it, or nobody does any more."""
+        held = self._claimed()
+        if held is not None:
+            for verb in self._random.choice(([], ["agent"], ["suspend"], ["suspend", "cancel"])):
+                if verb == "agent":
+                    await self._tenant.agent(self._model.runs[held.run].agent, suspended=True)
+                else:
+                    await self._tenant.of_run(verb, held.run)
+            await self._tenant.of_run("hold", held.run, held.epoch)
+
+    async def _resume(self) -> None:
+        stopped = [run for run in self._model.runs.values() if run.state in ("suspended", "needs_review") or run.suspend_requested_at]
+        run = self._random.choice(stopped) if stopped and self._random.random() < 0.9 else self._run()
+        if run is not None:
+            usual = None if run.state != "needs_review" else self._random.choice(("done", "retry", "fail"))
+            await self._tenant.resume(
+                run.id, usual if self._random.random() < 0.9 else self._random.choice((None, "done", "retry", "fail"))
+            )
+
+    async def _fork(self) -> None:
+        run = self._run()
+        if run is not None:
+            await self._tenant.fork(run.id, run.queued_seq + self._random.randint(0, 8))
+
+    async def _lease(self) -> None:
+        draw = self._random.random()
+        if draw < 0.4:
+            await self._tenant.leases_run_out()
+        elif draw < 0.6:
+            await self._tenant.release(self._held[-3:])
+        else:
+            await self._tenant.renew(self._held)
+
+    async def _change_agent(self) -> None:
+        name, draw = self._random.choice(AGENTS), self._random.random()
+        if draw < 0.1:
+            await self._tenant.app("SELECT hansa.agent_deleted($1, $2)", name)
+        bound, policy = self._random.choice((None, 1, 1, 2, 3)), self._random.choice(POLICIES)
+        await self._tenant.agent(name, bound=bound, suspended=draw > 0.8, concurrency=policy)
