@@ -10,7 +10,7 @@ BIN := .venv/bin
 STAMP := .venv/.workspace
 PEERS := .venv-bench/.peers
 # Tests that count what happens within seconds, or use every processor: nothing runs beside them.
-ALONE := tests/chaos
+ALONE := tests/chaos tests/simulation/test_simulation.py
 MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyproject.toml plugins/*/pyproject.toml core/pyproject.toml)
 
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.

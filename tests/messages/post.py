@@ -80,7 +80,7 @@ class Office:
 
     async def send(self, key: str | None = None, *, tenant: UUID = A, count: int = 1, **told: Any) -> list[UUID]:
         """Send messages, numbered over all, in one transaction; and ring."""
-        sent: list[UUID] = []
+        sent: dict[UUID, tuple[UUID, str | None, int]] = {}
         async with self.database.tenant(tenant) as connection:
             for _ in range(count):
                 self._number += 1
@@ -89,10 +89,10 @@ class Office:
                 payload = msgspec.json.encode({"n": number, **told}).decode()
                 message = Message(tenant, ids.new_id(), kind, key, payload)
                 assert await store.put(connection, message)
-                sent.append(message.id)
-                self.sent[message.id] = (tenant, key, number)
+                sent[message.id] = (tenant, key, number)
+        self.sent |= sent  # not before it is committed: what was refused may be lost
         await self.bus.ring(messages_ready(self.region))
-        return sent
+        return list(sent)
 
     async def received(self) -> list[dict[str, Any]]:
         """What the witness wrote down, in the order of the transactions' writes."""

@@ -36,7 +36,7 @@ class New(msgspec.Struct):
 
 class Entry(msgspec.Struct):
     type: str
-    data: msgspec.Raw
+    data: str
     step: str | None = None
 
 
@@ -50,10 +50,10 @@ class Asked(msgspec.Struct):
     input_tokens: int
     output_tokens: int
     entries: list[Entry]
-    waits: list[Row] = []
+    waits: list[str] = []
     state: str | None = None
-    output: msgspec.Raw = msgspec.Raw(b"null")
-    error: msgspec.Raw = msgspec.Raw(b"null")
+    output: str | None = None
+    error: str | None = None
 
 
 NEW, ASKED = msgspec.json.Decoder(New), msgspec.json.Decoder(list[Asked])
@@ -197,7 +197,7 @@ class ModelDatabase(Control):
         done = [each for each in asked if self._written(each)]
         for each in done:
             for wait in each.waits:
-                self.wait_begin(self.runs[each.run], wait)
+                self.wait_begin(self.runs[each.run], msgspec.json.decode(wait))
         for each in sorted(done, key=lambda each: each.session):
             if each.state is not None and self.runs[each.run].state != "running":
                 self._let_go(self.runs[each.run])
@@ -223,7 +223,7 @@ class ModelDatabase(Control):
             return False
         if run.writes != asked.number - 1 and self.broken not in ("doublewrite", "nofence"):
             return False
-        run.takeovers, run.writes, run.output, run.error = 0, asked.number, _text(asked.output), _text(asked.error)
+        run.takeovers, run.writes, run.output, run.error = 0, asked.number, asked.output, asked.error
         run.input_tokens, run.output_tokens = run.input_tokens + asked.input_tokens, run.output_tokens + asked.output_tokens
         if asked.state is not None:
             stays = asked.state == "waiting" and run.woken and self.broken != "lostwake"
@@ -238,7 +238,7 @@ class ModelDatabase(Control):
             session.active_run = None if session.newest_run == run.queued_seq else session.active_run
         self.epoch = asked.epoch
         for entry in asked.entries:
-            self.log(run, entry.type, entry.step, bytes(entry.data).decode())
+            self.log(run, entry.type, entry.step, entry.data)
         self.epoch = 0
         return True
 
@@ -260,7 +260,3 @@ class ModelDatabase(Control):
             self.run_park(run, "run")
         else:
             self.slot_leave(run)
-
-
-def _text(raw: msgspec.Raw) -> str | None:
-    return None if bytes(raw) == b"null" else bytes(raw).decode()
