@@ -65,7 +65,7 @@ def _check_syntax(raw: bytes) -> None:
         raise Malformed(f"the body is not UTF-8: byte {error.start} can't be decoded", hint=HINT) from None
     try:
         # Numbers are judged by the fast decoder, which knows their bounds.
-        json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant, parse_int=len, parse_float=len)
+        STRICT.decode(text)
     except json.JSONDecodeError as error:
         raise Malformed(f"the body is not valid JSON: {error.msg} at byte {len(text[: error.pos].encode())}", hint=HINT) from None
     if "\\u" in text:
@@ -85,3 +85,6 @@ def _pairs(pairs: list[tuple[str, Any]]) -> None:
 
 def _no_constant(word: str) -> NoReturn:
     raise Malformed(f"the body is not valid JSON: it has no {word}", hint="Write null, or the value as a string.")
+
+
+STRICT = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant, parse_int=len, parse_float=len)

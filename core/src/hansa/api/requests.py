@@ -85,6 +85,11 @@ def _mac(request: AnyRequest, principal: Principal, payload: bytes) -> bytes:
     return hmac.digest(services(request).cursor_key, scope + b"\x00" + payload, hashlib.sha256)[:MAC_BYTES]
 
 
+def header(request: AnyRequest, name: bytes) -> str | None:
+    """The first header of a name in lower case, as it came: of the many that a request has, two are read."""
+    return next((value.decode("latin-1") for key, value in request.scope["headers"] if key == name), None)
+
+
 async def idempotency_key(request: AnyRequest) -> IdempotencyKey | None:
     """The `Idempotency-Key` of a POST; its scope is the route as it was called."""
     key = key_text(request)
@@ -93,7 +98,7 @@ async def idempotency_key(request: AnyRequest) -> IdempotencyKey | None:
 
 def key_text(request: AnyRequest) -> str | None:
     """What the `Idempotency-Key` says, of a POST whose body is not read here."""
-    key = request.headers.get("idempotency-key")
+    key = header(request, b"idempotency-key")
     if key is not None and (not 1 <= len(key) <= 255 or not key.isascii() or not key.isprintable()):
         raise Invalid("the Idempotency-Key is not 1 to 255 printable ASCII characters")
     return key

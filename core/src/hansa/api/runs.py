@@ -52,6 +52,13 @@ class RunWait(msgspec.Struct, frozen=True):
     until: str | None
 
 
+class Named(msgspec.Struct, frozen=True):
+    """What is read of an answer that is passed on as it is."""
+
+    id: UUID
+    session_id: UUID
+
+
 class Run(msgspec.Struct, frozen=True):
     """A run as the API shows it."""
 
@@ -85,7 +92,7 @@ async def start_run(request: AnyRequest, principal: Principal, name: str) -> Res
     asked = await bodies.body(request, StartRun)
     start = Start(name, asked.input, asked.session_id, asked.revision, asked.priority, asked.start_at)
     answer = await services(request).runs.start(principal, start, key=key)
-    run = msgspec.json.decode(answer.body, type=Run)
+    run = msgspec.json.decode(answer.body, type=Named)
     if wait:
         ended = await _ended(request, principal, run, wait)
         if ended is not None:
@@ -93,7 +100,7 @@ async def start_run(request: AnyRequest, principal: Principal, name: str) -> Res
     return answers.kept(answer, {"location": f"/v1/runs/{run.id}"})
 
 
-async def _ended(request: AnyRequest, principal: Principal, run: Run, wait: int) -> str | None:
+async def _ended(request: AnyRequest, principal: Principal, run: Named, wait: int) -> str | None:
     """The run once it has ended, or None when that takes longer than `wait` seconds."""
     equipment = services(request).equipment
     try:

@@ -6,6 +6,7 @@ Must not know what the pieces are.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
@@ -22,12 +23,16 @@ A = TypeVar("A")
 
 class Gatherer(Generic[T, A]):
     """Works inside `carrying`. `do` does a batch of one tenant, all of it or nothing, and answers for each piece; pieces with the same
-    `mark` are never in one batch."""
+    `mark` are never in one batch. `abreast`: so many batches of a tenant at once; the fewer, the larger they are."""
 
-    def __init__(self, do: Callable[[Sequence[T]], Awaitable[Sequence[A]]], *, size: int, mark: Callable[[T], Hashable] = id) -> None:
+    def __init__(
+        self, do: Callable[[Sequence[T]], Awaitable[Sequence[A]]], *, size: int, abreast: int = 1, mark: Callable[[T], Hashable] = id
+    ) -> None:
         self._do = do
         self._size = size
+        self._abreast = abreast
         self._mark = mark
+        self._busy: Counter[UUID] = Counter()
         self._waiting: dict[UUID, list[tuple[T, asyncio.Future[A]]]] = {}
         self._ready = asyncio.Event()
 
@@ -42,14 +47,28 @@ class Gatherer(Generic[T, A]):
         """Carry batches until cancelled; several of these run side by side."""
         while True:
             await self._ready.wait()
-            tenant_id = next(iter(self._waiting), None)
+            tenant_id = next((each for each in self._waiting if self._busy[each] < self._abreast), None)
             if tenant_id is None:
                 self._ready.clear()
                 continue
             batch, later = self._parted(self._waiting.pop(tenant_id))
             if later:
                 self._waiting[tenant_id] = later  # to the end of the line: other tenants first
-            await self._carry(batch)
+            self._busy[tenant_id] += 1
+            try:
+                await self._carry(batch)
+            finally:
+                self._busy[tenant_id] -= 1
+                if not self._busy[tenant_id]:
+                    del self._busy[tenant_id]
+                self._ready.set()
+
+    def close(self) -> None:
+        """Nothing more is carried: who still waits is told so."""
+        for waiting in self._waiting.values():
+            for _, done in waiting:
+                done.cancel()
+        self._waiting.clear()
 
     def _parted(self, waiting: list[tuple[T, "asyncio.Future[A]"]]) -> tuple[list[tuple[T, "asyncio.Future[A]"]], ...]:
         """A batch, and the rest."""
@@ -101,3 +120,4 @@ async def carrying(gatherer: Gatherer[T, A], *, lanes: int = 2) -> AsyncIterator
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        gatherer.close()

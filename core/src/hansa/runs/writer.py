@@ -29,7 +29,7 @@ class GroupedWriter:
         self._values = values
         self._lease = lease
         # A fenced claim may write beside its successor: each run stands once in a batch.
-        self.gatherer = Gatherer(self._write, size=BATCH, mark=lambda item: item[0].id)
+        self.gatherer = Gatherer(self._write, size=BATCH, abreast=2, mark=lambda item: item[0].id)
 
     async def write(self, claim: Claim, write: Write) -> Written | None:
         large = self._values.large(write.taken)
