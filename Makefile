@@ -9,8 +9,6 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.workspace
 PEERS := .venv-bench/.peers
-# Tests that count what happens within seconds, or use every processor: nothing runs beside them.
-ALONE := tests/chaos tests/simulation/test_simulation.py
 MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyproject.toml plugins/*/pyproject.toml core/pyproject.toml)
 
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
@@ -31,8 +29,7 @@ run: setup ## Start Hansa, triage 50 reviews with a small local model, serve unt
 	@$(BIN)/hansa demo $(if $(ONCE),--once)
 
 test: setup lint ## Set-up, every check and every test; a skipped test is a failure
-	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(foreach each,$(ALONE),--ignore $(each))
-	@$(BIN)/pytest $(ALONE)
+	@$(BIN)/pytest
 
 check: setup lint rules ## Every check, no test that starts a server
 

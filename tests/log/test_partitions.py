@@ -59,7 +59,7 @@ async def test_a_week_whose_events_are_in_the_default_is_left_out_and_nothing_fa
 
 
 async def test_partitions_are_made_while_the_log_is_written(library: Library) -> None:
-    session = await library.session(A, HOUR)
+    session = await library.session(A, timedelta())  # of this week, also in its first hour
     async with library.database.tenant(A) as writing:
         sql = "INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, data) VALUES ($1, $2, 2, $2, 'log', '1')"
         await writing.execute(sql, A, session)

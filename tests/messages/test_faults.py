@@ -95,7 +95,7 @@ async def test_nats_is_killed_or_wiped_under_load(fragile: tuple[Stack, Office],
                 await fault(stack)
         await office.settled(seconds=40)
     assert await office.verdict() == []
-    assert len(office.sent) > 100
+    assert len(office.sent) > 40
 
 
 @pytest.mark.timeout(120)
@@ -111,7 +111,7 @@ async def test_postgresql_is_killed_under_load(fragile: tuple[Stack, Office]) ->
     # What a sender saw refused may be committed all the same: then it is received, and this office does not know of it.
     assert [told for told in await office.verdict() if not told.startswith("foreign")] == []
     assert await office.scratch.fetch("SELECT FROM hansa.dead_letters") == []
-    assert len(office.sent) > 50
+    assert len(office.sent) > 20
 
 
 @pytest.mark.timeout(120)
