@@ -52,18 +52,19 @@ async def test_a_call_in_doubt_is_made_again_only_as_often_as_a_person_says(
 
 
 async def test_a_call_in_doubt_is_canceled_with_all_that_was_called(engine: Engine, client: httpx2.AsyncClient, worker: Workers) -> None:
-    tools = [*TOOLS, {"agent": "leaf"}, {"agent": "stem"}]
-    await apply(client, agent("leaf", tools=TOOLS, **STEPS), agent("stem", tools=tools, **STEPS), agent("root", tools=tools, **STEPS))
+    tools = [*TOOLS, {"agent": "last-leaf"}, {"agent": "last-stem"}]
+    called = (agent("last-leaf", tools=TOOLS, **STEPS), agent("last-stem", tools=tools, **STEPS))
+    await apply(client, *called, agent("root", tools=tools, **STEPS))
     first = worker(**SHORT)
-    deep = ["call", "stem", [["call", "leaf", [pay("leaf", 20)]]]]
+    deep = ["call", "last-stem", [["call", "last-leaf", [pay("last leaf", 20)]]]]
     run = await start(client, "root", [["gather", [["tool", "witness_unsafe", "doubt", 20]], [deep]]])
     await begun(engine, run, "doubt")
-    await until(lambda: [line for line in engine.witness() if line["mark"] == "leaf"], "the leaf works")
+    await until(lambda: [line for line in engine.witness() if line["mark"] == "last leaf"], "the leaf works")
     first.kill()
     worker(**SHORT)
     await comes_to(client, run, "needs_review")
     assert (await do(client, run, "cancel"))["state"] == "canceled"
-    below = [(await client.get("/v1/runs", params={"agent": name})).json()["data"][0] for name in ("stem", "leaf")]
+    below = [(await client.get("/v1/runs", params={"agent": name})).json()["data"][0] for name in ("last-stem", "last-leaf")]
     assert {each["state"] for each in await all_end(client, below, seconds=10)} == {"canceled"}
     assert told(engine, run, *below) == []
 
