@@ -122,6 +122,19 @@ async def test_a_run_given_back_is_taken_at_once_and_counts_as_no_loss(scratch: 
     assert [row["takeovers"] for row in await scratch.fetch("SELECT takeovers FROM hansa.runs")] == [1]
 
 
+async def test_a_run_given_back_with_a_pause_is_taken_after_it_and_does_not_age_meanwhile(scratch: Scratch, verbs: Verbs) -> None:
+    await verbs.start(FIRST, fresh=True)
+    for epoch in range(1, 9):
+        assert await verbs.claim(lease="1 hour") == [(FIRST, epoch)]
+        await verbs.system.fetchval("SELECT hansa.run_release($1, $2, $3, '1 hour')", [TENANT], [FIRST], [epoch])
+        assert await verbs.claim() == []
+        an_hour_later = "lease_until = lease_until - interval '1 hour', claimed_at = claimed_at - interval '1 hour'"
+        await scratch.execute(f"UPDATE hansa.runs SET {an_hour_later}")
+    row = (await scratch.fetch("SELECT takeovers, extract(epoch FROM active)::float8 AS active FROM hansa.runs"))[0]
+    assert row["takeovers"] <= 0
+    assert row["active"] < 60
+
+
 @pytest.mark.parametrize("verb", ["write", "cancel", "suspend"])
 async def test_every_verb_waits_for_the_session_before_it_locks_a_run(scratch: Scratch, verbs: Verbs, verb: str) -> None:
     """Were it the other way round, the end of one run and the canceling of the next could wait for each other."""

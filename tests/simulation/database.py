@@ -141,11 +141,14 @@ class ModelDatabase(Control):
         return [{"id": run.id, "wish": self._wish(run)} for run in held]
 
     def run_release(self, *arguments: Any) -> int:
-        """Arguments: tenants, runs, epochs."""
+        """Arguments: tenants, runs, epochs, how long until they may be claimed."""
+        pause = arguments[3].total_seconds()
         held = [self.runs[run] for run, epoch in zip(*arguments[1:3], strict=True) if self.owned(run, epoch)]
         self.seen["a run is handed over"] += len(held)
         for run in held:
-            run.lease_until, run.takeovers = self.now(), max(run.takeovers - 1, -1)
+            run.active += self.now() - run.claimed_at
+            run.lease_until = run.claimed_at = self.now() + pause
+            run.takeovers = max(run.takeovers - 1, -1)
         return len(held)
 
     def _wish(self, run: RunRow) -> str | None:

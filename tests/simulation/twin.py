@@ -78,7 +78,7 @@ class Twin(Tenant):
 
     async def release(self, held: Sequence[Held]) -> None:
         await super().release(held)
-        self.model.run_release(None, [each.run for each in held], [each.epoch for each in held])
+        self.model.run_release(None, [each.run for each in held], [each.epoch for each in held], timedelta())
         await self._spread(
             "lease_until <= clock_timestamp()", [run for run in self.model.runs.values() if run.lease_until <= self.model.now()]
         )

@@ -16,7 +16,7 @@ from hansa.runs import store
 from hansa.runs.context import DurableContext, NeedsReview
 from hansa.runs.equipment import Equipment, Place, make_context, model_of, surroundings_of
 from hansa.runs.journal import DatabaseJournal, Journal
-from hansa.runs.log.joining import DamagedPast, join_results
+from hansa.runs.log.joining import DamagedPast, join_loaded, join_results
 from hansa.runs.model import Claim, End, Entry, EventType, Loaded, Past, Wait, plain
 from hansa.runs.voice import BusVoice
 from hansa.runs.waiting import Waiting
@@ -83,7 +83,9 @@ class Driven:
                 self._task.cancel()
 
     async def drive(self) -> None:
-        """Drive the run. Returns also when it was left; raises CancelledError only when the worker stops."""
+        """Drive the run. Returns also when it was left; raises CancelledError only when the worker stops, and `Unavailable` when what
+        the run needs can't be had for now."""
+        self._loaded = await join_loaded(self._equipment.values, self.claim.tenant_id, self._loaded)
         self._task = asyncio.current_task()
         resumed = EventType.RUN_STARTED if self.claim.epoch == 1 else EventType.RUN_RESUMED
         self._journal.put(Entry(resumed, {"epoch": self.claim.epoch, "worker": self._equipment.worker}))

@@ -123,9 +123,9 @@ async def renew(database: Database, claims: list[Claim], *, lease: float) -> dic
     return {row["id"]: row["wish"] for row in rows}
 
 
-async def release(database: Database, claims: list[Claim]) -> None:
-    """Hand runs back at once."""
-    await database.system("SELECT hansa.run_release($1, $2, $3)", *_columns(claims))
+async def release(database: Database, claims: list[Claim], *, pause: float = 0.0) -> None:
+    """Hand runs back, to be claimed again after so many seconds."""
+    await database.system("SELECT hansa.run_release($1, $2, $3, $4)", *_columns(claims), timedelta(seconds=pause))
 
 
 def _columns(claims: list[Claim]) -> tuple[list[UUID], list[UUID], list[int]]:

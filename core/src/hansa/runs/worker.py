@@ -16,7 +16,6 @@ from hansa.errors import HansaError, Unavailable
 from hansa.runs import store
 from hansa.runs.equipment import Equipment
 from hansa.runs.executor import Driven, Wish
-from hansa.runs.log.joining import join_loaded
 from hansa.runs.model import Claim, Loaded
 from hansa.runs.timers import Timers
 from hansa.settings import WorkerSettings
@@ -117,7 +116,6 @@ class Worker:
         for tenant_id, own in tenants.items():
             try:
                 loaded = await store.load(self._equipment.database, tenant_id, own)
-                loaded = await join_loaded(self._equipment.values, tenant_id, loaded)
             except Unavailable as error:
                 log.warning("worker.load_waits", runs=len(own), error=error.detail)
                 continue
@@ -141,6 +139,10 @@ class Worker:
             await driven.drive()
         except asyncio.CancelledError:
             log.info("run.left", run_id=str(claim.id))
+        except Unavailable as error:
+            pause = error.retry_after or self._settings.poll_seconds
+            log.warning("run.waits", run_id=str(claim.id), error=error.detail, seconds=pause)
+            await self._release([claim], pause=pause)
         except HansaError as error:
             log.warning("run.left", run_id=str(claim.id), error=error.detail)
         # A defect of ours in one run must not touch the others: it is logged, and the lease brings the run back.
@@ -188,11 +190,11 @@ class Worker:
         if rest:
             await asyncio.wait([task for task, _ in rest], timeout=STOP_SECONDS)
             await self._release([driven.claim for _, driven in rest])
+            await self._equipment.bus.ring(runs_ready(self._equipment.region))
         log.info("worker.stopped", handed_over=len(rest))
 
-    async def _release(self, claims: list[Claim]) -> None:
+    async def _release(self, claims: list[Claim], *, pause: float = 0.0) -> None:
         try:
-            await store.release(self._equipment.database, claims)
+            await store.release(self._equipment.database, claims, pause=pause)
         except Unavailable as error:
             log.warning("worker.release_failed", error=error.detail, runs=len(claims))
-        await self._equipment.bus.ring(runs_ready(self._equipment.region))

@@ -23,18 +23,13 @@ class DamagedPast(Damaged):
         self.step = step
 
 
-async def join_loaded(values: Values, tenant_id: UUID, found: dict[UUID, Loaded]) -> dict[UUID, Loaded]:
-    """Loaded runs, whole; one that lacks a value says so in `damage`."""
-    pasts = {run_id: (loaded.run, Past(loaded.history, loaded.steps)) for run_id, loaded in found.items()}
-    bodies = await values.load(tenant_id, wanted(value for run, past in pasts.values() for value in _values(run, past)))
-    joined: dict[UUID, Loaded] = {}
-    for run_id, loaded in found.items():
-        try:
-            run, past = _joined(*pasts[run_id], bodies)
-            joined[run_id] = msgspec.structs.replace(loaded, run=run, history=past.history, steps=past.steps)
-        except DamagedPast as error:
-            joined[run_id] = msgspec.structs.replace(loaded, damage=error.detail)
-    return joined
+async def join_loaded(values: Values, tenant_id: UUID, loaded: Loaded) -> Loaded:
+    """A loaded run, whole; one that lacks a value says so in `damage`."""
+    try:
+        run, past = await join_past(values, tenant_id, loaded.run, Past(loaded.history, loaded.steps))
+    except DamagedPast as error:
+        return msgspec.structs.replace(loaded, damage=error.detail)
+    return msgspec.structs.replace(loaded, run=run, history=past.history, steps=past.steps)
 
 
 async def join_past(values: Values, tenant_id: UUID, run: RunView, past: Past) -> tuple[RunView, Past]:

@@ -82,14 +82,17 @@ RETURNS TABLE (id uuid, wish text) LANGUAGE sql AS $$
     WHEN (SELECT a.suspended FROM hansa.agents a WHERE a.tenant_id = r.tenant_id AND a.name = r.agent) THEN 'suspend_agent' END
 $$;
 
--- Gives runs back at once, for a worker that is told to stop. By the system.
-CREATE FUNCTION hansa.run_release(p_tenants uuid[], p_runs uuid[], p_epochs integer[]) RETURNS integer LANGUAGE sql AS $$
+-- Gives runs back, to be claimed again after p_pause: by a worker that is told to stop, or that can't have what a run needs. It is no
+-- loss, and the pause is no time that the run was driven. By the system.
+CREATE FUNCTION hansa.run_release(p_tenants uuid[], p_runs uuid[], p_epochs integer[], p_pause interval DEFAULT '0 seconds')
+RETURNS integer LANGUAGE sql AS $$
   WITH mine AS (
     SELECT r.tenant_id, r.id FROM hansa.runs r JOIN unnest(p_tenants, p_runs, p_epochs) AS m(tenant_id, id, epoch)
       ON r.tenant_id = m.tenant_id AND r.id = m.id AND r.epoch = m.epoch
     WHERE r.state = 'running' ORDER BY r.tenant_id, r.id FOR UPDATE OF r),
   released AS (
-    UPDATE hansa.runs r SET lease_until = clock_timestamp(), takeovers = greatest(r.takeovers - 1, -1)
+    UPDATE hansa.runs r SET lease_until = clock_timestamp() + p_pause, takeovers = greatest(r.takeovers - 1, -1),
+      active = r.active + (clock_timestamp() - r.claimed_at), claimed_at = clock_timestamp() + p_pause
     FROM mine WHERE r.tenant_id = mine.tenant_id AND r.id = mine.id RETURNING 1)
   SELECT count(*)::integer FROM released
 $$;
