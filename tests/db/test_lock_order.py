@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from db.scratch import Scratch
@@ -87,3 +88,39 @@ async def test_a_slot_left_while_its_agent_is_made_again_is_counted_once(scratch
             await asyncio.wait([making], timeout=0.3)
     await making
     assert [row["held"] for row in await scratch.fetch("SELECT held FROM hansa.agents WHERE name = 'a'")] == [0]
+
+
+async def bound_meanwhile(scratch: Scratch, verb: Awaitable[object], *, run: UUID) -> None:
+    """Let `verb` stop at `run`, where it has locked the agents that had a bound; give agent a one, and lock it: `verb` must not want it."""
+    holder, late = await asyncpg.connect(scratch.settings.database.url), await asyncpg.connect(scratch.settings.database.url)
+    try:
+        gate, agent = holder.transaction(), late.transaction()
+        await gate.start()
+        await holder.execute("SELECT FROM hansa.runs WHERE id = $1 FOR UPDATE", run)
+        waiting = asyncio.ensure_future(verb)
+        while not await scratch.owner.fetchval(BLOCKED):
+            await asyncio.sleep(0.02)
+            assert not waiting.done(), "it locks nothing"
+        await late.execute("UPDATE hansa.agents SET bound = 5 WHERE name = 'a'")
+        await agent.start()
+        await late.execute("SELECT FROM hansa.agents WHERE name = 'a' FOR UPDATE")
+        await gate.rollback()
+        await asyncio.wait_for(waiting, 10)
+        await agent.rollback()
+    finally:
+        await holder.close()
+        await late.close()
+
+
+async def test_an_agent_that_is_given_a_bound_meanwhile_is_not_locked_after_runs(scratch: Scratch, tenant: Tenant) -> None:
+    held = await under_way(tenant)
+    await tenant.write(*((each, "waiting", None) for each in held))
+    await bound_meanwhile(scratch, tenant.publish(), run=min(each.run for each in held))
+    assert len(await tenant.claim(RUNS)) == RUNS, "all go on"
+
+
+async def test_nor_when_a_session_makes_way_for_a_new_run(scratch: Scratch, tenant: Tenant) -> None:
+    (first, *_) = await under_way(tenant)
+    await scratch.execute("UPDATE hansa.agents SET concurrency = 'Interrupt' WHERE name = 'a'")
+    await bound_meanwhile(scratch, tenant.start("a", session=first.session), run=first.run)
+    assert await scratch.owner.fetchval("SELECT cancel_requested_at IS NOT NULL FROM hansa.runs WHERE id = $1", first.run)

@@ -129,7 +129,7 @@ class Tenant:
     async def come(self, wait: Row) -> str:
         """What is waited for has come, or its time is over."""
         if wait["kind"] == "child":
-            return await self.app("SELECT hansa.wait_resolve($1, $2, $3, 'run.returned', '{}')", UUID(wait["run_id"]), wait["step"])
+            return await self.app("SELECT hansa.run_returned($1, $2, $3, '{}')", UUID(wait["run_id"]), wait["step"])
         return await self.app("SELECT hansa.wait_expire($1, $2, $3)", UUID(wait["run_id"]), wait["step"])
 
     async def of_run(self, verb: str, run: UUID, *more: Any) -> Any:

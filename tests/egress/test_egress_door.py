@@ -190,6 +190,7 @@ async def test_a_packed_bomb_is_cut_at_the_cap(loopback: Loopback) -> None:
         (gzip.compress(b"half" * 100)[:-9], "gzip", httpx2.RemoteProtocolError),
         (b"whatever", "br", httpx2.DecodingError),
     ],
+    ids=("never packed", "cut off", "unknown"),
 )
 async def test_badly_packed_answers_are_errors(loopback: Loopback, body: bytes, encoding: str, error: type[Exception]) -> None:
     loopback.answers["/"] = ok(body, f"Content-Encoding: {encoding}")

@@ -51,6 +51,9 @@ class Waits(Tables):
         run.woken = True
         return run.state
 
+    def run_returned(self, tenant: Any, run_id: UUID, step: str, data: str) -> str:
+        return self.wait_resolve(tenant, run_id, step, "run.returned", data)
+
     def waits_due(self, limit: int, again: timedelta) -> list[Row]:
         now = self.now()
         due = [wait for wait in self.waits.values() if wait.look_at is not None and wait.look_at <= now]

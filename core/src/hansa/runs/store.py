@@ -286,7 +286,7 @@ async def send_event(
 
 async def resolve(connection: Connection, tenant_id: UUID, run_id: UUID, *, step: str, data: dict[str, Any]) -> str:
     """A called agent has returned: what became of its caller, see hansa.wait_resolve."""
-    sql = "SELECT hansa.wait_resolve($1, $2, $3, 'run.returned', $4)"
+    sql = "SELECT hansa.run_returned($1, $2, $3, $4)"
     return await connection.fetchval(sql, tenant_id, run_id, step, canonical(data).decode())
 
 

@@ -12,20 +12,26 @@ BEGIN
   RETURN v_ended;
 END $$;
 
--- Cancels a run: at once when nobody works on it, else by asking its worker. NULL: no such run.
+-- Cancels a run: at once when nobody works on it, else by asking its worker. The caller has it locked.
+CREATE FUNCTION hansa.run_stop(p_tenant uuid, v_run hansa.runs) RETURNS hansa.runs LANGUAGE plpgsql AS $$
+BEGIN
+  IF v_run.state IN ('queued', 'waiting', 'suspended', 'needs_review') THEN
+    v_run := hansa.run_end(p_tenant, v_run, 'canceled', NULL);
+  ELSIF v_run.state = 'running' AND v_run.cancel_requested_at IS NULL THEN
+    UPDATE hansa.runs SET cancel_requested_at = clock_timestamp() WHERE tenant_id = p_tenant AND id = v_run.id RETURNING * INTO v_run;
+    PERFORM hansa.log_one(p_tenant, v_run.session_id, v_run.id, 'run.cancel_requested', NULL, '{}');
+  END IF;
+  RETURN v_run;
+END $$;
+
+-- Cancels a run for a person, or for the run that called it. NULL: no such run.
 CREATE FUNCTION hansa.run_cancel(p_tenant uuid, p_run uuid) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE v_run hansa.runs;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   v_run := hansa.run_lock(p_tenant, p_run);
   IF v_run.id IS NULL THEN RETURN NULL; END IF;
-  IF v_run.state IN ('queued', 'waiting', 'suspended', 'needs_review') THEN
-    v_run := hansa.run_end(p_tenant, v_run, 'canceled', NULL);
-  ELSIF v_run.state = 'running' AND v_run.cancel_requested_at IS NULL THEN
-    UPDATE hansa.runs SET cancel_requested_at = clock_timestamp() WHERE tenant_id = p_tenant AND id = p_run RETURNING * INTO v_run;
-    PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, 'run.cancel_requested', NULL, '{}');
-  END IF;
-  RETURN hansa.run_json(v_run);
+  RETURN hansa.run_json(hansa.run_stop(p_tenant, v_run));
 END $$;
 
 -- Makes way in a session for a new run: all its runs that have not ended are canceled; with p_rollback they are also left out of
@@ -40,8 +46,9 @@ BEGIN
         WHERE s.tenant_id = p_tenant AND s.id = p_session)
       AND r.state NOT IN ('completed', 'failed', 'canceled') ORDER BY r.queued_seq DESC FOR UPDATE
   LOOP
-    UPDATE hansa.runs SET interrupted = NOT p_rollback, rolled_back = p_rollback WHERE tenant_id = p_tenant AND id = v_run.id;
-    PERFORM hansa.run_cancel(p_tenant, v_run.id);
+    UPDATE hansa.runs SET interrupted = NOT p_rollback, rolled_back = p_rollback WHERE tenant_id = p_tenant AND id = v_run.id
+      RETURNING * INTO v_run;
+    PERFORM hansa.run_stop(p_tenant, v_run);
   END LOOP;
 END $$;
 

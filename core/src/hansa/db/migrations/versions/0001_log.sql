@@ -40,13 +40,14 @@ RETURNS bigint LANGUAGE sql AS $$
   SELECT hansa.log_append(p_tenant, p_session, p_run, ARRAY[p_type], ARRAY[p_step], ARRAY[p_data::text])
 $$;
 
--- Locks those of some agents that have a bound on runs at once, or had one while a run got its slot: that is given back.
+-- Locks those of some agents that have a bound on runs at once, or had one while a run got its slot: that is given back. Once in a
+-- transaction, after its sessions and before its runs: an agent that is given a bound later would be locked in another order.
 CREATE FUNCTION hansa.agents_lock(p_tenant uuid, p_agents text[]) RETURNS void LANGUAGE sql AS $$
   SELECT FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = ANY (p_agents) AND (a.bound IS NOT NULL OR a.held > 0)
     ORDER BY a.name FOR UPDATE
 $$;
 
--- A run, with its session, its agent's bound and itself locked. NULL fields: no such run.
+-- A run, with its session, its agent's bound and itself locked: once in a transaction. NULL fields: no such run.
 CREATE FUNCTION hansa.run_lock(p_tenant uuid, p_run uuid) RETURNS hansa.runs LANGUAGE plpgsql AS $$
 DECLARE v_run hansa.runs; v_agent text;
 BEGIN

@@ -37,12 +37,13 @@ BEGIN
 END $$;
 
 -- Something has come that a run waits for: the result is written to its log, and it is woken. What became of it: `gone` (nobody waits
--- any more), `queued` (the doorbell is to be rung), `running` (its worker is to be told), else the state it stays in.
+-- any more), `queued` (the doorbell is to be rung), `running` (its worker is to be told), else the state it stays in. The caller has
+-- the run locked (run_lock).
 CREATE FUNCTION hansa.wait_resolve(p_tenant uuid, p_run uuid, p_step text, p_type text, p_data json) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE v_run hansa.runs;
 BEGIN
-  v_run := hansa.run_lock(p_tenant, p_run);
-  IF v_run.id IS NULL THEN RETURN 'gone'; END IF;
+  SELECT * INTO v_run FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = p_run;
+  IF NOT FOUND THEN RETURN 'gone'; END IF;
   DELETE FROM hansa.waits WHERE tenant_id = p_tenant AND run_id = p_run AND step = p_step;
   IF NOT FOUND OR v_run.state IN ('completed', 'failed', 'canceled') THEN RETURN 'gone'; END IF;
   PERFORM hansa.log_one(p_tenant, v_run.session_id, p_run, p_type, p_step, p_data);
@@ -53,6 +54,13 @@ BEGIN
   END IF;
   UPDATE hansa.runs SET woken = true WHERE tenant_id = p_tenant AND id = p_run;
   RETURN v_run.state;
+END $$;
+
+-- An agent that a run called has returned. What became of it: see wait_resolve.
+CREATE FUNCTION hansa.run_returned(p_tenant uuid, p_run uuid, p_step text, p_data json) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM hansa.run_lock(p_tenant, p_run);
+  RETURN hansa.wait_resolve(p_tenant, p_run, p_step, 'run.returned', p_data);
 END $$;
 
 -- What is due, over all tenants; looked at again after p_again unless it is settled by then. `next`: seconds until the next one.
@@ -77,13 +85,14 @@ CREATE FUNCTION hansa.wait_expire(p_tenant uuid, p_run uuid, p_step text) RETURN
 DECLARE v_run hansa.runs; v_wait hansa.waits;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  SELECT * INTO v_wait FROM hansa.waits WHERE tenant_id = p_tenant AND run_id = p_run AND step = p_step;
+  IF v_wait.kind = 'approval' THEN RETURN hansa.approval_settle(p_tenant, v_wait.key::uuid, 'expired', NULL, NULL, NULL); END IF;
   v_run := hansa.run_lock(p_tenant, p_run);
   SELECT * INTO v_wait FROM hansa.waits WHERE tenant_id = p_tenant AND run_id = p_run AND step = p_step FOR UPDATE;
   IF NOT FOUND THEN RETURN 'gone'; END IF;
   CASE v_wait.kind
     WHEN 'timer' THEN RETURN hansa.wait_resolve(p_tenant, p_run, p_step, 'timer.fired', '{}');
     WHEN 'event' THEN RETURN hansa.wait_resolve(p_tenant, p_run, p_step, 'event.received', json_build_object('name', v_wait.key, 'expired', true));
-    WHEN 'approval' THEN RETURN hansa.approval_settle(p_tenant, v_wait.key::uuid, 'expired', NULL, NULL, NULL);
     WHEN 'child' THEN RETURN 'gone';
     ELSE
       -- Its worker is about to let go of it, and would leave it waiting for nothing: this is looked at again soon.
@@ -152,6 +161,7 @@ BEGIN
   SELECT * INTO v_wait FROM hansa.waits w WHERE w.tenant_id = p_tenant AND w.run_id = v_session.active_run AND w.kind = 'event' AND w.key = p_name
     ORDER BY w.step LIMIT 1;
   IF FOUND THEN
+    PERFORM hansa.run_lock(p_tenant, v_wait.run_id);
     RETURN QUERY SELECT hansa.wait_resolve(p_tenant, v_wait.run_id, v_wait.step, 'event.received', json_build_object('name', p_name, 'data', p_data)),
       v_wait.run_id;
     RETURN;
