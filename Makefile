@@ -14,6 +14,12 @@ MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyp
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
+# Tests wait as much as they work: half as many again as there are processors.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
+
+# Bytecode is kept, whatever the shell says: some hundred processes are started, and each would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup run test check lint rules generate constraints format bench chaos simulate histories clean
 
 help: ## Show this list
@@ -28,8 +34,9 @@ $(STAMP): $(MANIFESTS)
 run: setup ## Start Hansa, triage 50 reviews with a small local model, serve until Ctrl-C (ONCE=1: stop after the table)
 	@$(BIN)/hansa demo $(if $(ONCE),--once)
 
-test: setup lint ## Set-up, every check and every test; a skipped test is a failure
-	@$(BIN)/pytest
+test: setup lint ## Set-up, every check and every test (JOBS=n: so many at once); a skipped test is a failure
+	@$(BIN)/pytest -n $(JOBS) -m 'not alone'
+	@$(BIN)/pytest -m alone
 
 check: setup lint rules ## Every check, no test that starts a server
 

@@ -12,15 +12,16 @@ from chaos.storm import Plan, soak
 from runs.engine import LEASE
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_nothing_is_lost_doubled_stuck_or_reordered_while_everything_is_hurt() -> None:
-    outcome = await soak(Plan(seconds=20, seed=1))
+    outcome = await soak(Plan(seconds=60, seed=1))
     assert outcome.violations == []
     line = outcome.line
-    # The bound of `make chaos` is lease + 1 s; here other tests' processes may share the machine.
-    assert line["resumes"] >= 1, line
+    # The bound of `make chaos` is lease + 1 s; here another program may share the machine.
+    assert line["resumes"] >= 5, line
     assert line["resume_p95"] <= 2 * (LEASE + 1), line
-    assert line["faults_total"] >= 15, line
+    assert line["faults_total"] >= 50, line
     assert len(line["faults"]) >= 10, line
     assert line["runs"] >= 10, line
     if os.geteuid() == 0:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,8 +31,12 @@ LEAVES = SCALARS | st.sampled_from(
 TREES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3), max_leaves=10)
 
 
+generated = cache(files)
+
+
+@cache
 def crd(kind: str) -> Schema:
-    return yaml.safe_load(files()[f"crds/yaml/hansa.dev_{KINDS[kind].plural}.yaml"])
+    return yaml.safe_load(generated()[f"crds/yaml/hansa.dev_{KINDS[kind].plural}.yaml"])
 
 
 def version(kind: str) -> Schema:
@@ -98,7 +103,7 @@ def test_what_the_emitter_writes_a_yaml_reader_reads_back(data: dict[str, Any]) 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_example_of_a_reference_page_is_right(kind: str) -> None:
-    text = files()[f"docs/reference/{KINDS[kind].singular}.md"]
+    text = generated()[f"docs/reference/{KINDS[kind].singular}.md"]
     examples = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     assert examples
     for example in examples:
@@ -109,7 +114,7 @@ def test_every_example_of_a_reference_page_is_right(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_reference_page_describes_every_field(kind: str) -> None:
-    rows = [line.split(" | ") for line in files()[f"docs/reference/{KINDS[kind].singular}.md"].splitlines() if line.startswith("| `")]
+    rows = [line.split(" | ") for line in generated()[f"docs/reference/{KINDS[kind].singular}.md"].splitlines() if line.startswith("| `")]
     described = {row[0].removeprefix("| `").removesuffix("`"): row[-1].removesuffix(" |") for row in rows}
     spec = schema(kind)["properties"]["spec"]
 
@@ -211,7 +216,7 @@ def test_every_rule_names_fields_that_exist() -> None:
 def test_the_schema_for_editors_accepts_what_validation_accepts(make: Any, file: str) -> None:
     data = make()
     name = KINDS[data["kind"]].singular if file == "its own" else file
-    text = json.loads(files()[f"crds/schema/{name}.schema.json"])
+    text = json.loads(generated()[f"crds/schema/{name}.schema.json"])
     jsonschema_rs.meta.validate(text)
     assert text["$schema"].endswith("2020-12/schema")
     judge = jsonschema_rs.validator_for(text)
@@ -239,6 +244,6 @@ WRONG: tuple[dict[str, Any], ...] = (
 @pytest.mark.parametrize("spec", WRONG)
 def test_the_schema_for_editors_refuses_what_validation_refuses(spec: dict[str, Any]) -> None:
     data = objects.agent(**spec)
-    judge = jsonschema_rs.validator_for(json.loads(files()["crds/schema/agent.schema.json"]))
+    judge = jsonschema_rs.validator_for(json.loads(generated()["crds/schema/agent.schema.json"]))
     assert check(data)[0] is None
     assert not judge.is_valid(data)

@@ -58,10 +58,11 @@ def test_pyright_is_strict_here(tmp_path: Path) -> None:
     assert "reportMissingParameterType" in {diagnostic.get("rule") for diagnostic in found}
 
 
-def test_a_skipped_test_fails_the_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", ["0", "2"])
+def test_a_skipped_test_fails_the_run(tmp_path: Path, jobs: str) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "conftest.py").read_text())
     (tmp_path / "test_a.py").write_text("import pytest\n\n\ndef test_a():\n    pytest.skip('later')\n\n\ndef test_b():\n    assert True\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", jobs, "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert ended.returncode == 1
     assert "test_a.py::test_a: skipped" in ended.stdout

@@ -24,6 +24,7 @@ def crew() -> Iterator[Crew]:
         yield found
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 def test_in_no_world_is_anything_lost_doubled_or_stuck(crew: Crew) -> None:
     explored = Explored()
