@@ -14,8 +14,8 @@ MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyp
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-# Tests wait as much as they work: half as many again as there are processors.
-JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))')
+# Tests wait as much as they work: twice as many as there are processors.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 2))')
 
 # Bytecode is kept, whatever the shell says: some hundred processes are started, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE

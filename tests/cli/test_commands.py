@@ -374,3 +374,10 @@ def test_a_disk_that_is_full_behind_the_result_is_told_in_one_line(tmp_path: Pat
         )
     assert ended.returncode == 74
     assert ended.stderr.strip() == "error: the result can't be written: No space left on device"
+
+
+def test_a_worker_loads_no_web_framework() -> None:
+    program = "import hansa.cli.worker, sys; print(*sys.modules)"
+    loaded = set(subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split())
+    assert "hansa.runs.worker" in loaded
+    assert loaded.isdisjoint({"litestar", "hansa.api", "sqlalchemy", "alembic", "hansa.cli.control_plane"})

@@ -1,16 +1,15 @@
 """The one composition root: what each process of Hansa is made of. Everything is opened here, in order, and closed in reverse.
 
-`serve` is the control plane, `worker` runs agents, `migrate` brings the database to where this code needs it.
+`serve` is the control plane, `worker` runs agents. Must not import the API: a worker has no use for a web framework.
 """
 
 import asyncio
 import gc
-import hashlib
 import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,7 @@ import uvicorn
 import uvloop
 
 from hansa import ids
-from hansa.agents.service import Agents
-from hansa.api.app import create_app
-from hansa.api.services import Services
-from hansa.apply.service import Objects
 from hansa.artifacts.content import open_artifacts
-from hansa.auth import keys
-from hansa.auth.service import Authenticator
 from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
 from hansa.db.pool import open_database
@@ -34,16 +27,12 @@ from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier
-from hansa.messages.service import DeadLetters
 from hansa.plugins import loader
-from hansa.runs.acceptor import open_acceptor
-from hansa.runs.approvals import Approvals
+from hansa.runs.acceptor import Acceptor, open_acceptor
 from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
-from hansa.runs.log.service import Archives
-from hansa.runs.service import Runs
 from hansa.runs.worker import Worker
 from hansa.runs.worlds import Worlds
 from hansa.runs.writer import open_writer
@@ -53,6 +42,8 @@ from hansa.telemetry.logs import configure
 from hansa.tools.servers import ToolServers
 
 log = structlog.stdlib.get_logger("hansa.process")
+CreateApp = Callable[[Equipment, Acceptor, asyncio.Event], Any]
+"""Makes the ASGI application that is served, see `hansa.api.composition`; the event says that the process is stopping."""
 LAST_SECONDS = 2.0
 """How long a process waits at its end for tasks that were canceled."""
 
@@ -100,36 +91,15 @@ def _entries(text: str) -> tuple[str, ...]:
     return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
-async def serve(settings: Settings) -> None:
+async def serve(settings: Settings, create: CreateApp) -> None:
     """The control plane, until SIGTERM or SIGINT; then live streams are ended, so that their readers go to another replica."""
     stopping = _stopping()
     async with (
         open_equipment(settings, process="serve") as equipment,
         open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
     ):
-        pepper = keys.read_pepper(settings.key.pepper_file)
-        services = Services(
-            settings=settings,
-            authenticator=Authenticator(equipment.database, pepper),
-            equipment=equipment,
-            plugins=equipment.plugins,
-            gateway=equipment.gateway,
-            agents=Agents(equipment.database),
-            objects=Objects(
-                equipment.database,
-                equipment.plugins,
-                equipment.tool_servers.discover,
-                variables=admitted(os.environ, settings.credentials.allow),
-            ),
-            approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
-            dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
-            runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),
-            archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
-            stopping=stopping,
-            cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
-        )
         config = uvicorn.Config(
-            create_app(services),
+            create(equipment, acceptor, stopping),
             host=settings.server.host,
             port=settings.server.port,
             loop="none",

@@ -1,0 +1,48 @@
+"""The control plane over a process's equipment: every service that the handlers use is made here."""
+
+import asyncio
+import hashlib
+import os
+
+from litestar import Litestar
+
+from hansa.agents.service import Agents
+from hansa.api.app import create_app
+from hansa.api.services import Services
+from hansa.apply.service import Objects
+from hansa.auth import keys
+from hansa.auth.service import Authenticator
+from hansa.messages.service import DeadLetters
+from hansa.runs.acceptor import Acceptor
+from hansa.runs.approvals import Approvals
+from hansa.runs.equipment import Equipment
+from hansa.runs.log.service import Archives
+from hansa.runs.service import Runs
+from hansa.secrets.variables import admitted
+from hansa.settings import Settings
+
+
+def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stopping: asyncio.Event) -> Litestar:
+    """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
+    pepper = keys.read_pepper(settings.key.pepper_file)
+    services = Services(
+        settings=settings,
+        authenticator=Authenticator(equipment.database, pepper),
+        equipment=equipment,
+        plugins=equipment.plugins,
+        gateway=equipment.gateway,
+        agents=Agents(equipment.database),
+        objects=Objects(
+            equipment.database,
+            equipment.plugins,
+            equipment.tool_servers.discover,
+            variables=admitted(os.environ, settings.credentials.allow),
+        ),
+        approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
+        dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
+        runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),
+        archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
+        stopping=stopping,
+        cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
+    )
+    return create_app(services)
