@@ -36,7 +36,7 @@ run: setup ## Start Hansa, triage 50 reviews with a small local model, serve unt
 
 test: setup lint ## Set-up, every check and every test (JOBS=n: so many at once); a skipped test is a failure
 	@$(BIN)/pytest -n $(JOBS) -m 'not alone'
-	@$(BIN)/pytest -m alone tests/chaos tests/simulation
+	@$(BIN)/pytest -m alone
 
 check: setup lint rules ## Every check, no test that starts a server
 

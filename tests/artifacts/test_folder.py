@@ -87,10 +87,10 @@ async def test_a_missing_or_changed_object_is_named(tmp_path: Path) -> None:
         await artifacts.put(A, DIGEST, BODY)
         (path,) = objects(tmp_path)
         path.write_bytes(BODY[:-1] + b"y")
-        with pytest.raises(Damaged, match=f"{DIGEST.hex()} in the folder .* has been changed"):
+        with pytest.raises(Damaged, match=f"^the artifact sha256:{DIGEST.hex()} has been changed: its [0-9]+ bytes"):
             await artifacts.get(A, DIGEST)
         path.unlink()
-        with pytest.raises(Damaged, match=f"{DIGEST.hex()} is missing in the folder"):
+        with pytest.raises(Damaged, match=f"^the artifact sha256:{DIGEST.hex()} is missing$"):
             await artifacts.get(A, DIGEST)
         await artifacts.put(A, DIGEST, BODY)
         assert await artifacts.get(A, DIGEST) == BODY

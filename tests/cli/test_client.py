@@ -8,6 +8,7 @@ import pytest
 from cli.scripted_server import Reply, Request, ScriptedServer, as_json, page, problem, refused_port, run
 from hansa.cli.client import Api, segment
 from hansa.cli.connection import Target
+from hansa.cli.usage import UsageError, json_value
 from hansa.egress.local import open_local_client
 from hansa.errors import (
     Conflict,
@@ -147,6 +148,18 @@ def test_names_can_not_leave_their_part_of_the_path(server: ScriptedServer, api:
         api.get(f"/v1/runs/{segment('../../readyz?x=1#y')}")
     assert server.requests[0].path == "/v1/runs/..%2F..%2Freadyz%3Fx%3D1%23y"
     assert server.requests[0].query == {}
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_what_would_be_another_path_is_no_name(name: str) -> None:
+    with pytest.raises(UsageError, match="is no name and no id"):
+        segment(name)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[" * 3000 + "]" * 3000, "{", "'a'", ""])
+def test_what_is_no_json_is_wrong_usage_however_deep(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--json is not JSON"):
+        json_value(text, "--json")
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1", "127.0.0.1:7420", "http://", "http://[::1", ""])

@@ -258,6 +258,7 @@ def test_a_call_in_doubt_is_told_and_decided(platform: Platform, cli: Callable[.
     missing = cli("runs", "resume", run["id"])
     assert (missing.status, "nobody knows whether it was done" in missing.err) == (65, True)
     assert cli("runs", "resume", run["id"], "--as", "retry", "--answer", "1").status == 2
+    assert cli("runs", "resume", run["id"], "--as", "done").status == 2
     assert cli("runs", "resume", run["id"], "--as", "done", "--answer", "paid").status == 2
     assert cli("runs", "resume", run["id"], "--as", "done", "--answer", '"paid"').status == 0
     assert platform.until(run["id"], "completed")["output"] == ["paid"]

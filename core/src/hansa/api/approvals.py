@@ -17,7 +17,7 @@ class Decide(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     decision: Literal["approve", "deny", "answer"]
     comment: Annotated[str, msgspec.Meta(max_length=2000, pattern=r"^[^\x00]*$")] = ""
-    answer: Any = None
+    answer: Any = msgspec.UNSET
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -59,7 +59,8 @@ async def decide_approval(request: AnyRequest, principal: Principal, approval_id
     """Decide, once: the run goes on with it."""
     key = await requests.idempotency_key(request)
     asked = await bodies.body(request, Decide)
-    decision = Decision(asked.decision, asked.comment, asked.answer)
+    answer = bodies.answer_of(asked.answer, wanted=asked.decision == "answer", decision="decision: answer")
+    decision = Decision(asked.decision, asked.comment, answer)
     return answers.kept(await services(request).approvals.decide(principal, requests.uuid(approval_id, "approval"), decision, key=key))
 
 

@@ -34,7 +34,7 @@ class ResumeRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a run goes on: nothing for a suspended one; `as` done (with the call's `answer`), retry or fail for one that needs review."""
 
     decision: Literal["done", "retry", "fail"] | None = msgspec.field(name="as", default=None)
-    answer: Any = None
+    answer: Any = msgspec.UNSET
 
 
 class ForkRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,7 +152,8 @@ async def resume_run(request: AnyRequest, principal: Principal, run_id: str) -> 
     key = await requests.idempotency_key(request)
     asked = await bodies.body(request, ResumeRun)
     run = requests.uuid(run_id, "run")
-    return answers.kept(await services(request).runs.resume(principal, run, decision=asked.decision, answer=asked.answer, key=key))
+    answer = bodies.answer_of(asked.answer, wanted=asked.decision == "done", decision="as: done")
+    return answers.kept(await services(request).runs.resume(principal, run, decision=asked.decision, answer=answer, key=key))
 
 
 @post("/v1/runs/{run_id:str}/fork", status_code=202, opt={"permission": "runs:start", "body": ForkRun, "answer": Run})

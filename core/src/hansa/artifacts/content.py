@@ -12,10 +12,14 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
+import structlog
+
 from hansa.artifacts.bucket import Bucket
 from hansa.artifacts.folder import Folder
 from hansa.errors import Damaged, Misconfigured
 from hansa.settings import ArtifactSettings
+
+log = structlog.stdlib.get_logger("hansa.artifacts")
 
 
 class Place(Protocol):
@@ -53,13 +57,15 @@ class Artifacts:
         key = _key(tenant_id, digest)
         body = await self._place.get(key)
         if body is None:
-            raise Damaged(f"the artifact {key} is missing in {self._place.name}", hint="Restore it from a backup of the artifact store.")
+            raise self._damaged(key, digest, "is missing")
         if hashlib.sha256(body).digest() != digest:
-            raise Damaged(
-                f"the artifact {key} in {self._place.name} has been changed: its {len(body)} bytes have another SHA-256",
-                hint="Restore it from a backup of the artifact store.",
-            )
+            raise self._damaged(key, digest, f"has been changed: its {len(body)} bytes have another SHA-256")
         return body
+
+    def _damaged(self, key: str, digest: bytes, what: str) -> Damaged:
+        """The tenant is told which value it is, the operator's log where it lies."""
+        log.error("artifact.damaged", place=self._place.name, key=key, what=what)
+        return Damaged(f"the artifact sha256:{digest.hex()} {what}", hint="Restore it from a backup of the artifact store.")
 
     async def delete(self, tenant_id: UUID, digest: bytes) -> None:
         """Remove an object; it need not be there."""

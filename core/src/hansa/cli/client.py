@@ -15,6 +15,7 @@ import msgspec
 from hansa import clock, ids
 from hansa.cli.connection import Connection, Target, find
 from hansa.cli.output import say
+from hansa.cli.usage import UsageError
 from hansa.egress.local import Answer, LocalClient, ServerEvent, open_local_client
 from hansa.errors import (
     Conflict,
@@ -169,7 +170,9 @@ def open_api(connection: Connection) -> Iterator[Api]:
 
 
 def segment(name: str) -> str:
-    """A name as one part of a path, whatever is in it."""
+    """A name as one part of a path, whatever is in it. Raises `UsageError` for what would be another path."""
+    if name in ("", ".", ".."):
+        raise UsageError(f"{name!r} is no name and no id", hint="Is a variable of your script empty?")
     return quote(name, safe="")
 
 

@@ -34,6 +34,8 @@ def resume(
     output: OutputFlag = "table",
 ) -> None:
     """Let a suspended run go on, or decide about a call of which nobody knows whether it was made."""
+    if decision == "done" and not answer:
+        raise UsageError("--as done goes with --answer: what the call answered, as JSON", hint="--answer null, if it answered nothing.")
     if answer and decision != "done":
         raise UsageError("--answer is what a call answered that was made: it goes with --as done")
     body: Json = {"as": decision} if decision else {}

@@ -21,5 +21,5 @@ def json_value(text: str, name: str) -> Any:
     """The value that was typed as JSON for option or argument `name`. Raises `UsageError`."""
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise UsageError(f"{name} is not JSON: {error}", hint="A text has double quotes in JSON: '\"like this\"'.") from error

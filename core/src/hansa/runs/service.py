@@ -1,7 +1,7 @@
 """What can be done with runs and sessions: start, cancel, suspend, resume, fork, read. Rules and errors here, SQL in `store`."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from hansa.auth.model import Principal
 from hansa.bus.connection import Bus
 from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection, Database
-from hansa.errors import Conflict, HansaError, Invalid, NotFound, Unavailable
+from hansa.errors import Conflict, FieldError, HansaError, Invalid, NotFound, Unavailable
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
 from hansa.runs.log import store as log_store
@@ -66,7 +66,7 @@ class Runs:
             revision=start.revision,
             session_id=start.session_id,
             priority=start.priority,
-            start_at=start.start_at.isoformat() if start.start_at else None,
+            start_at=_in_utc(start.start_at).isoformat() if start.start_at else None,
         )
         run_input, taken = split_whole(start.input)
         await self._values.keep(principal.tenant_id, taken)
@@ -231,6 +231,15 @@ def is_final(run: str) -> bool:
 
 class _State(msgspec.Struct):
     state: str
+
+
+def _in_utc(start_at: datetime) -> datetime:
+    """The same moment, as the database takes it: it knows no offset of a day, and no year without four digits."""
+    try:
+        return start_at.astimezone(UTC)
+    except OverflowError as error:
+        message = f"{start_at.isoformat()} lies outside of the years 1 to 9999 in UTC"
+        raise Invalid(f"start_at: {message}", errors=(FieldError("start_at", "range", message),)) from error
 
 
 def _not_resumed(outcome: str, run_id: UUID) -> HansaError:

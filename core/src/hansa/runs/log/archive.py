@@ -11,7 +11,7 @@ Warning: the seals show damage and clumsy changes. Whoever changes a line can se
 """
 
 import hashlib
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -29,6 +29,7 @@ SEAL, SEALED = b'{"sha256":"', len(b'{"sha256":"') + 64 + len(b'",')
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Name = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"\A[^\x00]*\Z")]
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
+FIRST, LAST = datetime(2020, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 
 
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -165,7 +166,7 @@ class Reader:
         self._last = text[len(SEAL) : SEALED - 2]
         try:
             ((kind, body),) = msgspec.json.decode(b"{" + rest, type=dict[str, msgspec.Raw]).items()
-            return msgspec.json.decode(body, type=KINDS[kind])
+            return _in_time(msgspec.json.decode(body, type=KINDS[kind]))
         except (msgspec.MsgspecError, KeyError, ValueError, RecursionError) as error:
             raise self._wrong(f"it is no line of format {FORMAT}: {error}") from error
 
@@ -225,3 +226,12 @@ class Reader:
 
 def _seal(last: bytes, rest: bytes) -> bytes:
     return hashlib.sha256(last + rest).hexdigest().encode()
+
+
+def _in_time(line: Line) -> Line:
+    """The line, unless a time in it is one that nothing of Hansa can have happened at. Raises `ValueError`."""
+    for name in line.__struct_fields__:
+        value = getattr(line, name)
+        if isinstance(value, datetime) and not FIRST <= value <= LAST:
+            raise ValueError(f"{name} must be between {FIRST.year} and {LAST.year}, got {value.isoformat()}")
+    return line

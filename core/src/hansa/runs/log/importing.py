@@ -139,7 +139,9 @@ async def _revision(connection: Connection, agent: str, line: RevisionLine) -> N
     if known.manifest is not None:
         if canonical(msgspec.json.decode(known.manifest)) != canonical(line.manifest):
             raise Conflict(f"revision {line.revision} of agent {agent!r} is here and is another", hint="Import into another tenant.")
-    elif known.agent or manifest.metadata.name != agent:
+    elif manifest.metadata.name != agent:
+        raise Invalid(f"revision {line.revision} is one of agent {manifest.metadata.name!r}, and the session is one of {agent!r}")
+    elif known.agent:
         raise Conflict(
             f"agent {agent!r} is here and has no revision {line.revision}",
             hint="An import gives no new revisions to an agent that is here.",
