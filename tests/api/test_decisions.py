@@ -26,7 +26,7 @@ async def test_a_start_in_the_past_of_any_zone_is_now(api: httpx2.AsyncClient, m
     ("route", "body"),
     [
         ("approvals/{approval}/decide", {"decision": "answer"}),
-        ("approvals/{approval}/decide", {"decision": "approve", "answer": None}),
+        ("approvals/{approval}/decide", {"decision": "approve", "answer": 1}),
         ("runs/{run}/resume", {"as": "done"}),
         ("runs/{run}/resume", {"as": "fail", "answer": 1}),
         ("runs/{run}/resume", {"answer": 1}),

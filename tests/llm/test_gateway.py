@@ -184,7 +184,7 @@ async def test_when_nobody_answers_each_reason_is_told_and_the_deadline_is_kept(
     async with model(tmp_path, **providers) as make:
         with pytest.raises(ProviderUnavailable) as failed:
             await make().complete(msgspec.structs.replace(ASK, timeout=3.0), Heard())
-    assert all(told in failed.value.detail for told in ("one: no answer within", "two: overloaded", "three: no such model Look."))
+    assert all(told in failed.value.detail for told in ("one: no answer within", "two: overloaded", "three: no such model. Look."))
     assert time.monotonic() - begun < 5
 
 

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.usefixtures("steady")
 async def at_all_places(engine: Engine, client: httpx2.AsyncClient, name: str) -> dict[str, Run]:
     """Runs of an agent with one slot: one waits for its time and one behind it in its session, one is worked on, one stands at the gate."""
     await apply_agent(client, name, limits={"concurrentRuns": 1}, **STEPS)
-    waiting = await start(client, name, [pay("a"), ["sleep", 1.0], pay("b")])
+    waiting = await start(client, name, [pay("a"), ["sleep", 2.5], pay("b")])
     await comes_to(client, waiting, "waiting")
-    running = await start(client, name, [pay("a"), pay("b", 1.0), pay("c")])
+    running = await start(client, name, [pay("a"), pay("b", 2.5), pay("c")])
     await begun(engine, running, "b")
     gated = await start(client, name, [pay("a"), pay("b")])
     behind = await start(client, name, [pay("a"), pay("b")], session_id=waiting["session_id"])
@@ -25,11 +25,12 @@ async def at_all_places(engine: Engine, client: httpx2.AsyncClient, name: str) -
 
 async def test_runs_held_wherever_they_are_lose_and_double_nothing(engine: Engine, client: httpx2.AsyncClient) -> None:
     runs = await at_all_places(engine, client, "held")
-    states = {place: (await do(client, run, "suspend"))["state"] for place, run in runs.items()}
+    in_order = ("waiting", "gated", "behind", "running")  # the last one's slot is free at once
+    states = {place: (await do(client, runs[place], "suspend"))["state"] for place in in_order}
     assert (states["waiting"], states["gated"], states["behind"]) == ("suspended", "suspended", "queued")
     await comes_to(client, runs["running"], "suspended")
     before = engine.witness()
-    await asyncio.sleep(1.3)  # its time has come meanwhile, and the slot is free
+    await asyncio.sleep(2.8)  # its time has come meanwhile, and the slot is free
     assert engine.witness() == before
     assert [(await look(client, run))["state"] for run in runs.values()] == ["suspended", "suspended", "suspended", "queued"]
     for place in ("waiting", "running", "gated"):

@@ -91,10 +91,10 @@ STRICT = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant,
 
 
 def answer_of(given: Any, *, wanted: bool, decision: str) -> Any:
-    """The `answer` of a body: any JSON value, null too, with the one decision that has an answer, and none with another."""
+    """The `answer` of a body: any JSON value, null too, with the one decision that has an answer, and none or null with another."""
     if wanted and given is msgspec.UNSET:
         raise _wrong_answer("required", f"must be given with `{decision}`: any JSON value, null if there is none")
-    if not wanted and given is not msgspec.UNSET:
+    if not wanted and given is not msgspec.UNSET and given is not None:
         raise _wrong_answer("unknown_field", f"is given with `{decision}` only")
     return None if given is msgspec.UNSET else given
 

@@ -27,25 +27,22 @@ def uuid(text: str, what: str) -> UUID:
         raise Invalid(f"{what} {text[:80]!r} is not an id (a UUID)") from None
 
 
-def number(request: AnyRequest, name: str, default: int, *, most: int) -> int:
-    """A whole number from 0 to `most` out of the query."""
+def number(request: AnyRequest, name: str, default: int, *, least: int = 0, most: int) -> int:
+    """A whole number from `least` to `most` out of the query."""
     text = request.query_params.get(name)
-    return default if text is None else whole(text, name, most=most)
+    return default if text is None else whole(text, name, least=least, most=most)
 
 
-def whole(text: str, what: str, *, most: int) -> int:
-    """A whole number from 0 to `most`, written in digits."""
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) > most:
-        raise Invalid(f"{what}={text[:40]!r} is not a whole number from 0 to {most}")
+def whole(text: str, what: str, *, least: int = 0, most: int) -> int:
+    """A whole number from `least` to `most`, written in digits."""
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or not least <= int(text) <= most:
+        raise Invalid(f"{what}={text[:40]!r} is not a whole number from {least} to {most}")
     return int(text)
 
 
 def limit(request: AnyRequest) -> int:
     """The page size asked for."""
-    asked = number(request, "limit", DEFAULT_PAGE, most=MAX_PAGE)
-    if asked < 1:
-        raise Invalid(f"limit={asked} is not a whole number from 1 to {MAX_PAGE}")
-    return asked
+    return number(request, "limit", DEFAULT_PAGE, least=1, most=MAX_PAGE)
 
 
 def parameters(opt: Mapping[str, Any]) -> dict[str, type]:

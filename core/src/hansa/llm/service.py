@@ -108,7 +108,7 @@ class Gateway:
                 try:
                     response = await self._ask(target, msgspec.structs.replace(request, model=target.model, timeout=left), live)
                 except ProviderRefused as error:
-                    failures.append(_Failure(f"{name}: {error.detail} {error.hint}".strip(), final=True))
+                    failures.append(_Failure(f"{name}: {error.detail}. {error.hint}".removesuffix(". "), final=True))
                     break
                 except ProviderUnavailable as error:
                     failures.append(_Failure(f"{name}: {error.detail}", final=False))

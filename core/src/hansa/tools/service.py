@@ -110,7 +110,7 @@ class ToolBox:
                 answer = await tool.run(CallContext(self._surroundings, call.id), arguments)
             return _outcome(call.name, answer)
         except ToolFailed as error:
-            return ToolOutcome(f"{error.detail} {error.hint}".strip(), is_error=True)
+            return ToolOutcome(f"{error.detail}. {error.hint}".removesuffix(". "), is_error=True)
         except TimeoutError:
             return ToolOutcome(f"{call.name} did not finish within {tool.timeout:g} s and was stopped", is_error=True)
         # A tool is a stranger's code: its defect is told to the model and logged with where it comes from; the run goes on.
