@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import httpx2
 
+import forkserver
 from hansa.dev.environment import Places, for_migrate, for_processes
 from hansa.dev.servers import Servers, embedded_servers
 from hansa.settings import Settings, load
@@ -28,11 +29,12 @@ READY_SECONDS = 30.0
 class Process:
     """A running `hansa serve` or `hansa worker`."""
 
-    def __init__(self, name: str, env: dict[str, str], log: Path, *, port: int = 0) -> None:
+    def __init__(self, name: str, env: dict[str, str], log: Path, *, port: int = 0, forked: bool = True) -> None:
+        """`forked`: from a process that has all imports already, which is quicker; as a user starts it if not."""
         self.log = log
         self.port = port
-        with log.open("ab") as sink:
-            self._process = subprocess.Popen([sys.executable, "-m", "hansa", name], env=env, stdout=sink, stderr=sink)
+        log.touch()
+        self._process = forkserver.shared().start([name], env, log) if forked and "LD_PRELOAD" not in env else _popen(name, env, log)
 
     @property
     def url(self) -> str:
@@ -61,9 +63,13 @@ class Process:
             time.sleep(0.05)
         raise AssertionError(f"the process is not ready:\n{self.log.read_text()[-4000:]}")
 
+    def wait(self, patience: float) -> int:
+        """The exit status, when it has ended by itself."""
+        return self._process.wait(patience)
+
     def kill(self) -> None:
         """kill -9."""
-        self._process.kill()
+        self._process.send_signal(signal.SIGKILL)
         self._process.wait(10)
 
     def freeze(self) -> None:
@@ -74,14 +80,14 @@ class Process:
 
     def terminate(self, patience: float = 20.0) -> int:
         """SIGTERM, and the exit status."""
-        self._process.terminate()
+        self._process.send_signal(signal.SIGTERM)
         return self._process.wait(patience)
 
     def stop(self) -> None:
         """End it however it is."""
         if self._process.poll() is None:
             self.thaw()
-            self._process.terminate()
+            self._process.send_signal(signal.SIGTERM)
             try:
                 self._process.wait(15)
             except subprocess.TimeoutExpired:
@@ -91,9 +97,10 @@ class Process:
 class Stack:
     """Servers, and the processes started over them. Use `open_stack`."""
 
-    def __init__(self, servers: Servers, folder: Path) -> None:
+    def __init__(self, servers: Servers, folder: Path, *, forked: bool = True) -> None:
         self.servers = servers
         self.folder = folder
+        self._forked = forked
         self._places = Places(servers.folder, servers.postgres.url(password=True), servers.nats.url, str(servers.nats.token_file))
         self._processes: list[Process] = []
 
@@ -118,17 +125,19 @@ class Stack:
 
     def migrate(self) -> None:
         env = for_migrate({**os.environ, "HANSA_LOG_FORMAT": "text"}, self._places)
-        subprocess.run([sys.executable, "-m", "hansa", "migrate"], env=env, check=True, timeout=60)
+        process = Process("migrate", env, self.folder / "migrate.log", forked=self._forked)
+        assert process.wait(60) == 0, process.log.read_text()
 
     def serve(self, **extra: str) -> Process:
         """One more control plane, ready."""
         port = free_port()
         env = {**self.environ, "HANSA_SERVER_PORT": str(port), **extra}
-        return self._keep(Process("serve", env, self.folder / f"serve-{len(self._processes)}.log", port=port))
+        return self._keep(Process("serve", env, self.folder / f"serve-{len(self._processes)}.log", port=port, forked=self._forked))
 
     def worker(self, **extra: str) -> Process:
         """One more worker, started."""
-        return self._keep(Process("worker", {**self.environ, **extra}, self.folder / f"worker-{len(self._processes)}.log"))
+        log = self.folder / f"worker-{len(self._processes)}.log"
+        return self._keep(Process("worker", {**self.environ, **extra}, log, forked=self._forked))
 
     def client(self, process: Process, **options: Any) -> httpx2.AsyncClient:
         """A client with the first key."""
@@ -145,8 +154,8 @@ class Stack:
 
 
 @contextmanager
-def open_stack(folder: Path) -> Iterator[Stack]:
-    """Servers over `folder`, migrated; they run on a loop and thread of their own, so that a test may block."""
+def open_stack(folder: Path, *, forked: bool = True) -> Iterator[Stack]:
+    """Servers over `folder`, migrated; they run on a loop and thread of their own, so that a test may block. `forked`: see `Process`."""
     started, stopping, found, failed = threading.Event(), threading.Event(), list[Servers](), list[BaseException]()
 
     async def run() -> None:
@@ -170,7 +179,7 @@ def open_stack(folder: Path) -> Iterator[Stack]:
     try:
         started.wait(60)
         assert found, f"the servers did not start: {failed}"
-        stack = Stack(found[0], folder)
+        stack = Stack(found[0], folder, forked=forked)
         stack.migrate()
         try:
             yield stack
@@ -191,6 +200,11 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _popen(name: str, env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as sink:
+        return subprocess.Popen([sys.executable, "-m", "hansa", name], env=env, stdout=sink, stderr=sink)
 
 
 def _answers(url: str) -> bool:

@@ -25,7 +25,7 @@ def figures() -> Iterator[Figures]:
 def bench_stack() -> Iterator[Stack]:
     """PostgreSQL and NATS as `hansa up` configures them, fsync and synchronous_commit on; fresh for each bench."""
     folder = Path(tempfile.mkdtemp(prefix="hansa-bench-"))
-    with open_stack(folder) as found:
+    with open_stack(folder, forked=False) as found:
         yield found
     shutil.rmtree(folder, ignore_errors=True)
 

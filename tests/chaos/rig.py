@@ -124,7 +124,7 @@ class Member:
         env = {**self._env, **self._extra}
         if self.port:
             env["HANSA_SERVER_PORT"] = str(self.port)
-        return Process(self.kind, env, self._folder / f"{self.name}.{self._lives}.log", port=self.port)
+        return Process(self.kind, env, self._folder / f"{self.name}.{self._lives}.log", port=self.port, forked=False)
 
 
 class Rig:
@@ -174,7 +174,7 @@ async def open_rig(folder: Path) -> AsyncIterator[Rig]:
     witness.touch()
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(embedded_servers(folder / "data", patience=NEVER_GIVEN_UP))
-        platform = Stack(servers, folder)
+        platform = Stack(servers, folder, forked=False)
         await asyncio.to_thread(platform.migrate)
         members: list[Member] = []
         stack.push_async_callback(asyncio.to_thread, _stop, members)

@@ -279,7 +279,7 @@ async def test_three_wrong_calls_in_a_row_end_the_run_and_a_good_one_starts_the_
 
 async def test_a_tools_failure_is_an_outcome(desk: Desk) -> None:
     outcome = await desk.context().tool("do_keyed", {"fail": True})
-    assert (outcome.is_error, outcome.invalid_arguments, outcome.content) == (True, False, "it did not work Try later.")
+    assert (outcome.is_error, outcome.invalid_arguments, outcome.content) == (True, False, "it did not work. Try later.")
 
 
 @asynccontextmanager

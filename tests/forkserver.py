@@ -1,0 +1,128 @@
+"""Processes of Hansa forked from one that has imported everything, as most tests start them: a worker's imports take a second of a core.
+
+They are processes of their own in all else: killed, frozen and waited for by pid. One whose environment names a library to be
+loaded before Python (`LD_PRELOAD`) can't come from a fork: start that with `subprocess`.
+"""
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from hansa.__main__ import main
+
+IMPORTED = ("hansa.cli.control_plane", "hansa.cli.worker", "hansa.cli.migrating")
+POLL_SECONDS = 0.02
+
+
+class Child:
+    """A forked process, with what of `subprocess.Popen` is asked of it."""
+
+    def __init__(self, server: "ForkServer", pid: int) -> None:
+        self.pid = pid
+        self._server = server
+        self._status: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        if self._status is None:
+            self._status = self._server.ask({"poll": self.pid})
+        return self._status
+
+    def wait(self, timeout: float) -> int:
+        """The exit status; `subprocess.TimeoutExpired` if there is none in time."""
+        end = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() >= end:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+            time.sleep(POLL_SECONDS)
+        return status
+
+    def send_signal(self, number: int) -> None:
+        """A signal, unless it has ended: until its status was asked for, no other process has its pid."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+class ForkServer:
+    """The process that forks. Use `shared`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        atexit.register(self._process.communicate)
+
+    def start(self, arguments: Sequence[str], env: dict[str, str], log: Path) -> Child:
+        """Run `hansa ARGUMENTS` with exactly this environment; what it says is added to `log`."""
+        return Child(self, self.ask({"start": list(arguments), "env": env, "log": str(log)}))
+
+    def ask(self, question: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with self._lock:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        assert answer, f"the fork server has ended: {self._process.poll()}"
+        return json.loads(answer)
+
+
+@cache
+def shared() -> ForkServer:
+    """The one fork server of this process, started when it is first wanted."""
+    return ForkServer()
+
+
+def serve() -> None:
+    """Answer questions until nobody asks any more. Returns in each child, as the process that it is to be."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those who are served
+    for line in iter(sys.stdin.readline, ""):
+        question = json.loads(line)
+        answer = _status(question["poll"]) if "poll" in question else os.fork()
+        if answer == 0 and "start" in question:
+            _become(question["start"], question["env"], question["log"])
+            return
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    sys.exit(0)
+
+
+def _status(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _become(arguments: list[str], env: dict[str, str], log: str) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for opened, standard in ((nothing, 0), (sink, 1), (sink, 2)):
+        os.dup2(opened, standard)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = ["hansa", *arguments]
+    sys.path[1:1] = [entry for entry in env.get("PYTHONPATH", "").split(os.pathsep) if entry and entry not in sys.path]
+
+
+def import_all() -> None:
+    """What every such process would import: the commands, and the plugins that are installed here."""
+    for module in IMPORTED:
+        import_module(module)
+    for point in entry_points(group="hansa.plugins"):
+        point.load()
+
+
+if __name__ == "__main__":
+    import_all()
+    serve()
+    main()
