@@ -17,11 +17,13 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
+from hansa import cli
 from hansa.__main__ import main
 
-IMPORTED = ("hansa.cli.control_plane", "hansa.cli.worker", "hansa.cli.migrating")
+NOTHING = Path(os.devnull)
 POLL_SECONDS = 0.02
 
 
@@ -62,9 +64,9 @@ class ForkServer:
         self._process = subprocess.Popen([sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         atexit.register(self._process.communicate)
 
-    def start(self, arguments: Sequence[str], env: dict[str, str], log: Path) -> Child:
-        """Run `hansa ARGUMENTS` with exactly this environment; what it says is added to `log`."""
-        return Child(self, self.ask({"start": list(arguments), "env": env, "log": str(log)}))
+    def start(self, arguments: Sequence[str], env: dict[str, str], streams: Sequence[Path], *, cwd: Path | None = None) -> Child:
+        """Run `hansa ARGUMENTS` with exactly this environment. `streams`: files for stdin, stdout and stderr; to the last two is added."""
+        return Child(self, self.ask({"start": list(arguments), "env": env, "streams": [*map(str, streams)], "cwd": str(cwd or Path.cwd())}))
 
     def ask(self, question: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
@@ -90,7 +92,7 @@ def serve() -> None:
         question = json.loads(line)
         answer = _status(question["poll"]) if "poll" in question else os.fork()
         if answer == 0 and "start" in question:
-            _become(question["start"], question["env"], question["log"])
+            _become(question["start"], question["env"], question["streams"], question["cwd"])
             return
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
@@ -102,12 +104,14 @@ def _status(pid: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if found else None
 
 
-def _become(arguments: list[str], env: dict[str, str], log: str) -> None:
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    for opened, standard in ((nothing, 0), (sink, 1), (sink, 2)):
-        os.dup2(opened, standard)
+def _become(arguments: list[str], env: dict[str, str], streams: list[str], cwd: str) -> None:
+    for number, path in enumerate(streams):
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY, 0o644)
+        os.dup2(opened, number)
+        os.close(opened)
+    sys.stdin = os.fdopen(0, closefd=False)  # the old one may have read ahead
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
     sys.argv = ["hansa", *arguments]
@@ -116,8 +120,8 @@ def _become(arguments: list[str], env: dict[str, str], log: str) -> None:
 
 def import_all() -> None:
     """What every such process would import: the commands, and the plugins that are installed here."""
-    for module in IMPORTED:
-        import_module(module)
+    for module in iter_modules(cli.__path__, "hansa.cli."):
+        import_module(module.name)
     for point in entry_points(group="hansa.plugins"):
         point.load()
 

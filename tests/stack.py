@@ -34,7 +34,7 @@ class Process:
         self.log = log
         self.port = port
         log.touch()
-        self._process = forkserver.shared().start([name], env, log) if forked and "LD_PRELOAD" not in env else _popen(name, env, log)
+        self._process = _forked(name, env, log) if forked and "LD_PRELOAD" not in env else _popen(name, env, log)
 
     @property
     def url(self) -> str:
@@ -100,7 +100,7 @@ class Stack:
     def __init__(self, servers: Servers, folder: Path, *, forked: bool = True) -> None:
         self.servers = servers
         self.folder = folder
-        self._forked = forked
+        self.forked = forked
         self._places = Places(servers.folder, servers.postgres.url(password=True), servers.nats.url, str(servers.nats.token_file))
         self._processes: list[Process] = []
 
@@ -125,19 +125,19 @@ class Stack:
 
     def migrate(self) -> None:
         env = for_migrate({**os.environ, "HANSA_LOG_FORMAT": "text"}, self._places)
-        process = Process("migrate", env, self.folder / "migrate.log", forked=self._forked)
+        process = Process("migrate", env, self.folder / "migrate.log", forked=self.forked)
         assert process.wait(60) == 0, process.log.read_text()
 
     def serve(self, **extra: str) -> Process:
         """One more control plane, ready."""
         port = free_port()
         env = {**self.environ, "HANSA_SERVER_PORT": str(port), **extra}
-        return self._keep(Process("serve", env, self.folder / f"serve-{len(self._processes)}.log", port=port, forked=self._forked))
+        return self._keep(Process("serve", env, self.folder / f"serve-{len(self._processes)}.log", port=port, forked=self.forked))
 
     def worker(self, **extra: str) -> Process:
         """One more worker, started."""
         log = self.folder / f"worker-{len(self._processes)}.log"
-        return self._keep(Process("worker", {**self.environ, **extra}, log, forked=self._forked))
+        return self._keep(Process("worker", {**self.environ, **extra}, log, forked=self.forked))
 
     def client(self, process: Process, **options: Any) -> httpx2.AsyncClient:
         """A client with the first key."""
@@ -200,6 +200,10 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _forked(name: str, env: dict[str, str], log: Path) -> forkserver.Child:
+    return forkserver.shared().start([name], env, (forkserver.NOTHING, log, log))
 
 
 def _popen(name: str, env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":

@@ -45,13 +45,13 @@ NEVER_GIVEN_UP = Patience(first_pause=0.1, longest_pause=0.3, deaths=1_000_000)
 class Member:
     """A control plane (`serve`) or a worker, in all its lives."""
 
-    def __init__(self, kind: str, *, number: int, folder: Path, env: dict[str, str], links: dict[str, Link]) -> None:
+    def __init__(self, kind: str, stack: Stack, *, number: int, env: dict[str, str], links: dict[str, Link]) -> None:
         self.kind = kind
         self.name = f"{kind}-{number}"
         self.links = links
         self.port = free_port() if kind == "serve" else 0
         self.exits: list[str] = []
-        self._folder = folder
+        self._stack = stack
         self._env = env
         self._lives = 0
         self._away = False
@@ -124,7 +124,8 @@ class Member:
         env = {**self._env, **self._extra}
         if self.port:
             env["HANSA_SERVER_PORT"] = str(self.port)
-        return Process(self.kind, env, self._folder / f"{self.name}.{self._lives}.log", port=self.port, forked=False)
+        log = self._stack.folder / f"{self.name}.{self._lives}.log"
+        return Process(self.kind, env, log, port=self.port, forked=self._stack.forked)
 
 
 class Rig:
@@ -168,13 +169,13 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(folder: Path) -> AsyncIterator[Rig]:
+async def open_rig(folder: Path, *, forked: bool) -> AsyncIterator[Rig]:
     """Start everything over `folder`."""
     witness = folder / "witness.jsonl"
     witness.touch()
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(embedded_servers(folder / "data", patience=NEVER_GIVEN_UP))
-        platform = Stack(servers, folder, forked=False)
+        platform = Stack(servers, folder, forked=forked)
         await asyncio.to_thread(platform.migrate)
         members: list[Member] = []
         stack.push_async_callback(asyncio.to_thread, _stop, members)
@@ -184,7 +185,7 @@ async def open_rig(folder: Path) -> AsyncIterator[Rig]:
                 "nats": await stack.enter_async_context(Link(servers.nats.port)),
             }
             env = _environment(servers, links, witness)
-            members.append(Member(kind, number=number, folder=folder, env=env, links=links))
+            members.append(Member(kind, platform, number=number, env=env, links=links))
         rig = Rig(servers, platform, members, witness)
         await rig.whole()
         yield rig

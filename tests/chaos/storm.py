@@ -213,8 +213,8 @@ def _decks(rig: Rig, means: Means) -> Iterator[tuple[str, list[Fault], tuple[flo
     yield "postgres", faults.of_postgres(rig, means.disk), (1.5, 4.0)
 
 
-async def soak(plan: Plan) -> Outcome:
-    """Do it all. The folder with logs and witness is left behind when something was wrong."""
+async def soak(plan: Plan, *, forked: bool = False) -> Outcome:
+    """Do it all. The folder with logs and witness is left behind when something was wrong. `forked`: see `stack.Process`."""
     focus = controls.focus(plan.control)
     plan = msgspec.structs.replace(plan, kinds=plan.kinds or focus.kinds, shapes=plan.shapes or focus.shapes)
     folder = Path(tempfile.mkdtemp(prefix="hansa-chaos-"))
@@ -228,7 +228,7 @@ async def soak(plan: Plan) -> Outcome:
         clock = await asyncio.to_thread(faults.faketime)
         if clock is None:
             missing |= dict.fromkeys(("worker_clock", "control_plane_clock"), "libfaketime is not here, or does nothing here")
-        rig = await stack.enter_async_context(open_rig(folder))
+        rig = await stack.enter_async_context(open_rig(folder, forked=forked))
         connection = await rig.admin()
         await controls.install(connection, plan.control)
         await connection.close()

@@ -34,7 +34,7 @@ async def test_nothing_is_lost_doubled_stuck_or_reordered_while_everything_is_hu
     [("nofence", "doubled", " has 2 times "), ("nointent", "doubled", "unsafe call"), ("lazyack", "stuck", "family")],
 )
 async def test_a_defect_that_was_put_in_is_found(control: str, kind: str, told: str) -> None:
-    outcome = await soak(Plan(seconds=15, seed=5, control=control))
+    outcome = await soak(Plan(seconds=15, seed=5, control=control), forked=True)
     assert not outcome.line["ok"]
     shutil.rmtree(outcome.line["folder"])
     assert [each for each in outcome.violations if each.kind == kind and told in each.told], outcome

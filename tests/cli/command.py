@@ -3,12 +3,16 @@
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import forkserver
 
 SECONDS = 100
 
@@ -27,17 +31,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def hansa(*arguments: str, cwd: Path, stdin: str = "", **env: str) -> Ended:
-    ended = subprocess.run(
-        [sys.executable, "-m", "hansa", *arguments],
-        cwd=cwd,
-        env=environment(**env),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    return Ended(ended.returncode, ended.stdout, ended.stderr)
+    """Run a command to its end, from a process that has all imports already."""
+    with tempfile.TemporaryDirectory(prefix="hansa-command-") as folder:
+        streams = [Path(folder, name) for name in ("in", "out", "err")]
+        streams[0].write_text(stdin)
+        child = forkserver.shared().start(arguments, environment(**env), streams, cwd=cwd)
+        try:
+            status = child.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            child.send_signal(signal.SIGKILL)
+            raise
+        return Ended(status, *(stream.read_text() for stream in streams[1:]))
 
 
 def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:

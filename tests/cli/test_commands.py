@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cli.command import environment, hansa, on_terminal, start
+from cli.command import SECONDS, environment, hansa, on_terminal, start
 from cli.scripted_server import ScriptedServer, as_json, event, page, problem, refused_port, run
 
 AGENT = {"name": "echo", "runtime": "loop", "model": "small", "revision": 2, "manager": "rest", "updated_at": "2026-01-02T03:04:05Z"}
@@ -121,14 +121,15 @@ def test_wrong_usage_is_a_json_object_too(tmp_path: Path, arguments: tuple[str, 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_a_text_that_an_encoding_lacks_is_told_in_one_line_and_else_shown(server: ScriptedServer, tmp_path: Path, encoding: str) -> None:
     server.on("GET /v1/runs", page(run(output="\N{SNOWMAN}")))
-    ended = hansa("runs", cwd=tmp_path, HANSA_URL=server.url, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    process = start("runs", cwd=tmp_path, HANSA_URL=server.url, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+    out, err = process.communicate(timeout=SECONDS)
     if encoding == "utf-8":
-        assert (ended.status, ended.err) == (0, "")
-        assert "\N{SNOWMAN}" in ended.out
+        assert (process.returncode, err) == (0, "")
+        assert "\N{SNOWMAN}" in out
     else:
-        assert ended.status == 65
-        assert ended.err.startswith(f"error: a text can't be written or sent in {encoding}: ")
-        assert len(ended.err.splitlines()) == 1
+        assert process.returncode == 65
+        assert err.startswith(f"error: a text can't be written or sent in {encoding}: ")
+        assert len(err.splitlines()) == 1
 
 
 def test_bytes_that_are_no_text_are_refused_as_input(server: ScriptedServer, tmp_path: Path) -> None:

@@ -209,10 +209,12 @@ async def test_a_postgresql_left_behind_is_ended_first(warm: Path) -> None:
 
 
 async def test_a_pid_file_that_names_another_process_is_not_believed(warm: Path) -> None:
-    become = account.server_account(warm / "postgres", program=postgres.binaries() / "postgres")
-    other = asyncio.create_task(run_to_end(Launch(argv=("sleep", "30"), env=dict(os.environ), account=become)))
-    await eventually(lambda: bool(processes.working_in(Path.cwd(), program="sleep")))
-    (pid,) = processes.working_in(Path.cwd(), program="sleep")
+    place = warm / "postgres"
+    become = account.server_account(place, program=postgres.binaries() / "postgres")
+    argv = ("sh", "-c", 'cd "$0" && exec sleep 30', str(place))
+    other = asyncio.create_task(run_to_end(Launch(argv=argv, env=dict(os.environ), account=become)))
+    await eventually(lambda: bool(processes.working_in(place, program="sleep")))
+    (pid,) = processes.working_in(place, program="sleep")
     stale = warm / "postgres" / "data" / "postmaster.pid"
     stale.write_text(f"{pid}\n{warm}/postgres/data\n1700000000\n5432\n\n127.0.0.1\n1 1\nready\n")
     async with embedded_servers(warm) as servers, database(servers) as connection:
