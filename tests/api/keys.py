@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import msgspec
 
 from hansa.auth.keys import read_pepper
-from hansa.auth.model import ROLES
+from hansa.auth.model import ROLES, Grant
 from hansa.auth.service import issue_key
 from hansa.db.pool import open_owner
 from hansa.tenants import store as tenant_store
@@ -16,7 +16,7 @@ OTHER_TENANT = "other"
 
 
 class Keys(msgspec.Struct, frozen=True):
-    """Authorization headers: by role in tenant `default`, and one in tenant `other` that may do everything."""
+    """Authorization headers: by role in tenant `default`, and one in tenant `other` that may do everything there."""
 
     of_role: dict[str, dict[str, str]]
     without_role: dict[str, str]
@@ -33,7 +33,8 @@ async def issue(stack: Stack, tenant: str, *, name: str, roles: Sequence[str]) -
     async with open_owner(stack.settings.database) as connection:
         found = await tenant_store.ensure_tenant(connection, tenant_id(tenant), tenant)
         pepper = read_pepper(stack.settings.key.pepper_file)
-        return bearer(await issue_key(connection, found, name=name, roles=list(roles), pepper=pepper))
+        text, _ = await issue_key(connection, found, grant=Grant(name=name, roles=tuple(roles)), pepper=pepper)
+        return bearer(text)
 
 
 async def make_keys(stack: Stack) -> Keys:
@@ -41,5 +42,5 @@ async def make_keys(stack: Stack) -> Keys:
     return Keys(
         of_role={role: await issue(stack, DEFAULT_TENANT, name=f"test-{role}", roles=[role]) for role in ROLES},
         without_role=await issue(stack, DEFAULT_TENANT, name="test-nothing", roles=[]),
-        other_tenant=await issue(stack, OTHER_TENANT, name="test-other", roles=["platform-admin"]),
+        other_tenant=await issue(stack, OTHER_TENANT, name="test-other", roles=["tenant-admin"]),
     )

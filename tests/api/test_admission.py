@@ -63,12 +63,12 @@ async def test_only_a_platform_admin_applies_regions_and_tenants(api: httpx2.Asy
 
 
 async def test_a_suspended_tenant_starts_nothing_and_others_go_on(api: httpx2.AsyncClient, other: httpx2.AsyncClient, name: str) -> None:
-    await apply(other, of_cluster("Tenant", "other", suspend=True))
+    await apply(api, of_cluster("Tenant", "other", suspend=True))
     try:
         found = problem(await other.post("/v1/agents/echo/runs", json={"input": 1}), 409, "conflict")
         assert (await api.post(f"/v1/agents/{name}/runs", json={"input": 1})).status_code == 202
     finally:
-        await apply(other, of_cluster("Tenant", "other"))
+        await apply(api, of_cluster("Tenant", "other"))
     assert "tenant is suspended" in found["detail"]
     assert (await other.post("/v1/agents/echo/runs", json={"input": 1})).status_code == 202
 

@@ -109,7 +109,10 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         "resume_run": {"as": "retry"},
         "fork_run": {"at": 1},
         "decide_approval": {"decision": "approve"},
+        "make_api_key": {"name": "documented", "roles": ["viewer"], "scopes": ["runs:read"], "expires_at": "2999-01-01T00:00:00Z"},
+        "rotate_api_key": {"grace_seconds": 5},
     }
+    key = (await api.post("/v1/api-keys", json={"name": "documented", "roles": ["viewer"]})).json()["id"]
     asking, approval = await asking_run(api)
     letter = str(await dead_letter(api, stack))
     digest = f"sha256:{hashlib.sha256(canonical(long)).hexdigest()}"
@@ -121,13 +124,15 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
             "session_id": run["session_id"],
             "approval_id": approval["id"],
             "message_id": letter,
+            "key_id": key,
         },
+        {"name": "default", "run_id": run["id"], "session_id": run["session_id"], "approval_id": "1"},
         {"name": "documented", "run_id": broken["id"], "session_id": broken["session_id"], "approval_id": "1"},
         {"name": "asking", "run_id": asking["id"], "session_id": asking["session_id"], "approval_id": "1"},
         {"name": "none", "run_id": str(uuid4()), "session_id": str(uuid4()), "approval_id": str(uuid4()), "message_id": str(uuid4())},
         {"name": "none", "kind": "None", "run_id": "none", "session_id": "none", "approval_id": "none", "event": "e" * 300},
     ]
-    anywhere = {"kind": "Agent", "event": "e", "message_id": "none", "digest": "none"}
+    anywhere = {"kind": "Agent", "event": "e", "message_id": "none", "digest": "none", "key_id": "none"}
     seen: set[tuple[str, str]] = set()
     for (method, path), operation in operations(document).items():
         if method == "DELETE" or "text/event-stream" in operation["responses"]["200" if method == "GET" else "default"]["content"]:

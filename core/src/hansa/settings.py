@@ -79,6 +79,8 @@ class ClientSettings(msgspec.Struct, frozen=True):
     """Address of the API; empty: that of the data folder."""
     api_key: Annotated[str, env("HANSA_API_KEY")] = ""
     """The API key itself; empty: the key in the file that `HANSA_API_KEY_FILE` names, or that of the data folder."""
+    tenant: Annotated[str, env("HANSA_TENANT")] = ""
+    """Tenant to act in, for keys that may act in any; empty: that of the key."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):

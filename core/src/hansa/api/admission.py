@@ -21,7 +21,8 @@ async def principal(request: AnyRequest) -> Principal:
             f"this needs the permission {needed}; your roles are {', '.join(caller.roles) or 'none'}", hint=f"Roles that have it: {having}."
         )
     _check_address(request, opt)
-    return caller
+    tenant = requests.header(request, b"hansa-tenant")
+    return caller if tenant in (None, caller.tenant) else await services(request).tenants.acting(caller, tenant)
 
 
 def _check_address(request: AnyRequest, opt: dict[str, Any]) -> None:

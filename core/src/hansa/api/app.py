@@ -1,7 +1,8 @@
 """The Litestar application: every route, its permission, and how errors are answered."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -9,13 +10,15 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from hansa.api import admission, agents, approvals, archives, catalog, dead_letters, health, objects, openapi, runs, sessions
+from hansa.api import access, admission, agents, approvals, archives, catalog, dead_letters, health, objects, openapi, runs, sessions
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.auth.model import PERMISSIONS
+from hansa.bus.subjects import keys_changed
 from hansa.errors import HansaError, Misconfigured
 
 HANDLERS: tuple[HTTPRouteHandler, ...] = (
+    *access.HANDLERS,
     *agents.HANDLERS,
     *approvals.HANDLERS,
     *archives.HANDLERS,
@@ -41,8 +44,17 @@ def create_app(services: Services) -> Litestar:
         openapi_config=None,
         request_max_body_size=services.settings.server.body_bytes,
         state=State({"services": services}),
+        lifespan=[_hearing],
         logging_config=None,
     )
+
+
+@asynccontextmanager
+async def _hearing(app: Litestar) -> AsyncIterator[None]:
+    """While the application serves, it hears when API keys have changed."""
+    services: Services = app.state.services
+    async with services.equipment.bus.listen(keys_changed(services.equipment.region), services.authenticator.forget):
+        yield
 
 
 def unguarded(handlers: Iterable[HTTPRouteHandler]) -> list[str]:

@@ -11,7 +11,9 @@ from hansa.api.app import create_app
 from hansa.api.services import Services
 from hansa.apply.service import Objects
 from hansa.auth import keys
+from hansa.auth.api_keys import ApiKeys
 from hansa.auth.service import Authenticator
+from hansa.bus.subjects import keys_changed
 from hansa.messages.service import DeadLetters
 from hansa.runs.acceptor import Acceptor
 from hansa.runs.approvals import Approvals
@@ -20,14 +22,18 @@ from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
+from hansa.tenants.service import Tenants
 
 
 def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stopping: asyncio.Event) -> Litestar:
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
+    authenticator = Authenticator(equipment.database, pepper)
     services = Services(
         settings=settings,
-        authenticator=Authenticator(equipment.database, pepper),
+        authenticator=authenticator,
+        api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
+        tenants=Tenants(equipment.database),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,

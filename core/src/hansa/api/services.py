@@ -8,6 +8,7 @@ from litestar import Request
 
 from hansa.agents.service import Agents
 from hansa.apply.service import Objects
+from hansa.auth.api_keys import ApiKeys
 from hansa.auth.service import Authenticator
 from hansa.llm.service import Gateway
 from hansa.messages.service import DeadLetters
@@ -17,6 +18,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
+from hansa.tenants.service import Tenants
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -26,6 +28,8 @@ class Services(msgspec.Struct, frozen=True):
 
     settings: Settings
     authenticator: Authenticator
+    api_keys: ApiKeys
+    tenants: Tenants
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

@@ -15,11 +15,12 @@ from hansa.apply import store
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
 from hansa.apply.references import unresolved
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, Database
+from hansa.db.pool import Connection, Database, enter_tenant
 from hansa.errors import Conflict, FieldError, NotFound
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
+from hansa.tenants.service import tenant_id
 from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, ToolServer, check, kind_of
 from hansa_crds.problem import path_of
 
@@ -46,7 +47,9 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one object. `action`: created, configured, unchanged or failed; `note`: what is not right with it nevertheless."""
+    """What became of one object. `action`: created, configured, unchanged or failed; `note`: what is not right with it nevertheless;
+    `tenant`: whose it is, if not the caller's.
+    """
 
     kind: str
     name: str
@@ -54,11 +57,12 @@ class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
     generation: int | None = None
     revision: int | None = None
     note: str = ""
+    tenant: str = ""
     errors: tuple[FieldError, ...] = ()
 
 
 class Objects:
-    """Objects of a tenant."""
+    """Objects of a tenant, and of all for those who may act in any."""
 
     def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables) -> None:
         self._database = database
@@ -96,7 +100,7 @@ class Objects:
         """Apply objects in the caller's transaction; the answers stand in the order of the items. `discovered` is from `discover`."""
         checked: list[tuple[int, Item, HansaObject]] = []
         results: dict[int, Applied] = {}
-        seen: dict[tuple[str, str], int] = {}
+        seen: dict[tuple[str, str, str], int] = {}
         for number, item in enumerate(items):
             found, problems = check(item.manifest)
             errors = tuple(FieldError(p.path, p.code, p.message, p.suggestion or None) for p in problems)
@@ -105,26 +109,45 @@ class Objects:
             if found is None or errors:
                 results[number] = _failed(item, errors)
                 continue
-            first = seen.setdefault((kind_of(found).kind, found.metadata.name), number)
+            first = seen.setdefault(_place(principal, found), number)
             if first != number:
                 results[number] = _failed(item, (_duplicate(items[first]),))
                 continue
             checked.append((number, item, found))
         # Also by name: two requests that write the same objects lock them in the same order, so that neither waits for the other.
-        checked.sort(key=lambda each: (ORDER.index(kind_of(each[2]).kind), each[2].metadata.name))
+        checked.sort(key=lambda each: (ORDER.index(kind_of(each[2]).kind), _place(principal, each[2])))
+        touched = {principal.tenant, *(_tenant(principal, found) for _, _, found in checked)}
+        await self._lock(connection, touched)
         for number, item, found in checked:
+            tenant = _tenant(principal, found)
+            await enter_tenant(connection, tenant_id(tenant))
             refused = await self._refusals(connection, principal, found)
             results[number] = _failed(item, refused) if refused else await self._write(connection, item, found, manager)
             if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
                 results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
-        # Last, and also for what a tool server says now: the tenant's row is held only until the commit.
+            if tenant != principal.tenant:
+                results[number] = msgspec.structs.replace(results[number], tenant=tenant)
+        # Last, and also for what a tool server says now: a tenant's row is held only until the commit.
+        for tenant in sorted(touched - {principal.tenant}):
+            await enter_tenant(connection, tenant_id(tenant))
+            await tenant_store.objects_changed(connection)
+        await enter_tenant(connection, principal.tenant_id)
         await tenant_store.objects_changed(connection)
         return [results[number] for number in range(len(items))]
+
+    async def _lock(self, connection: Connection, tenants: set[str]) -> None:
+        """Of several tenants: take their rows in one order, or two requests might each hold what the other one wants."""
+        for tenant in sorted(tenants) if len(tenants) > 1 else ():
+            await enter_tenant(connection, tenant_id(tenant))
+            await tenant_store.lock_tenant(connection)
 
     async def _refusals(self, connection: Connection, principal: Principal, found: HansaObject) -> tuple[FieldError, ...]:
         forbidden = _forbidden(principal, found)
         if forbidden is not None:
             return (forbidden,)
+        tenant = _tenant(principal, found)
+        if tenant != principal.tenant and not isinstance(found, Tenant) and not await tenant_store.lock_tenant(connection):
+            return (FieldError("metadata.namespace", "reference", f"there is no tenant {tenant!r}; its Tenant object makes it"),)
         texts = await store.manifests(connection, "ModelProvider")
         providers = [msgspec.json.decode(text, type=ModelProvider) for text in texts]
         named = [use.tool_server for use in found.spec.tools if use.tool_server] if isinstance(found, Agent) else []
@@ -143,6 +166,7 @@ class Objects:
             return _failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),))
         if isinstance(found, Tenant):
             spec = found.spec
+            await tenant_store.ensure_tenant(connection, tenant_id(name), name)
             await tenant_store.update_tenant(
                 connection,
                 display_name=spec.display_name,
@@ -235,13 +259,22 @@ def _forbidden(principal: Principal, found: HansaObject) -> FieldError | None:
     kind, metadata = kind_of(found).kind, found.metadata
     if kind in CLUSTER and not principal.may("platform:write"):
         return FieldError("kind", "forbidden", f"a {kind} needs the permission platform:write (role platform-admin)")
-    if isinstance(found, Tenant) and metadata.name != principal.tenant:
-        text = f"this key belongs to tenant {principal.tenant!r}, only that Tenant can be applied with it"
-        return FieldError("metadata.name", "reference", text)
-    if kind not in CLUSTER and metadata.namespace not in (None, principal.tenant):
+    if kind not in CLUSTER and metadata.namespace not in (None, principal.tenant) and not principal.may("tenants:act"):
         text = f"this key belongs to tenant {principal.tenant!r}; leave namespace out or write that"
         return FieldError("metadata.namespace", "reference", text)
     return None
+
+
+def _tenant(principal: Principal, found: HansaObject) -> str:
+    """Whose an object is: a Tenant is its own, anything else belongs to the tenant that its namespace names, or the caller's."""
+    if isinstance(found, Tenant):
+        return found.metadata.name
+    return principal.tenant if isinstance(found, Region) else found.metadata.namespace or principal.tenant
+
+
+def _place(principal: Principal, found: HansaObject) -> tuple[str, str, str]:
+    """(tenant, kind, name): where an object stands, once."""
+    return _tenant(principal, found), kind_of(found).kind, found.metadata.name
 
 
 def _known_kind(kind: str) -> str:

@@ -1,18 +1,22 @@
 """Authentication: from a bearer credential to a principal. Answers are cached for a few seconds, so that a busy key costs no query.
 
-Warning: a revoked key therefore lives up to `CACHE_SECONDS` longer in each process.
+A process that is told of a revoked key forgets what it knew at once. Warning: one that could not be told, because NATS was away,
+lets the key in up to `CACHE_SECONDS` longer.
 """
 
 import hashlib
 import hmac
 from uuid import UUID
 
+import structlog
+
 from hansa import clock
 from hansa.auth import keys, store
-from hansa.auth.model import Principal, StoredKey
+from hansa.auth.model import Grant, Principal, StoredKey
 from hansa.db.pool import Connection, Database
-from hansa.errors import Unauthenticated
+from hansa.errors import Unauthenticated, Unavailable
 
+log = structlog.stdlib.get_logger("hansa.auth")
 CACHE_SECONDS = 2.0
 CACHE_KEYS = 10_000
 
@@ -25,6 +29,7 @@ class Authenticator:
         self._pepper = pepper
         self._cache: dict[str, tuple[float, StoredKey]] = {}
         self._seen: dict[bytes, tuple[float, Principal]] = {}
+        self._changes = 0
 
     async def authenticate(self, header: str | None) -> Principal:
         """The principal of an `Authorization` header. Raises `Unauthenticated` with the check that failed."""
@@ -35,10 +40,12 @@ class Authenticator:
         seen = self._seen.get(mark)
         if seen is not None and seen[0] > clock.monotonic():
             return seen[1]
+        changes = self._changes
         until, principal = await self._checked(header)
         if len(self._seen) >= CACHE_KEYS:
             self._seen.clear()
-        self._seen[mark] = until, principal
+        if changes == self._changes:
+            self._seen[mark] = until, principal
         return principal
 
     async def _checked(self, header: str) -> tuple[float, Principal]:
@@ -56,23 +63,40 @@ class Authenticator:
             raise Unauthenticated("the API key has expired", hint="Use its successor.")
         if stored.expires_at is not None:
             until = min(until, clock.monotonic() + (stored.expires_at - clock.now()).total_seconds())
-        return until, Principal(tenant_id=stored.tenant_id, tenant=stored.tenant, name=f"key:{stored.id}", roles=stored.roles)
+        if stored.unused:
+            await self._used(stored)
+        return until, Principal(
+            tenant_id=stored.tenant_id, tenant=stored.tenant, name=f"key:{stored.id}", roles=stored.roles, scopes=stored.scopes
+        )
+
+    async def _used(self, stored: StoredKey) -> None:
+        self._cache.pop(stored.id, None)
+        try:
+            await store.key_used(self._database, stored.id)
+        except Unavailable as error:  # a full disk, say: who may come in does not depend on it
+            log.warning("auth.use_not_kept", key=stored.id, error=str(error))
+
+    async def forget(self, _: bytes = b"") -> None:
+        """Look at every key again: some were revoked, here or in another process. What is being looked up is not kept either."""
+        self._changes += 1
+        self._cache.clear()
+        self._seen.clear()
 
     async def _find(self, key_id: str) -> tuple[float, StoredKey | None]:
         now = clock.monotonic()
         known = self._cache.get(key_id)
         if known is not None and known[0] > now:
             return known
+        changes = self._changes
         stored = await store.find_key(self._database, key_id)
         if len(self._cache) >= CACHE_KEYS:
             self._cache.clear()
-        if stored is not None:
+        if stored is not None and changes == self._changes:
             self._cache[key_id] = (now + CACHE_SECONDS, stored)
         return now + CACHE_SECONDS, stored
 
 
-async def issue_key(connection: Connection, tenant_id: UUID, *, name: str, roles: list[str], pepper: bytes) -> str:
-    """Make and store a key in the tenant's transaction; the text is never to be had again."""
+async def issue_key(connection: Connection, tenant_id: UUID, *, grant: Grant, pepper: bytes) -> tuple[str, str]:
+    """Make and store a key in the tenant's transaction: (its text, never to be had again; how people see it, as JSON text)."""
     text, key_id, secret = keys.make("live")
-    await store.insert_key(connection, tenant_id, key_id, name=name, digest=keys.digest(secret, pepper), roles=roles)
-    return text
+    return text, await store.insert_key(connection, tenant_id, key_id, digest=keys.digest(secret, pepper), grant=grant)

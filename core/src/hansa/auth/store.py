@@ -6,13 +6,22 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from hansa.auth.model import StoredKey
+from hansa.auth.model import Grant, StoredKey
 from hansa.db.pool import Connection, Database
 
 FIND = """
-SELECT k.tenant_id, t.name AS tenant, k.id, k.digest, k.roles, k.expires_at, k.revoked_at
+SELECT k.tenant_id, t.name AS tenant, k.id, k.digest, k.roles, k.scopes, k.expires_at, k.revoked_at,
+  (k.used_at < now() - interval '1 minute') IS NOT FALSE AS unused
 FROM hansa.api_keys k JOIN hansa.tenants t USING (tenant_id) WHERE k.id = $1
 """
+VIEW = """json_build_object('id', id, 'name', name, 'roles', roles, 'scopes', scopes, 'made_by', made_by, 'created_at', created_at,
+  'expires_at', expires_at, 'used_at', used_at, 'revoked_at', revoked_at)"""
+"""An API key as people see it."""
+READ = f"""
+SELECT name, roles, scopes, expires_at, revoked_at IS NOT NULL OR (expires_at <= now()) IS TRUE AS dead, {VIEW} AS body
+FROM hansa.api_keys WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1
+"""
+READ_LOCKED = READ + "FOR UPDATE"
 
 
 async def find_key(database: Database, key_id: str) -> StoredKey | None:
@@ -21,16 +30,55 @@ async def find_key(database: Database, key_id: str) -> StoredKey | None:
     return msgspec.convert(dict(rows[0]), StoredKey) if rows else None
 
 
-async def insert_key(connection: Connection, tenant_id: UUID, key_id: str, *, name: str, digest: bytes, roles: list[str]) -> None:
-    """Store a new key."""
-    await connection.execute(
-        "INSERT INTO hansa.api_keys (tenant_id, id, name, digest, roles) VALUES ($1, $2, $3, $4, $5)",
+async def key_used(database: Database, key_id: str) -> None:
+    """Keep that a key was used just now."""
+    await database.system("UPDATE hansa.api_keys SET used_at = now() WHERE id = $1", key_id)
+
+
+async def insert_key(connection: Connection, tenant_id: UUID, key_id: str, *, digest: bytes, grant: Grant) -> str:
+    """Store a new key; how people see it, as JSON text."""
+    return await connection.fetchval(
+        "INSERT INTO hansa.api_keys (tenant_id, id, digest, name, roles, scopes, made_by, expires_at) "
+        f"VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {VIEW}",
         tenant_id,
         key_id,
-        name,
         digest,
-        roles,
+        grant.name,
+        grant.roles,
+        grant.scopes,
+        grant.made_by,
+        grant.expires_at,
     )
+
+
+async def page_keys(connection: Connection, after: tuple[str, str], limit: int) -> list[asyncpg.Record]:
+    """Keys of the connection's tenant by name and id: records (name, id, body as JSON text)."""
+    return await connection.fetch(
+        f"SELECT name, id, {VIEW} AS body FROM hansa.api_keys WHERE tenant_id = (SELECT hansa.tenant()) "
+        "AND (name, id) > ($1, $2) ORDER BY name, id LIMIT $3",
+        *after,
+        limit,
+    )
+
+
+async def read_key(connection: Connection, key_id: str, *, lock: bool = False) -> asyncpg.Record | None:
+    """A key of the connection's tenant: record (name, roles, scopes, expires_at, dead, body as JSON text)."""
+    return await connection.fetchrow(READ_LOCKED if lock else READ, key_id)
+
+
+async def expire_key(connection: Connection, key_id: str, at: datetime) -> None:
+    """Let a key end at a time, unless it ends before."""
+    await connection.execute(
+        "UPDATE hansa.api_keys SET expires_at = least(expires_at, $2) WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", key_id, at
+    )
+
+
+async def revoke_key(connection: Connection, key_id: str) -> bool:
+    """Revoke a key for good; false: there is none of this id."""
+    done = await connection.execute(
+        "UPDATE hansa.api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", key_id
+    )
+    return done != "UPDATE 0"
 
 
 async def revoke_keys(connection: Connection, name: str) -> None:

@@ -18,6 +18,11 @@ def session_live(region: str, tenant_id: UUID, session_id: UUID) -> str:
     return f"hansa.{region}.sessions.{tenant_id.hex}.{session_id.hex}"
 
 
+def keys_changed(region: str) -> str:
+    """Tells every control plane to look at API keys again. Empty payload, no promise."""
+    return f"hansa.{region}.keys.changed"
+
+
 def messages_ready(region: str) -> str:
     """Doorbell: there is something in the outbox. Empty payload, no promise."""
     return f"hansa.{region}.messages.ready"

@@ -22,7 +22,7 @@ from hansa.errors import HansaError
 
 USAGE, DATA_ERROR, IO_ERROR, INTERRUPTED, PIPE_CLOSED = 2, 65, 74, 130, 141
 
-_GROUPS = ("Local stack", "Objects", "Runs", "What is loaded", "Processes", "This program")
+_GROUPS = ("Local stack", "Objects", "Runs", "Access", "What is loaded", "Processes", "This program")
 _COMMANDS = (
     ("up", "hansa.cli.stack:up", 0, "Start PostgreSQL, NATS and Hansa on this machine."),
     ("down", "hansa.cli.stack:down", 0, "Stop what `hansa up` started."),
@@ -41,14 +41,17 @@ _COMMANDS = (
     ("approve", "hansa.cli.approvals:approve", 2, "Approve a call that a run asks to make."),
     ("deny", "hansa.cli.approvals:deny", 2, "Deny a call that a run asks to make."),
     ("answer", "hansa.cli.approvals:answer", 2, "Answer a question that a run asks."),
-    ("plugins", "hansa.cli.loaded:plugins", 3, "List plugins, what they bring, and which failed."),
-    ("tools", "hansa.cli.loaded:tools", 3, "List the tools that agents may use."),
-    ("models", "hansa.cli.loaded:models", 3, "List the models that agents may use."),
-    ("serve", "hansa.cli.control_plane:serve", 4, "Run the control plane."),
-    ("worker", "hansa.cli.worker:worker", 4, "Run a worker."),
-    ("migrate", "hansa.cli.migrating:migrate", 4, "Bring the database to this version's schema."),
-    ("version", "hansa.cli.program:version", 5, "Show the version of Hansa and of what it stands on."),
-    ("completion", "hansa.cli.program:completion", 5, "Print the completion script for a shell."),
+    ("auth", "hansa.cli.access:auth", 3, "Show who you are, and whether you may do something."),
+    ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
+    ("tenants", "hansa.cli.access:tenants", 3, "List all tenants."),
+    ("plugins", "hansa.cli.loaded:plugins", 4, "List plugins, what they bring, and which failed."),
+    ("tools", "hansa.cli.loaded:tools", 4, "List the tools that agents may use."),
+    ("models", "hansa.cli.loaded:models", 4, "List the models that agents may use."),
+    ("serve", "hansa.cli.control_plane:serve", 5, "Run the control plane."),
+    ("worker", "hansa.cli.worker:worker", 5, "Run a worker."),
+    ("migrate", "hansa.cli.migrating:migrate", 5, "Bring the database to this version's schema."),
+    ("version", "hansa.cli.program:version", 6, "Show the version of Hansa and of what it stands on."),
+    ("completion", "hansa.cli.program:completion", 6, "Print the completion script for a shell."),
 )
 
 

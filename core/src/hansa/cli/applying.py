@@ -20,7 +20,9 @@ BATCH_OBJECTS = 100
 
 
 class Result(msgspec.Struct, frozen=True):
-    """What became of one object; `errors` say why it failed, `note` what is not right with it although it did not."""
+    """What became of one object; `errors` say why it failed, `note` what is not right with it although it did not; `tenant`: whose it
+    is, if not the caller's.
+    """
 
     kind: str
     name: str
@@ -28,6 +30,7 @@ class Result(msgspec.Struct, frozen=True):
     generation: int | None = None
     revision: int | None = None
     note: str = ""
+    tenant: str = ""
     errors: tuple[FieldError, ...] = ()
 
 
@@ -122,7 +125,7 @@ def _told(result: Result, *, quiet: bool) -> Result:
     name = f"{result.kind.lower() or 'object'}/{result.name or '(no name)'}"
     if result.action != "failed":
         if not quiet:
-            write(f"{name} {result.action}\n")
+            write(f"{name} {result.action}{f' in tenant {result.tenant}' if result.tenant else ''}\n")
         if result.note:
             say(f"  {result.note}", style="yellow")
         return result

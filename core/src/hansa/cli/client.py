@@ -165,7 +165,8 @@ class Api:
 def open_api(connection: Connection) -> Iterator[Api]:
     """The API that the options, the environment or the data folder name."""
     target = find(connection)
-    with open_local_client(target.url, {"authorization": f"Bearer {target.key}"}, ANSWER_SECONDS) as client:
+    headers = {"authorization": f"Bearer {target.key}"} | ({"hansa-tenant": target.tenant} if target.tenant else {})
+    with open_local_client(target.url, headers, ANSWER_SECONDS) as client:
         yield Api(client, target)
 
 

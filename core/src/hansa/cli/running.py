@@ -1,7 +1,6 @@
 """`hansa run`: start a run and show what it says as it says it, or start one for each line of a file."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 
 from cyclopts import Parameter, validators
@@ -10,7 +9,7 @@ from hansa.cli import batch
 from hansa.cli.client import Api, Json, open_api, segment
 from hansa.cli.connection import Connection
 from hansa.cli.output import Output, OutputFlag, say
-from hansa.cli.usage import UsageError, json_value
+from hansa.cli.usage import UsageError, json_value, time_of
 from hansa.cli.waits import standing
 from hansa.cli.watching import show_started, watch
 
@@ -87,15 +86,8 @@ def _body(text: str | None, options: RunOptions) -> Json:
     if options.priority:
         body["priority"] = options.priority
     if options.start_at:
-        body["start_at"] = _time(options.start_at)
+        body["start_at"] = time_of(options.start_at, "--start-at")
     return body
-
-
-def _time(text: str) -> str:
-    try:
-        return datetime.fromisoformat(text).astimezone().isoformat()
-    except (ValueError, OverflowError) as error:
-        raise UsageError(f"--start-at is no time: {error}", hint="Write it like 2030-01-31T08:00 or 2030-01-31T08:00Z.") from error
 
 
 def _one(api: Api, agent: str, body: Json, *, options: RunOptions, output: Output) -> int:

@@ -53,7 +53,7 @@ class Database:
     async def tenant(self, tenant_id: UUID) -> AsyncIterator[Connection]:
         """A transaction that sees this tenant's rows and no others; commits at the end, rolls back on an exception."""
         async with translated(), self._app.acquire(timeout=self._timeout) as connection, connection.transaction():
-            await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant_id))
+            await enter_tenant(connection, tenant_id)
             yield connection
 
     async def call(self, sql: str, *arguments: Any) -> Any:
@@ -81,6 +81,11 @@ class Database:
         """A transaction of the system role; commits at the end, rolls back on an exception."""
         async with translated(), self._system.acquire(timeout=self._timeout) as connection, connection.transaction():
             yield connection
+
+
+async def enter_tenant(connection: Connection, tenant_id: UUID) -> None:
+    """From here to the end of its transaction, or until the next call, the connection sees this tenant's rows and no others."""
+    await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant_id))
 
 
 async def _leave(_: Any) -> None:

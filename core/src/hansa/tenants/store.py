@@ -2,7 +2,13 @@
 
 from uuid import UUID
 
-from hansa.db.pool import Connection
+import asyncpg
+
+from hansa.db.pool import Connection, Database, enter_tenant
+
+VIEW = """json_build_object('name', name, 'id', tenant_id, 'display_name', display_name, 'suspended', suspended, 'weight', weight,
+  'concurrent_runs', concurrent_runs, 'created_at', created_at)"""
+"""A tenant as the platform's people see it."""
 
 
 async def lock_defaults(connection: Connection) -> None:
@@ -11,8 +17,8 @@ async def lock_defaults(connection: Connection) -> None:
 
 
 async def ensure_tenant(connection: Connection, tenant_id: UUID, name: str) -> UUID:
-    """Make the tenant unless one of this name is there; its id. Needs the owner: the app may not make tenants."""
-    await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant_id))
+    """Make the tenant unless one of this name is there; its id. The connection acts in it from here on."""
+    await enter_tenant(connection, tenant_id)
     await connection.execute("INSERT INTO hansa.tenants (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
     return tenant_id
 
@@ -32,6 +38,28 @@ async def update_tenant(connection: Connection, *, display_name: str, suspended:
         weight,
         concurrent_runs,
     )
+
+
+async def lock_tenant(connection: Connection) -> bool:
+    """Lock the tenant of the connection for its transaction; false: it is not there."""
+    return bool(await connection.fetchval("SELECT true FROM hansa.tenants WHERE tenant_id = (SELECT hansa.tenant()) FOR NO KEY UPDATE"))
+
+
+async def find_tenant(database: Database, name: str) -> UUID | None:
+    """The id of any tenant by its name."""
+    rows = await database.system("SELECT tenant_id FROM hansa.tenants WHERE name = $1", name)
+    return rows[0]["tenant_id"] if rows else None
+
+
+async def read_tenant(database: Database, name: str) -> str | None:
+    """Any tenant as JSON text."""
+    rows = await database.system(f"SELECT {VIEW} AS body FROM hansa.tenants WHERE name = $1", name)
+    return rows[0]["body"] if rows else None
+
+
+async def page_tenants(database: Database, after: str, limit: int) -> list[asyncpg.Record]:
+    """All tenants by name: records (name, body as JSON text)."""
+    return await database.system(f"SELECT name, {VIEW} AS body FROM hansa.tenants WHERE name > $1 ORDER BY name LIMIT $2", after, limit)
 
 
 async def objects_changed(connection: Connection) -> None:

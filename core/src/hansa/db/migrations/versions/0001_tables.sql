@@ -30,12 +30,16 @@ CREATE TABLE hansa.api_keys (
   name text NOT NULL,
   digest bytea NOT NULL,
   roles text[] NOT NULL,
+  scopes text[],
+  made_by text NOT NULL DEFAULT '',
   created_at timestamptz NOT NULL DEFAULT now(),
   expires_at timestamptz,
   revoked_at timestamptz,
+  used_at timestamptz,
   PRIMARY KEY (tenant_id, id)
 );
 CREATE UNIQUE INDEX api_keys_id ON hansa.api_keys (id);
+COMMENT ON COLUMN hansa.api_keys.used_at IS 'Last use, told at most once a minute.';
 
 CREATE TABLE hansa.objects (
   tenant_id uuid NOT NULL REFERENCES hansa.tenants (tenant_id),
@@ -229,18 +233,20 @@ DO $$ DECLARE t text; BEGIN
 END $$;
 
 -- What the app may do: nothing is deleted but objects; the log and revisions are written once.
-GRANT SELECT, UPDATE (display_name, suspended, weight, concurrent_runs, objects_version) ON hansa.tenants TO hansa_app;
+GRANT SELECT, INSERT (tenant_id, name), UPDATE (display_name, suspended, weight, concurrent_runs, objects_version) ON hansa.tenants TO hansa_app;
 GRANT SELECT, UPDATE (display_name, cordoned) ON hansa.regions TO hansa_app;
-GRANT SELECT, INSERT, UPDATE ON hansa.api_keys, hansa.sessions, hansa.runs, hansa.approvals TO hansa_app;
+GRANT SELECT, INSERT, UPDATE (expires_at, revoked_at) ON hansa.api_keys TO hansa_app;
+GRANT SELECT, INSERT, UPDATE ON hansa.sessions, hansa.runs, hansa.approvals TO hansa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hansa.objects, hansa.agents, hansa.waits TO hansa_app;
 GRANT SELECT, INSERT, DELETE ON hansa.mailbox TO hansa_app;
 GRANT SELECT, INSERT ON hansa.agent_revisions, hansa.events, hansa.idempotency_keys TO hansa_app;
 GRANT INSERT ON hansa.regions TO hansa_app;
 
--- What the system may do, over all tenants: find keys, claim and renew runs, find what is due, sweep old idempotency keys. It reads
--- no content.
+-- What the system may do, over all tenants: find keys, claim and renew runs, find what is due, sweep old idempotency keys,
+-- list tenants. It reads no content.
 CREATE POLICY system ON hansa.tenants FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system ON hansa.api_keys FOR SELECT TO hansa_system USING (true);
+CREATE POLICY system_used ON hansa.api_keys FOR UPDATE TO hansa_system USING (true) WITH CHECK (true);
 CREATE POLICY system ON hansa.agents FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system_read ON hansa.runs FOR SELECT TO hansa_system USING (true);
 CREATE POLICY system_claim ON hansa.runs FOR UPDATE TO hansa_system
@@ -248,6 +254,7 @@ CREATE POLICY system_claim ON hansa.runs FOR UPDATE TO hansa_system
 CREATE POLICY system ON hansa.waits TO hansa_system USING (look_at IS NOT NULL);
 CREATE POLICY system ON hansa.idempotency_keys TO hansa_system USING (created_at < now() - interval '24 hours');
 GRANT SELECT ON hansa.tenants, hansa.api_keys TO hansa_system;
+GRANT UPDATE (used_at) ON hansa.api_keys TO hansa_system;
 GRANT SELECT (tenant_id, name, suspended) ON hansa.agents TO hansa_system;
 GRANT SELECT (tenant_id, id, session_id, agent, state, gate, pool, priority, epoch, takeovers, writes, worker, active, claimed_at, lease_until,
   cancel_requested_at, suspend_requested_at, started_at) ON hansa.runs TO hansa_system;

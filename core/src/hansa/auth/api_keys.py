@@ -1,0 +1,132 @@
+"""API keys as their tenant handles them: made, shown, rotated, revoked. A key may never do more than whoever made it.
+
+The text of a key is given out once, by what makes it, and is stored nowhere.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from hansa import clock
+from hansa.auth import store
+from hansa.auth.model import PERMISSIONS, ROLES, Grant, Principal, permissions_of
+from hansa.auth.service import Authenticator, issue_key
+from hansa.db.pool import Connection, Database
+from hansa.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+
+Made = tuple[str, str]
+"""The text of a new key, and how people see the key, as JSON text."""
+
+
+class ApiKeys:
+    """The API keys of tenants. `pepper` is mixed into every hash; `tell` says to every process that keys have changed."""
+
+    def __init__(self, database: Database, authenticator: Authenticator, *, pepper: bytes, tell: Callable[[], Awaitable[None]]) -> None:
+        self._database = database
+        self._authenticator = authenticator
+        self._pepper = pepper
+        self._tell = tell
+
+    async def make(
+        self,
+        connection: Connection,
+        principal: Principal,
+        *,
+        name: str,
+        roles: Sequence[str],
+        scopes: Sequence[str] | None,
+        expires_at: datetime | None,
+    ) -> Made:
+        """Make a key in the caller's transaction. Raises `Invalid`, or `Forbidden` when it could do more than its maker."""
+        grant = Grant(
+            name=name,
+            roles=tuple(roles),
+            scopes=None if scopes is None else tuple(scopes),
+            made_by=principal.name,
+            expires_at=_future(expires_at),
+        )
+        _check_names(grant)
+        _check_within(principal, grant.roles, grant.scopes)
+        return await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+
+    async def rotate(self, connection: Connection, principal: Principal, key_id: str, *, grace: timedelta) -> Made:
+        """Make a successor that may do the same, and let the key itself end after `grace`; until then both are good."""
+        known = await store.read_key(connection, key_id, lock=True)
+        if known is None:
+            raise _missing(key_id)
+        if known["dead"]:
+            raise Conflict(f"the API key {key_id} is revoked or has expired", hint="Make a new one.")
+        grant = Grant(
+            name=known["name"],
+            roles=tuple(known["roles"]),
+            scopes=None if known["scopes"] is None else tuple(known["scopes"]),
+            made_by=principal.name,
+            expires_at=known["expires_at"],
+        )
+        _check_within(principal, grant.roles, grant.scopes)
+        await store.expire_key(connection, key_id, clock.now() + grace)
+        return await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+
+    async def revoke(self, principal: Principal, key_id: str) -> None:
+        """Revoke a key: no request that comes later is let in with it. Safe to repeat."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            known = await store.read_key(connection, key_id)
+            if known is None or not await store.revoke_key(connection, key_id):
+                raise _missing(key_id)
+        await self.changed()
+
+    async def changed(self) -> None:
+        """Tell every process, this one first, to look at keys again. Comes after the commit."""
+        await self._authenticator.forget()
+        await self._tell()
+
+    async def get(self, principal: Principal, key_id: str) -> str:
+        """A key as JSON text, without its secret."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            known = await store.read_key(connection, key_id)
+        if known is None:
+            raise _missing(key_id)
+        return known["body"]
+
+    async def page(self, principal: Principal, *, after: tuple[str, str], limit: int) -> tuple[list[str], tuple[str, str] | None]:
+        """Keys by name and id, and where the next page begins."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await store.page_keys(connection, after, limit + 1)
+        last = (rows[limit - 1]["name"], rows[limit - 1]["id"]) if len(rows) > limit else None
+        return [row["body"] for row in rows[:limit]], last
+
+
+def _future(at: datetime | None) -> datetime | None:
+    if at is None:
+        return None
+    try:
+        moment = at.astimezone(UTC)
+    except OverflowError:
+        raise _invalid("expires_at", "range", f"{at.isoformat()} lies outside of the years 1 to 9999 in UTC") from None
+    if moment <= clock.now():
+        raise _invalid("expires_at", "range", f"{at.isoformat()} is in the past")
+    return moment
+
+
+def _check_names(grant: Grant) -> None:
+    for path, named, known in (("roles", grant.roles, ROLES), ("scopes", grant.scopes or (), PERMISSIONS)):
+        for number, each in enumerate(named):
+            if each not in known:
+                raise _invalid(f"{path}[{number}]", "reference", f"there is no {path[:-1]} {each[:80]!r}; there are {', '.join(known)}")
+    if not permissions_of(grant.roles, grant.scopes):
+        raise _invalid("scopes" if grant.scopes is not None else "roles", "reference", "leave the key nothing that it may do")
+
+
+def _check_within(principal: Principal, roles: Sequence[str], scopes: Sequence[str] | None) -> None:
+    beyond = sorted(permissions_of(roles, scopes) - principal.permissions)
+    if beyond:
+        raise Forbidden(
+            f"a key may do no more than its maker, and you may not: {', '.join(beyond)}", hint="Name other roles, or scopes without these."
+        )
+
+
+def _invalid(path: str, code: str, message: str) -> Invalid:
+    return Invalid(f"{path}: {message}", errors=(FieldError(path, code, message),))
+
+
+def _missing(key_id: str) -> NotFound:
+    return NotFound(f"there is no API key {key_id[:40]!r}")
