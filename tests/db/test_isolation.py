@@ -24,6 +24,7 @@ WHERE c.relnamespace = 'hansa'::regnamespace AND c.relkind IN ('r', 'p') ORDER B
 """
 ROWS: dict[str, dict[str, Any]] = {
     "api_keys": {"id": "k", "name": "n", "digest": b"d", "roles": ["viewer"]},
+    "request_rates": {"due": 0.0},
     "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
     "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
     "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},

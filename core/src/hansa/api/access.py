@@ -62,7 +62,7 @@ class RotateApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tenant(msgspec.Struct, frozen=True):
-    """A tenant. `concurrent_runs`: most runs at once; null: no bound."""
+    """A tenant. `concurrent_runs`: most runs at once, `requests_per_second`: most requests to the API; null: no bound."""
 
     name: str
     id: str
@@ -70,6 +70,7 @@ class Tenant(msgspec.Struct, frozen=True):
     suspended: bool
     weight: int
     concurrent_runs: int | None
+    requests_per_second: int | None
     created_at: str
 
 

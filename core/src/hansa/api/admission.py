@@ -13,6 +13,7 @@ from hansa.errors import Forbidden, Invalid, Malformed
 async def principal(request: AnyRequest) -> Principal:
     """The authenticated caller, who has the permission that the route names; asked for by every handler of `/v1`."""
     caller = await services(request).authenticator.authenticate(requests.header(request, b"authorization"))
+    await services(request).rates.admit(caller)
     opt = request.route_handler.opt
     needed = opt["permission"]
     if not caller.may(needed):

@@ -15,6 +15,7 @@ from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.auth.model import PERMISSIONS
 from hansa.bus.subjects import keys_changed
+from hansa.db.gathering import carrying
 from hansa.errors import HansaError, Misconfigured
 
 HANDLERS: tuple[HTTPRouteHandler, ...] = (
@@ -44,16 +45,17 @@ def create_app(services: Services) -> Litestar:
         openapi_config=None,
         request_max_body_size=services.settings.server.body_bytes,
         state=State({"services": services}),
-        lifespan=[_hearing],
+        lifespan=[_attending],
         logging_config=None,
     )
 
 
 @asynccontextmanager
-async def _hearing(app: Litestar) -> AsyncIterator[None]:
-    """While the application serves, it hears when API keys have changed."""
+async def _attending(app: Litestar) -> AsyncIterator[None]:
+    """While the application serves, it hears when API keys have changed, and counts requests."""
     services: Services = app.state.services
-    async with services.equipment.bus.listen(keys_changed(services.equipment.region), services.authenticator.forget):
+    bus, region = services.equipment.bus, services.equipment.region
+    async with bus.listen(keys_changed(region), services.authenticator.forget), carrying(services.rates.gatherer):
         yield
 
 

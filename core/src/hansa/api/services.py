@@ -18,6 +18,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
+from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
 AnyRequest = Request[Any, Any, Any]
@@ -30,6 +31,7 @@ class Services(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     api_keys: ApiKeys
     tenants: Tenants
+    rates: Rates
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

@@ -165,15 +165,8 @@ class Objects:
         ):
             return _failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),))
         if isinstance(found, Tenant):
-            spec = found.spec
             await tenant_store.ensure_tenant(connection, tenant_id(name), name)
-            await tenant_store.update_tenant(
-                connection,
-                display_name=spec.display_name,
-                suspended=spec.suspend,
-                weight=spec.weight,
-                concurrent_runs=spec.quotas.concurrent_runs or None,
-            )
+            await tenant_store.update_tenant(connection, found.spec)
         if known is not None and known["digest"] == digest:
             action, generation = "unchanged", known["generation"]
         else:

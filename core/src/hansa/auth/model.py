@@ -52,7 +52,7 @@ def permissions_of(roles: Iterable[str], scopes: Iterable[str] | None) -> frozen
 class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller. `name` is stable and unique in the tenant: the scope of idempotency keys.
 
-    `scopes`: the only permissions of its roles that it has; None: it has them all.
+    `scopes`: the only permissions of its roles that it has; None: it has them all. `rated`: its tenant's requests are counted.
     """
 
     tenant_id: UUID
@@ -60,6 +60,7 @@ class Principal(msgspec.Struct, frozen=True):
     name: str
     roles: tuple[str, ...]
     scopes: tuple[str, ...] | None = None
+    rated: bool = False
 
     def may(self, permission: str) -> bool:
         if self.scopes is not None and permission not in self.scopes:
@@ -83,7 +84,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago."""
+    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`."""
 
     tenant_id: UUID
     tenant: str
@@ -94,3 +95,4 @@ class StoredKey(msgspec.Struct, frozen=True):
     expires_at: datetime | None
     revoked_at: datetime | None
     unused: bool
+    rated: bool

@@ -66,7 +66,12 @@ class Authenticator:
         if stored.unused:
             await self._used(stored)
         return until, Principal(
-            tenant_id=stored.tenant_id, tenant=stored.tenant, name=f"key:{stored.id}", roles=stored.roles, scopes=stored.scopes
+            tenant_id=stored.tenant_id,
+            tenant=stored.tenant,
+            name=f"key:{stored.id}",
+            roles=stored.roles,
+            scopes=stored.scopes,
+            rated=stored.rated,
         )
 
     async def _used(self, stored: StoredKey) -> None:

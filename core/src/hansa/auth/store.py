@@ -11,7 +11,8 @@ from hansa.db.pool import Connection, Database
 
 FIND = """
 SELECT k.tenant_id, t.name AS tenant, k.id, k.digest, k.roles, k.scopes, k.expires_at, k.revoked_at,
-  (k.used_at < now() - interval '1 minute') IS NOT FALSE AS unused
+  (k.used_at < now() - interval '1 minute') IS NOT FALSE AS unused,
+  t.requests_per_second IS NOT NULL AS rated
 FROM hansa.api_keys k JOIN hansa.tenants t USING (tenant_id) WHERE k.id = $1
 """
 VIEW = """json_build_object('id', id, 'name', name, 'roles', roles, 'scopes', scopes, 'made_by', made_by, 'created_at', created_at,

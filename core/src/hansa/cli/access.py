@@ -25,6 +25,7 @@ _TENANT_COLUMNS = (
     field("SUSPENDED", "suspended"),
     field("WEIGHT", "weight"),
     field("RUNS AT ONCE", "concurrent_runs"),
+    field("REQUESTS/S", "requests_per_second"),
     age("AGE", "created_at"),
     field("DISPLAY NAME", "display_name"),
 )

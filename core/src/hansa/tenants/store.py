@@ -5,9 +5,10 @@ from uuid import UUID
 import asyncpg
 
 from hansa.db.pool import Connection, Database, enter_tenant
+from hansa_crds import TenantSpec
 
 VIEW = """json_build_object('name', name, 'id', tenant_id, 'display_name', display_name, 'suspended', suspended, 'weight', weight,
-  'concurrent_runs', concurrent_runs, 'created_at', created_at)"""
+  'concurrent_runs', concurrent_runs, 'requests_per_second', requests_per_second, 'created_at', created_at)"""
 """A tenant as the platform's people see it."""
 
 
@@ -28,16 +29,22 @@ async def ensure_region(connection: Connection, name: str) -> None:
     await connection.execute("INSERT INTO hansa.regions (name) VALUES ($1) ON CONFLICT DO NOTHING", name)
 
 
-async def update_tenant(connection: Connection, *, display_name: str, suspended: bool, weight: int, concurrent_runs: int | None) -> None:
-    """Change the tenant of the connection."""
+async def update_tenant(connection: Connection, spec: TenantSpec) -> None:
+    """Change the tenant of the connection to what its object says."""
     await connection.execute(
-        "UPDATE hansa.tenants SET display_name = $1, suspended = $2, weight = $3, concurrent_runs = $4 "
+        "UPDATE hansa.tenants SET display_name = $1, suspended = $2, weight = $3, concurrent_runs = $4, requests_per_second = $5 "
         "WHERE tenant_id = (SELECT hansa.tenant())",
-        display_name,
-        suspended,
-        weight,
-        concurrent_runs,
+        spec.display_name,
+        spec.suspend,
+        spec.weight,
+        spec.quotas.concurrent_runs or None,
+        spec.quotas.requests_per_second or None,
     )
+
+
+async def take_requests(database: Database, tenant_id: UUID, wanted: int) -> asyncpg.Record:
+    """Ask for so many requests of a tenant: record (admitted, bound, pause in seconds)."""
+    return (await database.call_rows("SELECT admitted, bound, pause FROM hansa.requests_take($1, $2)", tenant_id, wanted))[0]
 
 
 async def lock_tenant(connection: Connection) -> bool:

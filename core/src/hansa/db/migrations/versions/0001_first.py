@@ -7,5 +7,5 @@ down_revision = None
 
 
 def upgrade() -> None:
-    for part in ("tables", "values", "log", "accept", "drive", "waits", "control", "messages", "retention"):
+    for part in ("tables", "values", "log", "accept", "drive", "waits", "control", "messages", "retention", "limits"):
         run_script(f"0001_{part}.sql")

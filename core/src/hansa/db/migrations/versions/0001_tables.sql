@@ -12,6 +12,7 @@ CREATE TABLE hansa.tenants (
   suspended boolean NOT NULL DEFAULT false,
   weight integer NOT NULL DEFAULT 1,
   concurrent_runs integer,
+  requests_per_second integer,
   objects_version bigint NOT NULL DEFAULT 0,
   created_at timestamptz NOT NULL DEFAULT now()
 );
@@ -233,7 +234,8 @@ DO $$ DECLARE t text; BEGIN
 END $$;
 
 -- What the app may do: nothing is deleted but objects; the log and revisions are written once.
-GRANT SELECT, INSERT (tenant_id, name), UPDATE (display_name, suspended, weight, concurrent_runs, objects_version) ON hansa.tenants TO hansa_app;
+GRANT SELECT, INSERT (tenant_id, name), UPDATE (display_name, suspended, weight, concurrent_runs, requests_per_second, objects_version)
+  ON hansa.tenants TO hansa_app;
 GRANT SELECT, UPDATE (display_name, cordoned) ON hansa.regions TO hansa_app;
 GRANT SELECT, INSERT, UPDATE (expires_at, revoked_at) ON hansa.api_keys TO hansa_app;
 GRANT SELECT, INSERT, UPDATE ON hansa.sessions, hansa.runs, hansa.approvals TO hansa_app;
