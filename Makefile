@@ -20,7 +20,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 2)
 # Bytecode is kept, whatever the shell says: some hundred processes are started, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test check lint rules generate constraints format bench chaos simulate histories clean
+.PHONY: help setup run test check lint rules generate constraints format bench chaos simulate isolation histories clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -78,6 +78,9 @@ chaos: setup ## Kill, freeze, cut and starve a whole platform under load, count 
 
 simulate: setup ## Play many small worlds of workers and faults in virtual time, each from a seed (SEED=0 WORLDS=100000 CONTROL=nofence)
 	@cd tests && ../$(BIN)/python -m simulation --seed $(or $(SEED),0) --worlds $(or $(WORLDS),100000) $(if $(CONTROL),--control $(CONTROL))
+
+isolation: setup ## Ask the database as one tenant for whatever it might tell of another (STATEMENTS=10000 SEED=0 WITHOUT_POLICY=runs)
+	@cd tests && ../$(BIN)/python -m isolation --seed $(or $(SEED),0) --statements $(or $(STATEMENTS),10000) $(if $(WITHOUT_POLICY),--without-policy $(WITHOUT_POLICY))
 
 clean: ## Remove .venv and every cache; data folders (.hansa) stay
 	@rm -rf .venv .venv-bench .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build

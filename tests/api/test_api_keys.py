@@ -121,13 +121,13 @@ async def test_a_revoked_key_is_refused_at_once_by_every_replica(api: httpx2.Asy
 
 async def test_both_keys_are_good_until_the_grace_is_over(api: httpx2.AsyncClient, stack: Stack) -> None:
     old = await make(api, roles=["operator"], scopes=["agents:read"])
-    rotated = await api.post(f"/v1/api-keys/{old['id']}/rotate", json={"grace_seconds": 2})
+    rotated = await api.post(f"/v1/api-keys/{old['id']}/rotate", json={"grace_seconds": 4})
     new = rotated.json()
     assert (rotated.status_code, new["name"], new["roles"], new["scopes"]) == (201, old["name"], old["roles"], old["scopes"])
     assert (await may(api, old), await may(api, new)) == (200, 200)
     ends = datetime.fromisoformat((await api.get(f"/v1/api-keys/{old['id']}")).json()["expires_at"])
-    assert timedelta(0) < ends - datetime.now(UTC) <= timedelta(seconds=2)
-    async with asyncio.timeout(10):
+    assert timedelta(0) < ends - datetime.now(UTC) <= timedelta(seconds=4)
+    async with asyncio.timeout(20):
         while await may(api, old) == 200:
             assert await may(api, new) == 200
             await asyncio.sleep(0.1)

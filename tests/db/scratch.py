@@ -43,13 +43,18 @@ class Scratch:
 
 
 @asynccontextmanager
-async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True) -> AsyncIterator[Scratch]:
-    """A fresh database; the roles are those of the whole server."""
+async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True, like: Scratch | None = None) -> AsyncIterator[Scratch]:
+    """A fresh database, or a copy of one; the roles are those of the whole server."""
     name = f"scratch_{uuid4().hex}"
-    await _admin(stack, f"CREATE DATABASE {name}")
+    if like is None:
+        await _admin(stack, f"CREATE DATABASE {name}")
+    else:
+        await like.owner.close()
+        await _admin(stack, f"CREATE DATABASE {name} TEMPLATE {urlsplit(like.settings.database.url).path[1:]}")
+        await like.reconnect()
     try:
         settings = _moved(stack.settings, name, folder)
-        if migrated:
+        if migrated and like is None:
             await migrate(settings)
         scratch = Scratch(settings, await asyncpg.connect(settings.database.url))
         try:

@@ -4,17 +4,15 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
+from db.rows import ROWS, A, B, insert
 from db.scratch import Scratch
 from hansa.db.pool import open_database
 
-A, B = UUID(int=0xA), UUID(int=0xB)
 WITH_TENANT = """
 SELECT c.relname AS name, c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
   ARRAY(SELECT pg_get_expr(p.polqual, p.polrelid) || ' / ' || pg_get_expr(p.polwithcheck, p.polrelid) FROM pg_policy p
@@ -22,51 +20,10 @@ SELECT c.relname AS name, c.relrowsecurity AS enabled, c.relforcerowsecurity AS 
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 WHERE c.relnamespace = 'hansa'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1
 """
-ROWS: dict[str, dict[str, Any]] = {
-    "api_keys": {"id": "k", "name": "n", "digest": b"d", "roles": ["viewer"]},
-    "request_rates": {"due": 0.0},
-    "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
-    "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
-    "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},
-    "runs": {
-        "id": UUID(int=2),
-        "session_id": UUID(int=1),
-        "queued_seq": 1,
-        "agent": "a",
-        "revision": 1,
-        "state": "queued",
-        "input": '"secret of b"',
-    },
-    "agents": {"name": "a", "revision": 1, "suspended": False, "concurrency": "Enqueue", "pool": "default"},
-    "waits": {"run_id": UUID(int=2), "step": "1", "kind": "timer"},
-    "approvals": {"id": UUID(int=3), "run_id": UUID(int=2), "step": "1", "kind": "tool", "subject": '"secret of b"'},
-    "mailbox": {"session_id": UUID(int=1), "id": UUID(int=4), "name": "e", "data": '"secret of b"'},
-    "events": {"session_id": UUID(int=1), "seq": 1, "run_id": UUID(int=2), "type": "log", "data": '"secret of b"'},
-    "values": {"digest": b"d" * 32, "size": 13, "in_store": False, "body": '"secret of b"'},
-    "value_refs": {"session_id": UUID(int=1), "digest": b"d" * 32},
-    "idempotency_keys": {"principal": "p", "route": "r", "key": "k", "digest": b"d", "status": 202, "answer": "{}"},
-    "outbox": {"id": UUID(int=3), "kind": "k", "payload": '"secret of b"'},
-    "inbox": {"id": UUID(int=3)},
-    "dead_letters": {
-        "id": UUID(int=4),
-        "kind": "k",
-        "payload": '"secret of b"',
-        "attempts": 5,
-        "reason": "r",
-        "created_at": datetime.now(UTC),
-    },
-}
-
 SYSTEM_ONLY = ("removed_sessions",)
 """Tables that the app only reads."""
 DEFINERS = {"log_partitions_make", "log_partition_drop"}
 """The functions with their owner's rights: only an owner makes and drops tables."""
-
-
-async def insert(connection: Any, table: str, tenant: UUID, **changes: Any) -> None:
-    values = {"tenant_id": tenant, **ROWS[table], **changes}
-    places = ", ".join(f"${number}" for number in range(1, len(values) + 1))
-    await connection.execute(f"INSERT INTO hansa.{table} ({', '.join(values)}) VALUES ({places})", *values.values())
 
 
 @pytest.fixture
