@@ -42,7 +42,7 @@ class Walk:
             (self._fork, 1),
             (self._lease, 2),
             (self._change_agent, 4),
-            (self._change_tenant, 2),
+            (self._change_tenant, 1),
         ]
 
     async def go(self, steps: int) -> None:
@@ -164,7 +164,7 @@ class Walk:
                     await self._tenant.of_run(verb, held.run)
             await self._tenant.of_run("hold", held.run, held.epoch)
             if verbs == ["tenant"]:
-                await self._tenant.suspend(suspended=self._random.random() < 0.5)
+                await self._tenant.suspend(suspended=False)
 
     async def _resume(self) -> None:
         stopped = [run for run in self._model.runs.values() if run.state in ("suspended", "needs_review") or run.suspend_requested_at]
@@ -197,4 +197,9 @@ class Walk:
         await self._tenant.agent(name, bound=bound, suspended=draw > 0.8, concurrency=policy)
 
     async def _change_tenant(self) -> None:
-        await self._tenant.suspend(suspended=self._random.random() < 0.2)
+        suspended = self._random.random() < 0.3
+        await self._tenant.suspend(suspended=suspended)
+        if suspended:  # not for long: little happens meanwhile
+            await self._start()
+            await self._lease()
+            await self._tenant.suspend(suspended=False)
