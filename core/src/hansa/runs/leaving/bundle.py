@@ -4,15 +4,14 @@
     keys.json              what is known of its API keys, never their secrets
     objects.json           the manifests of all else
     sessions/<id>.jsonl    each session as `hansa sessions export` writes it
-    end.json               how many members came before, and the SHA-256 over theirs: without it the file was cut off
+    end.json               (or error.json, where it could not go on) how many members came before, and the SHA-256 over theirs: without it the file was cut off
 
 Warning: the digests show damage. Whoever changes a member can make them anew: there is no key in them. Pure.
 """
 
 import hashlib
 import tarfile
-from collections.abc import Iterator
-from io import BytesIO
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import msgspec
@@ -21,6 +20,7 @@ from hansa.errors import FieldError, Invalid
 
 FORMAT = 1
 TENANT, KEYS, OBJECTS, END = "tenant.json", "keys.json", "objects.json", "end.json"
+ERROR = "error.json"
 BLOCK = 512
 SESSIONS = "sessions/"
 
@@ -67,6 +67,11 @@ class Writer:
         return info.tobuf(tarfile.PAX_FORMAT) + body + bytes(-len(body) % BLOCK)
 
 
+def broken(error: Mapping[str, str]) -> bytes:
+    """What stands where an export could not go on: no file with it is whole."""
+    return Writer(0.0).member(ERROR, msgspec.json.encode(error)) + bytes(2 * BLOCK)
+
+
 def members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
     """All members of a file that is a whole bundle, in their order, read one by one. Raises `Invalid` where it is not. Nothing is
     written anywhere, whatever the names say."""
@@ -78,6 +83,8 @@ def members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
                 if content is None or end is not None:
                     raise _wrong(f"{info.name[:80]!r} is no member of an export of a tenant")
                 body = content.read()
+                if info.name == ERROR:
+                    raise _wrong(f"it broke off: {body[:500].decode(errors='replace')}")
                 if info.name == END:
                     end = msgspec.json.decode(body, type=End)
                     continue
@@ -101,11 +108,6 @@ def head_of(first: tuple[str, bytes] | None) -> Head:
     if head.format != FORMAT:
         raise _wrong(f"it is of format {head.format}, and this version reads {FORMAT}")
     return head
-
-
-def spool() -> IO[bytes]:
-    """A file in memory, for tests of the format."""
-    return BytesIO()
 
 
 def _wrong(what: str) -> Invalid:

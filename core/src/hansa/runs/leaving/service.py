@@ -5,12 +5,22 @@ from uuid import UUID
 
 from hansa.apply.service import Objects
 from hansa.auth.model import Principal
+from hansa.errors import HansaError
 from hansa.runs.equipment import Equipment
 from hansa.runs.leaving import exporting
+from hansa.runs.leaving.bundle import broken
 from hansa.runs.leaving.importing import Imported, Importer, spool, spooled
 from hansa.runs.log.service import Archives
 from hansa.tenants import store as tenant_store
 from hansa.tenants.service import missing
+
+
+async def _told(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        async for piece in pieces:
+            yield piece
+    except HansaError as error:
+        yield broken({"code": error.code, "detail": error.detail, "hint": error.hint})
 
 
 class Bundles:
@@ -21,11 +31,11 @@ class Bundles:
         self._importer = Importer(equipment.database, archives, objects)
 
     async def export(self, name: str) -> AsyncIterator[bytes]:
-        """The bundle of a tenant, piece by piece. Raises `NotFound` at once; what fails later leaves the file without an end."""
+        """The bundle of a tenant, piece by piece. Raises `NotFound` at once; what fails later is told in a last member, in place of the end."""
         found = await tenant_store.find_tenant(self._equipment.database, name)
         if found is None:
             raise missing(name)
-        return exporting.members(self._equipment.database, self._equipment.values, found["tenant_id"], name)
+        return _told(exporting.members(self._equipment.database, self._equipment.values, found["tenant_id"], name))
 
     async def kept(self, deletion_id: UUID, export: UUID, parts: int) -> AsyncIterator[bytes]:
         """The bundle that a deletion has written, piece by piece."""
