@@ -10,6 +10,8 @@ A, B = UUID(int=0xA), UUID(int=0xB)
 ROWS: dict[str, dict[str, Any]] = {
     "api_keys": {"id": "k", "name": "n", "digest": b"d", "roles": ["viewer"]},
     "request_rates": {"due": 0.0},
+    "tenant_conditions": {"type": "t", "status": "True", "reason": "r", "message": "secret of b", "observed_generation": 1},
+    "tenant_workers": {"worker": "w"},
     "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
     "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
     "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},
@@ -42,7 +44,7 @@ ROWS: dict[str, dict[str, Any]] = {
     },
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
-NAMES = ("id", "name", "agent", "key", "principal")
+NAMES = ("id", "name", "agent", "key", "principal", "type", "worker")
 """Columns whose texts name something: they are told apart by a number."""
 
 

@@ -22,6 +22,9 @@ from api.problem import problem
 from hansa import clock, ids
 from hansa.api.app import HANDLERS, unguarded
 from hansa.auth.model import PERMISSIONS, PLATFORM, ROLES, Principal
+from hansa.runs.leaving.bundle import FORMAT as BUNDLE
+from hansa.runs.leaving.bundle import TENANT, Head
+from hansa.runs.leaving.bundle import Writer as Bundle
 from hansa.runs.log.archive import FORMAT, Writer
 from hansa.runs.model import canonical
 from samples import SCRIPTED, agent
@@ -57,7 +60,14 @@ def archive() -> bytes:
     return writer.line("session", head) + writer.end()
 
 
-ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive}
+def bundle() -> bytes:
+    """An export of a tenant that is nowhere, with nothing in it."""
+    writer = Bundle(0.0)
+    head = Head(BUNDLE, f"none-{ids.new_id().hex[-8:]}", "", None)
+    return writer.member(TENANT, msgspec.json.encode(head)) + writer.end()
+
+
+ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive, "import_tenant": bundle}
 """A right body of each route that takes another one than JSON, made anew for each request."""
 
 
@@ -74,6 +84,7 @@ class Place(msgspec.Struct, frozen=True):
     approval_id: UUID
     message_id: UUID
     key_id: str
+    deletion_id: UUID
     event: str = "ready"
     kind: str = "Agent"
     digest: str = f"sha256:{'0' * 64}"
@@ -97,7 +108,7 @@ def case_of(value: Any) -> str:
 def nowhere() -> Place:
     """A place where nothing is."""
     name = f"none-{ids.new_id().hex[-8:]}"
-    return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id(), name[-12:])
+    return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id(), name[-12:], ids.new_id())
 
 
 async def call(url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str]) -> httpx2.Response:
@@ -136,7 +147,7 @@ async def mine(api: httpx2.AsyncClient, stack: Stack) -> Place:
     digest = f"sha256:{hashlib.sha256(canonical(LONG)).hexdigest()}"
     letter = await dead_letter(api, stack)
     key = (await api.post("/v1/api-keys", json={"name": "matrix", "roles": ["viewer"]})).json()["id"]
-    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, digest=digest)
+    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, ids.new_id(), digest=digest)
 
 
 def test_every_route_is_public_or_guarded() -> None:

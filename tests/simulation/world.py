@@ -117,6 +117,7 @@ class World:
                     worlds=KnownWorlds(self.catalog),
                     writer=HastyWriter(writer) if self.broken == "nointent" else writer,
                     values=values,
+                    artifacts=self.catalog.artifacts,
                     retention=Retention(database, self.catalog.artifacts, 0),
                     region=REGION,
                     worker=process.name,

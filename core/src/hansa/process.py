@@ -26,11 +26,12 @@ from hansa.db.pool import open_database
 from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.service import open_gateway
-from hansa.messages.courier import open_courier
+from hansa.messages.courier import open_courier, queue_of
 from hansa.plugins import loader
 from hansa.runs.acceptor import Acceptor, open_acceptor
 from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
+from hansa.runs.housekeeping import open_housekeeping
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
 from hansa.runs.worker import Worker
@@ -83,6 +84,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 worlds=Worlds(database, plugins),
                 writer=writer,
                 values=values,
+                artifacts=artifacts,
                 retention=Retention(database, artifacts, settings.retention.days),
             )
 
@@ -173,6 +175,9 @@ async def worker(settings: Settings) -> None:
             settings.messages,
             region=equipment.region,
             replicas=settings.nats.replicas,
+        ),
+        open_housekeeping(
+            equipment, settings, queue_of(equipment.bus, settings.messages, region=equipment.region, replicas=settings.nats.replicas)
         ),
     ):
         gc.freeze()

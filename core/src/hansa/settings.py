@@ -31,6 +31,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Largest request body in bytes, 1 MiB by default: manifests and inputs are small, artifacts go elsewhere."""
     import_bytes: Annotated[int, env("HANSA_SERVER_IMPORT_BYTES")] = 67_108_864
     """Largest session that is imported, in bytes, 64 MiB by default. It is read as a stream into a file, never whole into memory."""
+    bundle_bytes: Annotated[int, env("HANSA_SERVER_BUNDLE_BYTES")] = 4_294_967_296
+    """Largest export of a tenant that is imported, in bytes, 4 GiB by default. It is read as a stream into a file of the data folder."""
     body_depth: Annotated[int, env("HANSA_SERVER_BODY_DEPTH")] = 64
     """Deepest nesting of a JSON body; deeper ones are refused before they are decoded."""
     grace_seconds: Annotated[float, env("HANSA_SERVER_GRACE_SECONDS")] = 10.0
@@ -88,6 +90,8 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
     concurrency: Annotated[int, env("HANSA_WORKER_CONCURRENCY")] = 16
     """Runs at once in one worker process; most of their time is waiting for a model."""
+    tenant: Annotated[str, env("HANSA_WORKER_TENANT")] = ""
+    """Tenant with `isolation.workers: Dedicated` whose runs this worker takes, and no others; empty: those of all that share workers."""
     pools: Annotated[str, env("HANSA_WORKER_POOLS")] = "default"
     """Comma-separated pools whose runs this worker takes, the first named first; an agent chooses one by spec.placement.pool."""
     lease_seconds: Annotated[float, env("HANSA_WORKER_LEASE_SECONDS")] = 30.0
@@ -146,6 +150,14 @@ class RetentionSettings(msgspec.Struct, frozen=True):
     """Sessions without any activity for this many days are removed with all that only they refer to; 0, the default: nothing is ever
     removed, for deleting what someone still needs can't be undone, and keeping it can. Never removed: a session with a run that has
     not ended."""
+
+
+class IsolationSettings(msgspec.Struct, frozen=True):
+    """The walls between tenants, and how it is known that they hold."""
+
+    probe_seconds: Annotated[float, env("HANSA_ISOLATION_PROBE_SECONDS")] = 30.0
+    """Pause between probes of a region, by whichever worker comes first: one tries to reach a tenant's rows as another, in every table,
+    and takes a fraction of a second. 30 s, so that a hole is known within a minute; 0: none, and no tenant is Ready."""
 
 
 class PluginSettings(msgspec.Struct, frozen=True):
@@ -207,6 +219,7 @@ class Settings(msgspec.Struct, frozen=True):
     messages: MessageSettings = MessageSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     retention: RetentionSettings = RetentionSettings()
+    isolation: IsolationSettings = IsolationSettings()
     plugins: PluginSettings = PluginSettings()
     egress: EgressSettings = EgressSettings()
     credentials: CredentialSettings = CredentialSettings()
@@ -231,6 +244,11 @@ def load(environ: Mapping[str, str]) -> Settings:
 def client(environ: Mapping[str, str]) -> ClientSettings:
     """What the command line reads of the environment as a client."""
     return msgspec.convert(_group(ClientSettings, environ, []), ClientSettings, from_attributes=True)
+
+
+def stale_seconds(settings: IsolationSettings) -> float:
+    """How old a probe of the walls between tenants may be before it says nothing any more."""
+    return max(90.0, 3 * settings.probe_seconds)
 
 
 def data_dir(settings: Settings) -> Path:

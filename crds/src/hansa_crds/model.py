@@ -229,6 +229,20 @@ class TenantQuotas(Part, frozen=True, kw_only=True):
     ] = 0
 
 
+class TenantIsolation(Part, frozen=True, kw_only=True):
+    """What a tenant shares with others, and what it has for itself. Its rows are behind row-level security in any case."""
+
+    workers: Annotated[
+        Literal["Shared", "Dedicated"],
+        Meta(
+            description=(
+                "`Dedicated`: only workers that were started for it (HANSA_WORKER_TENANT) take its runs, and they take no others. Runs"
+                " worked on when this changes are finished where they are."
+            )
+        ),
+    ] = "Shared"
+
+
 class TenantSpec(Part, frozen=True, kw_only=True):
     """Who shares the platform, kept apart from all others."""
 
@@ -236,6 +250,17 @@ class TenantSpec(Part, frozen=True, kw_only=True):
     suspend: Annotated[bool, Meta(description="True: no run of it starts, and those under way are held until it is false.")] = False
     weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the workers when tenants compete: 2 gets twice as much as 1.")] = 1
     quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use.")] = TenantQuotas()
+    isolation: Annotated[TenantIsolation, Meta(description="What it shares with others.")] = TenantIsolation()
+    deletion_policy: Annotated[
+        Literal["Retain", "Export", "Delete"],
+        Meta(
+            description=(
+                "What deleting it does: `Retain` closes it and keeps all, to be restored; `Export` removes all, after writing a bundle that"
+                " another installation can import; `Delete` removes all."
+            )
+        ),
+    ] = "Retain"
+    prevent_deletion: Annotated[bool, Meta(description="True: it can't be deleted until this is false.")] = False
 
 
 class RegionSpec(Part, frozen=True, kw_only=True):

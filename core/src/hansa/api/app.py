@@ -10,7 +10,21 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from hansa.api import access, admission, agents, approvals, archives, catalog, dead_letters, health, objects, openapi, runs, sessions
+from hansa.api import (
+    access,
+    admission,
+    agents,
+    approvals,
+    archives,
+    catalog,
+    dead_letters,
+    health,
+    objects,
+    openapi,
+    runs,
+    sessions,
+    tenants,
+)
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.auth.model import PERMISSIONS
@@ -30,6 +44,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *openapi.HANDLERS,
     *runs.HANDLERS,
     *sessions.HANDLERS,
+    *tenants.HANDLERS,
 )
 
 
@@ -55,7 +70,12 @@ async def _attending(app: Litestar) -> AsyncIterator[None]:
     """While the application serves, it hears when API keys have changed, and counts requests."""
     services: Services = app.state.services
     bus, region = services.equipment.bus, services.equipment.region
-    async with bus.listen(keys_changed(region), services.authenticator.forget), carrying(services.rates.gatherer):
+
+    async def forget(payload: bytes) -> None:
+        await services.authenticator.forget(payload)
+        await services.tenants.forget(payload)
+
+    async with bus.listen(keys_changed(region), forget), carrying(services.rates.gatherer):
         yield
 
 

@@ -18,10 +18,12 @@ from hansa.messages.service import DeadLetters
 from hansa.runs.acceptor import Acceptor
 from hansa.runs.approvals import Approvals
 from hansa.runs.equipment import Equipment
+from hansa.runs.leaving.service import Bundles
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
-from hansa.settings import Settings
+from hansa.settings import Settings, stale_seconds
+from hansa.tenants.deletion import Deletions
 from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
@@ -30,26 +32,37 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
     authenticator = Authenticator(equipment.database, pepper)
+    tenants = Tenants(equipment.database, equipment.region, stale_seconds=stale_seconds(settings.isolation))
+    archives = Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports")
+
+    async def keys_have_changed() -> None:
+        await authenticator.forget()
+        await equipment.bus.ring(keys_changed(equipment.region))
+
+    objects = Objects(
+        equipment.database,
+        equipment.plugins,
+        equipment.tool_servers.discover,
+        variables=admitted(os.environ, settings.credentials.allow),
+        tenants=tenants,
+    )
     services = Services(
         settings=settings,
         authenticator=authenticator,
         api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
-        tenants=Tenants(equipment.database),
+        tenants=tenants,
+        deletions=Deletions(equipment.database, tenants, tell=keys_have_changed),
+        bundles=Bundles(equipment, archives, objects),
         rates=Rates(equipment.database),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,
         agents=Agents(equipment.database),
-        objects=Objects(
-            equipment.database,
-            equipment.plugins,
-            equipment.tool_servers.discover,
-            variables=admitted(os.environ, settings.credentials.allow),
-        ),
+        objects=objects,
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
         runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),
-        archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
+        archives=archives,
         stopping=stopping,
         cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
     )

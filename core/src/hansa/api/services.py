@@ -15,9 +15,11 @@ from hansa.messages.service import DeadLetters
 from hansa.plugins.model import Plugins
 from hansa.runs.approvals import Approvals
 from hansa.runs.equipment import Equipment
+from hansa.runs.leaving.service import Bundles
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
+from hansa.tenants.deletion import Deletions
 from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
@@ -31,6 +33,8 @@ class Services(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     api_keys: ApiKeys
     tenants: Tenants
+    deletions: Deletions
+    bundles: Bundles
     rates: Rates
     equipment: Equipment
     plugins: Plugins

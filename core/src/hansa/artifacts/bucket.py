@@ -6,6 +6,7 @@ Credentials come from the environment only, in AWS's way: AWS_ACCESS_KEY_ID and 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
@@ -55,6 +56,16 @@ class Bucket:
                 await self._store.delete_async(key)
             except FileNotFoundError:
                 return
+
+    async def clear(self, prefix: str) -> None:
+        """Nothing is: a bucket has no folders."""
+
+    async def keys(self, prefix: str, limit: int) -> list[str]:
+        async with self._translated("listed"):
+            untyped: Any = self._store  # its stubs leave one of its answers untyped
+            async for some in untyped.list(prefix, chunk_size=limit):
+                return [str(each["path"]) for each in some]
+        return []
 
     @asynccontextmanager
     async def _translated(self, what: str) -> AsyncIterator[None]:

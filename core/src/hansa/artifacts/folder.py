@@ -5,9 +5,11 @@ Warning: processes on several machines need a folder that they share; else use a
 
 import asyncio
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +44,16 @@ class Folder:
     async def delete(self, key: str) -> None:
         await self._done("deleted", lambda: (self._root / key).unlink(missing_ok=True))
 
+    async def clear(self, prefix: str) -> None:
+        await self._done("deleted", lambda: shutil.rmtree(self._root / prefix, ignore_errors=True))
+
+    async def keys(self, prefix: str, limit: int) -> list[str]:
+        return await self._done("listed", lambda: self._keys(self._root / prefix, limit))
+
+    def _keys(self, folder: Path, limit: int) -> list[str]:
+        files = (path for path in folder.rglob("*") if path.is_file())
+        return [str(path.relative_to(self._root)) for path in islice(files, limit)]
+
     async def _done(self, what: str, operation: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(operation)
@@ -53,7 +65,7 @@ class Folder:
             ) from error
 
     def _write(self, path: Path, body: bytes) -> None:
-        for folder in (path.parent.parent, path.parent):
+        for folder in [self._root / each for each in reversed(path.relative_to(self._root).parents[:-1])]:
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _sync(folder.parent)

@@ -14,7 +14,7 @@ PERMISSIONS: Mapping[str, str] = {
     "agents:read": "list and read agents and their revisions",
     "objects:read": "list and read objects",
     "objects:write": "apply and delete objects of the tenant",
-    "platform:write": "apply Tenant and Region objects",
+    "platform:write": "apply Tenant and Region objects; delete, restore, export and import tenants",
     "tenants:read": "list and read all tenants",
     "tenants:act": "act in any tenant, named by the header Hansa-Tenant or an object's namespace",
     "plugins:read": "list plugins, tools and models",
@@ -84,7 +84,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`."""
+    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`;
+    `state`: that of the tenant, which lets people in while it is active."""
 
     tenant_id: UUID
     tenant: str
@@ -96,3 +97,4 @@ class StoredKey(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
     unused: bool
     rated: bool
+    state: str = "active"

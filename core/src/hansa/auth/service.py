@@ -14,11 +14,12 @@ from hansa import clock
 from hansa.auth import keys, store
 from hansa.auth.model import Grant, Principal, StoredKey
 from hansa.db.pool import Connection, Database
-from hansa.errors import Unauthenticated, Unavailable
+from hansa.errors import Forbidden, Unauthenticated, Unavailable
 
 log = structlog.stdlib.get_logger("hansa.auth")
 CACHE_SECONDS = 2.0
 CACHE_KEYS = 10_000
+_CLOSED = {"archived": "archived", "deleting": "being deleted"}
 
 
 class Authenticator:
@@ -59,6 +60,8 @@ class Authenticator:
             raise Unauthenticated("the API key is not known here", hint="Was it made by this installation?")
         if stored.revoked_at is not None:
             raise Unauthenticated("the API key has been revoked", hint="Use its successor.")
+        if stored.state != "active":
+            raise Forbidden(f"the tenant {stored.tenant!r} is {_CLOSED[stored.state]}: nobody is let in", hint="Ask the platform's people.")
         if stored.expires_at is not None and stored.expires_at <= clock.now():
             raise Unauthenticated("the API key has expired", hint="Use its successor.")
         if stored.expires_at is not None:

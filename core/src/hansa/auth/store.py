@@ -12,7 +12,7 @@ from hansa.db.pool import Connection, Database
 FIND = """
 SELECT k.tenant_id, t.name AS tenant, k.id, k.digest, k.roles, k.scopes, k.expires_at, k.revoked_at,
   (k.used_at < now() - interval '1 minute') IS NOT FALSE AS unused,
-  t.requests_per_second IS NOT NULL AS rated
+  t.requests_per_second IS NOT NULL AS rated, t.state
 FROM hansa.api_keys k JOIN hansa.tenants t USING (tenant_id) WHERE k.id = $1
 """
 VIEW = """json_build_object('id', id, 'name', name, 'roles', roles, 'scopes', scopes, 'made_by', made_by, 'created_at', created_at,
@@ -85,6 +85,13 @@ async def revoke_key(connection: Connection, key_id: str) -> bool:
 async def revoke_keys(connection: Connection, name: str) -> None:
     """Revoke every live key of this name."""
     await connection.execute("UPDATE hansa.api_keys SET revoked_at = now() WHERE name = $1 AND revoked_at IS NULL", name)
+
+
+async def revoke_all(connection: Connection) -> None:
+    """Revoke every live key of the connection's tenant."""
+    await connection.execute(
+        "UPDATE hansa.api_keys SET revoked_at = now() WHERE tenant_id = (SELECT hansa.tenant()) AND revoked_at IS NULL"
+    )
 
 
 async def lock_idempotency(connection: Connection, scope: str) -> bool:

@@ -1,4 +1,4 @@
-"""`hansa auth`, `hansa keys` and `hansa tenants`: who one is, who may come in, and where."""
+"""`hansa auth` and `hansa keys`: who one is, and who may come in."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -20,16 +20,6 @@ _KEY_COLUMNS = (
     age("LAST USED", "used_at"),
     Column("REVOKED", lambda row: str(row.get("revoked_at") or "-")[:19]),
 )
-_TENANT_COLUMNS = (
-    field("NAME", "name"),
-    field("SUSPENDED", "suspended"),
-    field("WEIGHT", "weight"),
-    field("RUNS AT ONCE", "concurrent_runs"),
-    field("REQUESTS/S", "requests_per_second"),
-    age("AGE", "created_at"),
-    field("DISPLAY NAME", "display_name"),
-)
-
 auth = App(name="auth")
 keys = App(name="keys")
 
@@ -114,12 +104,6 @@ def revoke_key(key_id: str, *, connection: Connection | None = None) -> None:
     with open_api(connection or Connection()) as api:
         api.delete(f"/v1/api-keys/{segment(key_id)}")
     say(f"key {key_id} revoked")
-
-
-def tenants(*, connection: Connection | None = None, output: OutputFlag = "table") -> None:
-    """List all tenants. A Tenant object makes one; --tenant acts in it."""
-    with open_api(connection or Connection()) as api:
-        show(api.entries("/v1/tenants", {}, None), _TENANT_COLUMNS, output)
 
 
 def _show_made(made: Row, output: OutputFlag) -> None:

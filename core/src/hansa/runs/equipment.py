@@ -2,9 +2,11 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
+from hansa.artifacts.content import Artifacts
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
@@ -35,6 +37,7 @@ class Equipment(msgspec.Struct, frozen=True):
     worlds: Worlds
     writer: Writer
     values: Values
+    artifacts: Artifacts
     retention: Retention
     region: str
     worker: str
@@ -73,9 +76,9 @@ def model_of(equipment: Equipment, prepared: Prepared) -> Model:
     return AgentModel(equipment.gateway, prepared.targets) if prepared.targets else NoModel(prepared.missing)
 
 
-def surroundings_of(equipment: Equipment, run: RunView) -> Surroundings:
+def surroundings_of(equipment: Equipment, tenant_id: UUID, run: RunView) -> Surroundings:
     """What the tools of a run may touch in this process."""
-    return Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings)
+    return Surroundings(equipment.workspaces / str(tenant_id) / str(run.id), equipment.http, equipment.tool_settings)
 
 
 def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:

@@ -173,7 +173,7 @@ class Driven:
             waiting=self._waiting,
             connections=connections,
             model=model_of(self._equipment, prepared),
-            surroundings=surroundings_of(self._equipment, run),
+            surroundings=surroundings_of(self._equipment, self.claim.tenant_id, run),
             depth=self._loaded.depth,
             sources=self._equipment.sources,
         )
