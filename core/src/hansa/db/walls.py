@@ -28,7 +28,8 @@ words AS (
   FROM pg_constraint k JOIN mine m ON m.oid = k.conrelid
   WHERE k.contype = 'c' AND cardinality(k.conkey) = 1 AND pg_get_constraintdef(k.oid) LIKE '%ANY (ARRAY[%' GROUP BY 1, 2),
 cells AS (
-  SELECT m.oid, a.attnum, quote_ident(a.attname) AS name, has_column_privilege(m.oid, a.attnum, 'INSERT') AS put,
+  SELECT m.oid, a.attnum, quote_ident(a.attname) AS name, a.attnotnull AS needed, t.typname = 'text' AS words,
+    has_column_privilege(m.oid, a.attnum, 'INSERT') AS put,
     has_column_privilege(m.oid, a.attnum, 'UPDATE') AS change,
     CASE WHEN a.attname = 'tenant_id' THEN '$1::uuid' WHEN w.word IS NOT NULL THEN w.word WHEN t.typname = 'uuid' THEN '$2::uuid'
       WHEN t.typname = 'text' THEN '$3::text' WHEN t.typname = '_text' THEN 'ARRAY[$3::text]' WHEN t.typcategory = 'N' THEN '1'
@@ -39,9 +40,10 @@ cells AS (
     AND a.attidentity = '' AND a.attgenerated = ''
   JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN words w ON w.conrelid = m.oid AND w.attnum = a.attnum)
 SELECT m.name, has_table_privilege(m.oid, 'SELECT') AS read,
-  (SELECT format('WITH given AS (SELECT $1::uuid, $2::uuid, $3::text) INSERT INTO %s (%s) VALUES (%s)', m.quoted,
+  ARRAY(SELECT format('WITH given AS (SELECT $1::uuid, $2::uuid, $3::text) INSERT INTO %s (%s) VALUES (%s)', m.quoted,
       string_agg(c.name, ', ' ORDER BY c.attnum), string_agg(c.value, ', ' ORDER BY c.attnum))
-    FROM cells c WHERE c.oid = m.oid AND c.put AND c.value IS NOT NULL HAVING bool_or(c.name = 'tenant_id')) AS insert,
+    FROM cells c JOIN generate_series(1, 3) AS way ON c.needed OR way = 1 OR (way = 2 AND NOT c.words)
+    WHERE c.oid = m.oid AND c.put AND c.value IS NOT NULL GROUP BY way HAVING bool_or(c.name = 'tenant_id') ORDER BY way) AS inserts,
   CASE WHEN has_table_privilege(m.oid, 'DELETE') THEN format('DELETE FROM %s WHERE tenant_id = $1', m.quoted) END AS delete,
   (SELECT format('UPDATE %1$s SET %2$s = %2$s WHERE tenant_id = $1', m.quoted, min(c.name)) FROM cells c
     WHERE c.oid = m.oid AND c.change HAVING count(*) > 0) AS update,
@@ -68,11 +70,11 @@ VERBS = (
 
 
 class Table(msgspec.Struct, frozen=True):
-    """A table, and the statements that try it."""
+    """A table, and the statements that try it. `inserts`: ways to write a row, of which rules of the table may refuse the first ones."""
 
     name: str
     read: bool
-    insert: str | None
+    inserts: tuple[str, ...]
     delete: str | None
     update: str | None
     look: str
@@ -123,6 +125,8 @@ class Canary:
         self._mine = mine
         self._other = other
         self._probed = probed
+        self._insert: dict[str, str] = {}
+        """The way to write a row of each table that has worked."""
 
     async def enter(self, tenant: UUID | None) -> None:
         """From here on as this tenant, or as none."""
@@ -135,11 +139,14 @@ class Canary:
         """A row of its own into every table; the tables that have one."""
         written = set[str]()
         for table in tables:
-            error = await self._attempt(table.insert, self._row(self._mine)) if table.insert else None
-            if error is not None:
+            for insert in table.inserts:
+                error = await self._attempt(insert, self._row(self._mine))
+                if error is None:
+                    self._insert[table.name] = insert
+                    written.add(table.name)
+                    break
                 self._probed.unwritten[table.name] = str(error)
-            elif table.insert:
-                written.add(table.name)
+        self._probed.unwritten = {name: why for name, why in self._probed.unwritten.items() if name not in written}
         return written
 
     async def seen(self, looks: Sequence[str]) -> set[str]:
@@ -152,8 +159,8 @@ class Canary:
             for sql, did in ((table.update, "changed"), (table.delete, "removed")):
                 if sql and await self._touched(sql):
                     self._probed.holes.append(f"hansa.{table.name}: a row is {did} as {who}")
-            if table.insert:
-                error = await self._attempt(table.insert, self._row(uuid4()))
+            if table.name in self._insert:
+                error = await self._attempt(self._insert[table.name], self._row(uuid4()))
                 if not isinstance(error, asyncpg.InsufficientPrivilegeError):
                     self._probed.holes.append(f"hansa.{table.name}: a row is written for a tenant as {who}")
 
