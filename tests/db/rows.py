@@ -40,6 +40,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "reason": "r",
         "created_at": datetime.now(UTC),
     },
+    "audit_heads": {"seq": 1, "at": datetime.now(UTC), "hash": b"d" * 32},
+    "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
 NAMES = ("id", "name", "agent", "key", "principal")
@@ -58,8 +60,8 @@ async def fill(connection: asyncpg.Connection, tenant: UUID, *, word: str, rows:
     await connection.execute("UPDATE hansa.tenants SET display_name = $2 WHERE tenant_id = $1", tenant, word)
     for number in range(rows):
         for table, values in ROWS.items():
-            if table == "request_rates" and number:
-                continue  # has one row a tenant
+            if table in ("request_rates", "audit_heads") and number:
+                continue  # have one row a tenant
             await insert(connection, table, tenant, **{column: _varied(column, value, word, number) for column, value in values.items()})
 
 

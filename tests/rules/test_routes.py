@@ -12,15 +12,17 @@ from uuid import UUID
 import httpx2
 import msgspec
 import pytest
-from litestar import get
+from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 
 from api.asking import asking_run
 from api.keys import Keys, bearer, make_keys
 from api.letters import dead_letter
 from api.problem import problem
+from audit.trails import end, trail
 from hansa import clock, ids
-from hansa.api.app import HANDLERS, unguarded
+from hansa.api.app import HANDLERS, audited_as, unaudited, unguarded
+from hansa.audit.model import ACTIONS, Action
 from hansa.auth.model import PERMISSIONS, PLATFORM, ROLES, Principal
 from hansa.runs.log.archive import FORMAT, Writer
 from hansa.runs.model import canonical
@@ -100,10 +102,14 @@ def nowhere() -> Place:
     return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id(), name[-12:])
 
 
-async def call(url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str]) -> httpx2.Response:
-    """Ask a route for something at a place."""
+async def call(
+    url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str], json: Any = None
+) -> httpx2.Response:
+    """Ask a route for something at a place, with a right body: `json`, or that of the examples."""
     body = None
-    if handler.fn.__name__ in ARCHIVES:
+    if json is not None:
+        body = msgspec.json.encode(json)
+    elif handler.fn.__name__ in ARCHIVES:
         body = ARCHIVES[handler.fn.__name__]()
     elif "body" in handler.opt:
         body = msgspec.json.encode(BODIES[handler.fn.__name__]).replace(b"{name}", at.name.encode())
@@ -161,6 +167,31 @@ def test_an_unguarded_route_is_found() -> None:
         get("/unasked", opt={"permission": "runs:read"})(nobody_asked),
     ]
     assert [re.findall(r"/[a-z-]+", line)[0] for line in unguarded(routes)] == ["/bare", "/made-up", "/unasked"]
+
+
+def test_every_route_that_changes_something_is_audited_or_says_why_not() -> None:
+    assert unaudited(HANDLERS) == []
+
+
+def test_a_route_that_changes_something_unseen_is_found() -> None:
+    async def fine(principal: Principal) -> None: ...
+
+    routes = [
+        get("/reads", opt={})(fine),
+        post("/audited", opt={"audit": Action.KEY_MADE})(fine),
+        post("/one-of", opt={"audit": (Action.KEY_MADE, Action.KEY_REVOKED)})(fine),
+        post("/reasoned", opt={"unaudited": "it is in the log"})(fine),
+        post("/unseen", opt={})(fine),
+        post("/without-a-reason", opt={"unaudited": ""})(fine),
+        post("/made-up", opt={"audit": "key.juggled"})(fine),
+        post("/both", opt={"audit": Action.KEY_MADE, "unaudited": "it is in the log"})(fine),
+    ]
+    wrong = ["/unseen", "/without-a-reason", "/made-up", "/both"]
+    assert [re.findall(r"/[a-z-]+", line)[0] for line in unaudited(routes)] == wrong
+
+
+def test_every_action_is_described() -> None:
+    assert set(ACTIONS) == set(Action)
 
 
 def test_every_route_with_a_body_has_an_example_here() -> None:
@@ -223,6 +254,30 @@ async def test_what_another_tenant_has_is_not_there(
     for read in (each for each in GUARDED if each[0] == "GET" and each in OWNED and each[1].fn.__name__ != "stream_events"):
         assert (await call(control_plane.url, *read, at=mine, headers=own)).status_code == 200, read
     assert (await api.get(f"/v1/runs/{mine.run_id}")).json()["state"] == "completed"
+
+
+@pytest.mark.parametrize(("method", "handler"), [each for each in GUARDED if audited_as(each[1])], ids=case_of)
+async def test_the_audit_trail_says_of_a_change_what_its_route_names(
+    method: str, handler: HTTPRouteHandler, stack: Stack, api: httpx2.AsyncClient, mine: Place
+) -> None:
+    json = None
+    match handler.fn.__name__:
+        case "apply_objects":
+            json = {"objects": [{"manifest": agent(f"audited-{ids.new_id().hex[-8:]}")}]}
+        case "resume_run":
+            later = {"input": "later", "start_at": "2999-01-01T00:00:00Z"}
+            run = (await api.post(f"/v1/agents/{mine.name}/runs", json=later)).json()
+            assert (await api.post(f"/v1/runs/{run['id']}/suspend")).status_code == 202
+            mine = msgspec.structs.replace(mine, run_id=UUID(run["id"]))
+        case _:
+            pass
+    last = await end(stack)
+    answer = await call(str(api.base_url), method, handler, at=mine, headers={"authorization": api.headers["authorization"]}, json=json)
+    assert answer.is_success, answer.text
+    (found,) = await trail(stack, after=last)
+    assert found["action"] in audited_as(handler)
+    assert found["actor"]["name"].startswith("key:")
+    assert len(found["origin"]["request_id"]) == 32
 
 
 @pytest.mark.parametrize(("method", "handler"), [each for each in OF_TENANTS if each[0] == "GET" and each not in OWNED], ids=case_of)

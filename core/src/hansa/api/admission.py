@@ -4,7 +4,9 @@ query of which each part is read by someone.
 
 from typing import Any
 
-from hansa.api import requests
+import msgspec
+
+from hansa.api import refusals, requests
 from hansa.api.services import AnyRequest, services
 from hansa.auth.model import ROLES, Principal
 from hansa.errors import Forbidden, Invalid, Malformed
@@ -13,6 +15,7 @@ from hansa.errors import Forbidden, Invalid, Malformed
 async def principal(request: AnyRequest) -> Principal:
     """The authenticated caller, who has the permission that the route names; asked for by every handler of `/v1`."""
     caller = await services(request).authenticator.authenticate(requests.header(request, b"authorization"))
+    request.scope["state"]["principal"] = caller  # for those who tell of a refusal
     await services(request).rates.admit(caller)
     opt = request.route_handler.opt
     needed = opt["permission"]
@@ -22,6 +25,8 @@ async def principal(request: AnyRequest) -> Principal:
             f"this needs the permission {needed}; your roles are {', '.join(caller.roles) or 'none'}", hint=f"Roles that have it: {having}."
         )
     _check_address(request, opt)
+    if "audit" in opt:
+        caller = msgspec.structs.replace(caller, origin=refusals.origin(request))
     tenant = requests.header(request, b"hansa-tenant")
     return caller if tenant in (None, caller.tenant) else await services(request).tenants.acting(caller, tenant)
 

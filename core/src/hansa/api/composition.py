@@ -10,6 +10,7 @@ from hansa.agents.service import Agents
 from hansa.api.app import create_app
 from hansa.api.services import Services
 from hansa.apply.service import Objects
+from hansa.audit.refusals import Refusals
 from hansa.auth import keys
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.service import Authenticator
@@ -36,6 +37,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
+        refusals=Refusals(equipment.database),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,

@@ -31,11 +31,13 @@ class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def trace_id(request: AnyRequest) -> str:
-    """The caller's W3C trace id, or a new one."""
-    parts = request.headers.get("traceparent", "").split("-")
-    if len(parts) == 4 and len(parts[1]) == 32 and set(parts[1]) <= set("0123456789abcdef") and parts[1] != "0" * 32:
-        return parts[1]
-    return secrets.token_hex(16)
+    """The caller's W3C trace id, or a new one: one a request, whoever asks for it."""
+    state = request.scope["state"]
+    if "trace_id" not in state:
+        parts = request.headers.get("traceparent", "").split("-")
+        known = len(parts) == 4 and len(parts[1]) == 32 and set(parts[1]) <= set("0123456789abcdef") and parts[1] != "0" * 32
+        state["trace_id"] = parts[1] if known else secrets.token_hex(16)
+    return state["trace_id"]
 
 
 def on_hansa_error(request: AnyRequest, error: HansaError) -> Response[bytes]:

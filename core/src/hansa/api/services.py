@@ -8,6 +8,7 @@ from litestar import Request
 
 from hansa.agents.service import Agents
 from hansa.apply.service import Objects
+from hansa.audit.refusals import Refusals
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.service import Authenticator
 from hansa.llm.service import Gateway
@@ -22,6 +23,8 @@ from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
 AnyRequest = Request[Any, Any, Any]
+IN_THE_LOG = "what starts a run or is said to one stands in its session's log, which nobody rewrites; auditing it too would slow every run"
+"""Why such a route has no row in the audit trail."""
 
 
 class Services(msgspec.Struct, frozen=True):
@@ -32,6 +35,7 @@ class Services(msgspec.Struct, frozen=True):
     api_keys: ApiKeys
     tenants: Tenants
     rates: Rates
+    refusals: Refusals
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

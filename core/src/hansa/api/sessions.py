@@ -11,7 +11,7 @@ from litestar.response import Stream
 
 from hansa.api import answers, bodies, requests
 from hansa.api.runs import Run
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import IN_THE_LOG, AnyRequest, services
 from hansa.auth.model import Principal
 from hansa.errors import Invalid
 from hansa.runs.model import RESTING_STATES
@@ -74,7 +74,7 @@ class Event(msgspec.Struct, frozen=True):
     at: str
 
 
-@post("/v1/sessions", status_code=201, opt={"permission": "runs:start", "body": OpenSession, "answer": Session})
+@post("/v1/sessions", status_code=201, opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": OpenSession, "answer": Session})
 async def open_session(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Open a session with an agent."""
     key = await requests.idempotency_key(request)
@@ -108,7 +108,11 @@ async def list_events(request: AnyRequest, principal: Principal, session_id: str
     return answers.text(f'{{"data":[{",".join(page.data)}],"has_more":{more},"next":{page.last if page.last is not None else "null"}}}')
 
 
-@post("/v1/sessions/{session_id:str}/events", status_code=202, opt={"permission": "runs:start", "body": UserMessage, "answer": Run})
+@post(
+    "/v1/sessions/{session_id:str}/events",
+    status_code=202,
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": UserMessage, "answer": Run},
+)
 async def post_event(request: AnyRequest, principal: Principal, session_id: str) -> Response[bytes]:
     """Say something to the session's agent; the answer is the run that it starts."""
     key = await requests.idempotency_key(request)
@@ -120,7 +124,7 @@ async def post_event(request: AnyRequest, principal: Principal, session_id: str)
 @post(
     "/v1/sessions/{session_id:str}/events/{event:str}",
     status_code=202,
-    opt={"permission": "runs:start", "body": NamedEvent, "answer": Delivered},
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": NamedEvent, "answer": Delivered},
 )
 async def send_event(request: AnyRequest, principal: Principal, session_id: str, event: str) -> Response[bytes]:
     """Send an event to the session: the run that waits for one of this name goes on with it, or the next one that will."""

@@ -5,9 +5,13 @@ A role is a set of permissions; a route names the one it needs.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
+
+from hansa.audit.model import Action, Actor, AuditEvent, Origin
+from hansa.audit.redaction import difference
 
 PERMISSIONS: Mapping[str, str] = {
     "self:read": "see who one is and what one may do",
@@ -53,6 +57,8 @@ class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller. `name` is stable and unique in the tenant: the scope of idempotency keys.
 
     `scopes`: the only permissions of its roles that it has; None: it has them all. `rated`: its tenant's requests are counted.
+    `home`: the tenant that its credential belongs to, when it acts in another. `origin`: where its request came from; known where
+    something is changed.
     """
 
     tenant_id: UUID
@@ -61,6 +67,8 @@ class Principal(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     scopes: tuple[str, ...] | None = None
     rated: bool = False
+    home: str = ""
+    origin: Origin = Origin()
 
     def may(self, permission: str) -> bool:
         if self.scopes is not None and permission not in self.scopes:
@@ -71,6 +79,12 @@ class Principal(msgspec.Struct, frozen=True):
     def permissions(self) -> frozenset[str]:
         """All that it may."""
         return permissions_of(self.roles, self.scopes)
+
+    def did(self, action: Action, target: str, *, before: Any = None, after: Any = None, reason: str = "") -> AuditEvent:
+        """What the audit trail says of what this caller did. Of `before` and `after`, if both are objects, it says what differs."""
+        was, now = difference(before, after)
+        actor = Actor(name=self.name, kind=self.name.partition(":")[0], tenant=self.home, roles=self.roles)
+        return AuditEvent(action=action, actor=actor, target=target, origin=self.origin, before=was, after=now, reason=reason)
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,112 @@
+-- The audit trail: who changed what, one chain of rows a tenant. A row's hash is the SHA-256 of the hash before it and of the row itself
+-- as canonical JSON, so that a row that is changed, taken out, put in or moved breaks the chain from there on. By weeks, as the log is.
+
+-- Where a tenant's chain ends, and where the next row is chained. `sealed_seq`: the last row that a checkpoint outside of this database
+-- covers; `pending_since`: when the first row after it was written. No foreign key: a chain outlives its tenant until it is erased.
+CREATE TABLE hansa.audit_heads (
+  tenant_id uuid PRIMARY KEY,
+  seq bigint NOT NULL,
+  at timestamptz NOT NULL,
+  hash bytea NOT NULL,
+  sealed_seq bigint NOT NULL DEFAULT 0,
+  pending_since timestamptz
+) WITH (fillfactor = 50);
+CREATE INDEX audit_heads_pending ON hansa.audit_heads (pending_since) WHERE pending_since IS NOT NULL;
+
+-- `event` is text that is hashed as it is. What is looked for is derived from it by the database, so that the two can't differ.
+CREATE TABLE hansa.audit_events (
+  tenant_id uuid NOT NULL,
+  seq bigint NOT NULL,
+  at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  event json NOT NULL,
+  hash bytea NOT NULL,
+  action text GENERATED ALWAYS AS (event ->> 'action') STORED,
+  actor text GENERATED ALWAYS AS (event -> 'actor' ->> 'name') STORED,
+  target text GENERATED ALWAYS AS (event ->> 'target') STORED,
+  PRIMARY KEY (tenant_id, seq, at)
+) PARTITION BY RANGE (at);
+CREATE INDEX audit_events_action ON hansa.audit_events (tenant_id, action, seq);
+CREATE INDEX audit_events_actor ON hansa.audit_events (tenant_id, actor, seq);
+CREATE INDEX audit_events_target ON hansa.audit_events (tenant_id, target, seq);
+
+-- Nothing ever fails for want of a partition.
+CREATE TABLE hansa.audit_events_default PARTITION OF hansa.audit_events DEFAULT;
+
+DO $$ DECLARE t text; BEGIN
+  FOREACH t IN ARRAY ARRAY['audit_heads', 'audit_events', 'audit_events_default'] LOOP
+    EXECUTE format('ALTER TABLE hansa.%I ENABLE ROW LEVEL SECURITY', t);
+    EXECUTE format('ALTER TABLE hansa.%I FORCE ROW LEVEL SECURITY', t);
+    EXECUTE format('CREATE POLICY tenant ON hansa.%I TO hansa_app, hansa_owner '
+                   'USING (tenant_id = (SELECT hansa.tenant())) WITH CHECK (tenant_id = (SELECT hansa.tenant()))', t);
+  END LOOP;
+END $$;
+
+-- What was written stays, also for the owner. Only a superuser, or an owner who takes the trigger away, gets past this: that is what the
+-- chain and the checkpoints outside are for.
+CREATE FUNCTION hansa.audit_stays() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'the audit trail is append-only' USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER stays BEFORE UPDATE OR DELETE ON hansa.audit_events FOR EACH ROW EXECUTE FUNCTION hansa.audit_stays();
+CREATE TRIGGER stays_whole BEFORE TRUNCATE ON hansa.audit_events FOR EACH STATEMENT EXECUTE FUNCTION hansa.audit_stays();
+CREATE TRIGGER stays_whole BEFORE TRUNCATE ON hansa.audit_events_default FOR EACH STATEMENT EXECUTE FUNCTION hansa.audit_stays();
+
+GRANT SELECT, INSERT (tenant_id, seq, at, event, hash) ON hansa.audit_events TO hansa_app;
+GRANT SELECT, INSERT (tenant_id, seq, at, hash, pending_since), UPDATE (seq, at, hash, pending_since) ON hansa.audit_heads TO hansa_app;
+
+-- A row as it is hashed. Keys are in order and nothing stands between them: this is canonical JSON if p_event is.
+CREATE FUNCTION hansa.audit_text(p_tenant uuid, p_seq bigint, p_at timestamptz, p_event json) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT '{"at":"' || to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') || '","event":' || p_event::text
+    || ',"seq":' || p_seq || ',"tenant":"' || p_tenant || '"}'
+$$;
+
+-- Chains events to those of the connection's tenant, in the caller's transaction; the number of the last one. The tenant's other writers
+-- wait for the end of that transaction, so it comes late in it. Times never go back, whatever the clock does: the rows of a week are one
+-- piece of the chain.
+CREATE FUNCTION hansa.audit_append(p_events text[]) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE v_head hansa.audit_heads; v_event text; v_tenant uuid := hansa.tenant();
+BEGIN
+  LOOP
+    SELECT * INTO v_head FROM hansa.audit_heads WHERE tenant_id = v_tenant FOR UPDATE;
+    EXIT WHEN FOUND;
+    INSERT INTO hansa.audit_heads (tenant_id, seq, at, hash) VALUES (v_tenant, 0, '-infinity', decode(repeat('00', 32), 'hex'))
+    ON CONFLICT DO NOTHING;
+  END LOOP;
+  FOREACH v_event IN ARRAY p_events LOOP
+    v_head.seq := v_head.seq + 1;
+    v_head.at := greatest(v_head.at, clock_timestamp());
+    v_head.hash := sha256(v_head.hash || convert_to(hansa.audit_text(v_tenant, v_head.seq, v_head.at, v_event::json), 'UTF8'));
+    INSERT INTO hansa.audit_events (tenant_id, seq, at, event, hash)
+    VALUES (v_tenant, v_head.seq, v_head.at, v_event::json, v_head.hash);
+  END LOOP;
+  UPDATE hansa.audit_heads h SET seq = v_head.seq, at = v_head.at, hash = v_head.hash, pending_since = coalesce(h.pending_since, v_head.at)
+  WHERE h.tenant_id = v_tenant;
+  RETURN v_head.seq;
+END $$;
+
+-- Partitions of this week and the next p_weeks, as hansa.log_partitions_make makes those of the log, and for the same callers.
+CREATE FUNCTION hansa.audit_partitions_make(p_weeks integer) RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '1s' AS $$
+DECLARE v_week timestamptz; v_name text; v_made integer := 0;
+BEGIN
+  FOR v_week IN SELECT date_trunc('week', now(), 'UTC') + n * interval '168 hours' FROM generate_series(0, p_weeks) AS n LOOP
+    v_name := 'audit_events_' || to_char(v_week AT TIME ZONE 'UTC', 'YYYYMMDD');
+    CONTINUE WHEN to_regclass('hansa.' || v_name) IS NOT NULL;
+    BEGIN
+      EXECUTE format('CREATE TABLE hansa.%I (LIKE hansa.audit_events INCLUDING ALL)', v_name);
+      EXECUTE format('ALTER TABLE hansa.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v_name);
+      EXECUTE format('CREATE POLICY tenant ON hansa.%I TO hansa_app, hansa_owner '
+                     'USING (tenant_id = (SELECT hansa.tenant())) WITH CHECK (tenant_id = (SELECT hansa.tenant()))', v_name);
+      EXECUTE format('CREATE TRIGGER stays_whole BEFORE TRUNCATE ON hansa.%I FOR EACH STATEMENT EXECUTE FUNCTION hansa.audit_stays()', v_name);
+      EXECUTE format('ALTER TABLE hansa.audit_events ATTACH PARTITION hansa.%I FOR VALUES FROM (%L) TO (%L)', v_name, v_week,
+                     v_week + interval '168 hours');
+      v_made := v_made + 1;
+    EXCEPTION WHEN lock_not_available OR check_violation OR duplicate_table OR unique_violation THEN
+      NULL;
+    END;
+  END LOOP;
+  RETURN v_made;
+END $$;
+REVOKE ALL ON FUNCTION hansa.audit_partitions_make FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION hansa.audit_partitions_make TO hansa_system;
+SELECT hansa.audit_partitions_make(8);
