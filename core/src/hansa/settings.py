@@ -148,6 +148,25 @@ class RetentionSettings(msgspec.Struct, frozen=True):
     not ended."""
 
 
+class AuditSettings(msgspec.Struct, frozen=True):
+    """The audit trail: its checkpoints outside, and how long it is kept."""
+
+    key_file: Annotated[str, env("HANSA_AUDIT_KEY_FILE")] = ""
+    """File with the secret that workers sign checkpoints with, at least 16 bytes; empty: none are made, and none of the trail is ever
+    removed. `hansa up` makes one. `hansa audit public-key` shows what others need to verify them."""
+    public_keys: Annotated[str, env("HANSA_AUDIT_PUBLIC_KEYS")] = ""
+    """Comma-separated public keys, 64 hex digits each, whose checkpoints are believed beside those of the key file: those of earlier keys,
+    and on control planes that have no key file, that of the workers."""
+    url: Annotated[str, env("HANSA_AUDIT_URL")] = ""
+    """Where checkpoints lie: a folder or `s3://bucket/prefix`, by the HANSA_ARTIFACTS_* of its kind; empty: the folder `audit` of the data
+    folder. They are worth most where who rules the database does not rule: another machine, or a bucket that lets nothing be rewritten."""
+    seal_seconds: Annotated[float, env("HANSA_AUDIT_SEAL_SECONDS")] = 600.0
+    """A row has a checkpoint after so many seconds, 10 minutes by default, or sooner when 1,000 rows wait for one."""
+    retention_days: Annotated[int, env("HANSA_AUDIT_RETENTION_DAYS")] = 0
+    """Weeks of the trail that are wholly older than this many days are removed, when checkpoints cover them; what is left can still be
+    verified. 0, the default: none is ever removed."""
+
+
 class PluginSettings(msgspec.Struct, frozen=True):
     """Which plugins are loaded."""
 
@@ -207,6 +226,7 @@ class Settings(msgspec.Struct, frozen=True):
     messages: MessageSettings = MessageSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     retention: RetentionSettings = RetentionSettings()
+    audit: AuditSettings = AuditSettings()
     plugins: PluginSettings = PluginSettings()
     egress: EgressSettings = EgressSettings()
     credentials: CredentialSettings = CredentialSettings()

@@ -10,6 +10,7 @@ from hansa.agents.service import Agents
 from hansa.api.app import create_app
 from hansa.api.services import Services
 from hansa.apply.service import Objects
+from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
 from hansa.auth import keys
 from hansa.auth.api_keys import ApiKeys
@@ -38,6 +39,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
         refusals=Refusals(equipment.database),
+        trails=Trails(equipment.database, equipment.keeper.outside, _trusted(settings, equipment)),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,
@@ -56,3 +58,10 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
     )
     return create_app(services)
+
+
+def _trusted(settings: Settings, equipment: Equipment) -> frozenset[str]:
+    """The public keys whose checkpoints are believed."""
+    signer = equipment.keeper.signer
+    named = {each.strip().lower() for each in settings.audit.public_keys.split(",") if each.strip()}
+    return frozenset(named if signer is None else {*named, signer.public_key})

@@ -3,6 +3,7 @@
 What a handler names in `opt` is what is documented: permission, body, answer and query.
 """
 
+from datetime import datetime
 from importlib import resources
 from typing import Any
 from uuid import UUID
@@ -17,7 +18,12 @@ from hansa.api.services import AnyRequest
 from hansa.errors import NotFound
 
 SCHEMA = "#/components/schemas/{name}"
-PLAIN: dict[type, dict[str, Any]] = {int: {"type": "integer"}, str: {"type": "string"}, UUID: {"type": "string", "format": "uuid"}}
+PLAIN: dict[type, dict[str, Any]] = {
+    int: {"type": "integer"},
+    str: {"type": "string"},
+    UUID: {"type": "string", "format": "uuid"},
+    datetime: {"type": "string", "format": "date-time"},
+}
 ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "favicon-32x32.png": "image/png"}
 CSP = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
 PAGE = """<!doctype html>

@@ -8,6 +8,7 @@ from litestar import Request
 
 from hansa.agents.service import Agents
 from hansa.apply.service import Objects
+from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.service import Authenticator
@@ -36,6 +37,7 @@ class Services(msgspec.Struct, frozen=True):
     tenants: Tenants
     rates: Rates
     refusals: Refusals
+    trails: Trails
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

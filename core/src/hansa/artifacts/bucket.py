@@ -56,6 +56,10 @@ class Bucket:
             except FileNotFoundError:
                 return
 
+    async def keys(self, prefix: str) -> list[str]:
+        async with self._translated("listed"):
+            return [each["path"] async for batch in self._store.list(prefix) for each in batch]
+
     @asynccontextmanager
     async def _translated(self, what: str) -> AsyncIterator[None]:
         try:

@@ -4,6 +4,8 @@ Warning: from here to the end of the transaction no one else of the tenant is au
 in the order of their ids.
 """
 
+from typing import Any
+
 import msgspec
 
 from hansa.audit import redaction, store
@@ -28,7 +30,8 @@ def canonical(event: AuditEvent) -> str:
         before=redaction.safe(msgspec.to_builtins(event.before)),
         after=redaction.safe(msgspec.to_builtins(event.after)),
     )
-    return msgspec.json.encode(told, order="sorted").decode()
+    built: dict[str, Any] = {"origin": {}, "outcome": event.outcome, **msgspec.to_builtins(told)}  # never left out: they are asked for
+    return msgspec.json.encode(built, order="sorted").decode()
 
 
 def _without_secrets(part: Actor | Origin) -> Actor | Origin:

@@ -32,6 +32,7 @@ PERMISSIONS: Mapping[str, str] = {
     "sessions:import": "import sessions, that is: write a past",
     "keys:read": "list and read API keys, without their secrets",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
+    "audit:read": "read, verify and export the audit trail",
 }
 
 READING = frozenset({"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read"})
@@ -39,9 +40,10 @@ PLATFORM = frozenset({"platform:write", "tenants:read", "tenants:act"})
 TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
+    "auditor": READING | {"audit:read"},
     "approver": READING | {"approvals:decide"},
     "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
-    "developer": TENANT - {"sessions:import", "keys:read", "keys:write"},
+    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "audit:read"},
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),
 }

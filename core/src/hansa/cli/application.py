@@ -44,6 +44,7 @@ _COMMANDS = (
     ("auth", "hansa.cli.access:auth", 3, "Show who you are, and whether you may do something."),
     ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
     ("tenants", "hansa.cli.access:tenants", 3, "List all tenants."),
+    ("audit", "hansa.cli.auditing:audit", 3, "List who changed what; export it, or verify that it is as it was written."),
     ("plugins", "hansa.cli.loaded:plugins", 4, "List plugins, what they bring, and which failed."),
     ("tools", "hansa.cli.loaded:tools", 4, "List the tools that agents may use."),
     ("models", "hansa.cli.loaded:models", 4, "List the models that agents may use."),

@@ -135,9 +135,9 @@ class Api:
             yield stream
 
     @contextmanager
-    def download(self, path: str) -> Iterator[Iterator[bytes]]:
+    def download(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Iterator[bytes]]:
         """The bytes of what is at `path`. Raises what the server refused, or `Unavailable` when it breaks off."""
-        with self._client.download(path) as pieces:
+        with self._client.download(path, query=query) as pieces:
             if isinstance(pieces, Answer):
                 raise refusal(pieces, self.target)
             yield pieces

@@ -65,9 +65,9 @@ class LocalClient:
                 yield Answer(answer.status_code, _lowered(answer.headers), answer.read())
 
     @contextmanager
-    def download(self, path: str) -> Iterator[Answer | Iterator[bytes]]:
+    def download(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[Answer | Iterator[bytes]]:
         """Read an answer of any length piece by piece; a refusal is handed out instead, read to its end."""
-        with self._faults(), self._client.stream("GET", path) as answer:
+        with self._faults(), self._client.stream("GET", path, params=_present(query)) as answer:
             if answer.is_success:
                 yield answer.iter_bytes()
             else:

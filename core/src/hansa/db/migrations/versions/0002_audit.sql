@@ -110,3 +110,99 @@ END $$;
 REVOKE ALL ON FUNCTION hansa.audit_partitions_make FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION hansa.audit_partitions_make TO hansa_system;
 SELECT hansa.audit_partitions_make(8);
+
+-- What retention has removed of a tenant's chain: its last row, and a signed statement of it. The chain that is left begins there.
+CREATE TABLE hansa.audit_anchors (
+  tenant_id uuid PRIMARY KEY,
+  seq bigint NOT NULL,
+  hash bytea NOT NULL,
+  statement json NOT NULL,
+  dropped_at timestamptz NOT NULL DEFAULT now()
+);
+ALTER TABLE hansa.audit_anchors ENABLE ROW LEVEL SECURITY;
+ALTER TABLE hansa.audit_anchors FORCE ROW LEVEL SECURITY;
+CREATE POLICY tenant ON hansa.audit_anchors TO hansa_app, hansa_owner
+  USING (tenant_id = (SELECT hansa.tenant())) WITH CHECK (tenant_id = (SELECT hansa.tenant()));
+GRANT SELECT ON hansa.audit_anchors TO hansa_app;
+
+-- The system seals chains and removes old weeks. It reads numbers, times and hashes, never an event.
+CREATE POLICY system ON hansa.audit_heads TO hansa_system USING (true);
+CREATE POLICY system_read ON hansa.audit_events FOR SELECT TO hansa_system USING (true);
+CREATE POLICY system_read ON hansa.audit_events_default FOR SELECT TO hansa_system USING (true);
+CREATE POLICY system ON hansa.audit_anchors TO hansa_system USING (true);
+GRANT SELECT, UPDATE (sealed_seq, pending_since) ON hansa.audit_heads TO hansa_system;
+GRANT SELECT (tableoid, tenant_id, seq, at, hash) ON hansa.audit_events, hansa.audit_events_default TO hansa_system;
+GRANT SELECT, INSERT, UPDATE ON hansa.audit_anchors TO hansa_system;
+-- For hansa.audit_partition_drop, which runs as the owner and must see that nothing is lost.
+CREATE POLICY owner_read ON hansa.audit_events FOR SELECT TO hansa_owner USING (true);
+CREATE POLICY owner_read ON hansa.audit_anchors FOR SELECT TO hansa_owner USING (true);
+
+-- Checkpoints of these rows are outside.
+CREATE FUNCTION hansa.audit_sealed(p_tenants uuid[], p_seqs bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE v_end record;
+BEGIN
+  FOR v_end IN SELECT t.tenant, t.seq FROM unnest(p_tenants, p_seqs) AS t(tenant, seq) ORDER BY t.tenant LOOP
+    UPDATE hansa.audit_heads h SET sealed_seq = greatest(h.sealed_seq, v_end.seq),
+      pending_since = CASE WHEN h.seq > v_end.seq THEN clock_timestamp() END
+    WHERE h.tenant_id = v_end.tenant;
+  END LOOP;
+END $$;
+
+-- From when to when the rows of a partition are; of the default one: at any time.
+CREATE FUNCTION hansa.audit_partition_times(p_name text) RETURNS TABLE (since timestamptz, until timestamptz) LANGUAGE sql STABLE AS $$
+  SELECT w.week, w.week + interval '168 hours'
+  FROM (SELECT to_date(substring(p_name FROM '_(\d{8})$'), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS week) w WHERE w.week IS NOT NULL
+  UNION ALL SELECT '-infinity', 'infinity' WHERE p_name !~ '_\d{8}$'
+$$;
+
+-- The partition to be removed next, if all that is in it is older than p_before: the oldest week, unless the default one has older rows.
+CREATE FUNCTION hansa.audit_partition_oldest(p_before timestamptz) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN d.first < w.since OR w.since IS NULL THEN CASE WHEN d.last < p_before THEN 'hansa.audit_events_default' END ELSE w.name END
+  FROM (SELECT min(e.at) AS first, max(e.at) AS last FROM hansa.audit_events_default e) d
+  LEFT JOIN (SELECT 'hansa.' || c.relname AS name, t.since FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid,
+    hansa.audit_partition_times(c.relname) t WHERE i.inhparent = 'hansa.audit_events'::regclass AND c.relname ~ '_\d{8}$' AND t.until <= p_before
+    ORDER BY c.relname LIMIT 1) w ON true
+$$;
+
+-- The last row of each tenant in a partition.
+CREATE FUNCTION hansa.audit_partition_ends(p_name text) RETURNS TABLE (tenant_id uuid, seq bigint, at timestamptz, hash bytea)
+LANGUAGE plpgsql STABLE AS $$
+DECLARE v_since timestamptz; v_until timestamptz;
+BEGIN
+  SELECT t.since, t.until INTO v_since, v_until FROM hansa.audit_partition_times(p_name) t;
+  RETURN QUERY SELECT DISTINCT ON (e.tenant_id) e.tenant_id, e.seq, e.at, e.hash FROM hansa.audit_events e
+    WHERE e.tableoid = p_name::regclass AND e.at >= v_since AND e.at < v_until ORDER BY e.tenant_id, e.seq DESC;
+END $$;
+
+-- Drops a partition that is older than a day and of which each row lies at or before its tenant's anchor; false: not so, or busy now.
+-- The default partition is made anew, empty.
+CREATE FUNCTION hansa.audit_partition_drop(p_name text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '500ms' AS $$
+DECLARE v_table regclass := p_name::regclass; v_since timestamptz; v_until timestamptz;
+BEGIN
+  SELECT t.since, t.until INTO v_since, v_until FROM hansa.audit_partition_times(p_name) t;
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhparent = 'hansa.audit_events'::regclass AND i.inhrelid = v_table) THEN
+    RETURN false;
+  END IF;
+  LOCK TABLE ONLY hansa.audit_events IN ACCESS EXCLUSIVE MODE;
+  IF EXISTS (SELECT FROM hansa.audit_events e LEFT JOIN hansa.audit_anchors a ON a.tenant_id = e.tenant_id
+             WHERE e.tableoid = v_table AND e.at >= v_since AND e.at < v_until
+               AND (a.seq IS NULL OR a.seq < e.seq OR e.at > now() - interval '1 day')) THEN
+    RETURN false;
+  END IF;
+  EXECUTE format('DROP TABLE %s', v_table);
+  IF p_name = 'hansa.audit_events_default' THEN
+    CREATE TABLE hansa.audit_events_default PARTITION OF hansa.audit_events DEFAULT;
+    ALTER TABLE hansa.audit_events_default ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+    CREATE POLICY tenant ON hansa.audit_events_default TO hansa_app, hansa_owner
+      USING (tenant_id = (SELECT hansa.tenant())) WITH CHECK (tenant_id = (SELECT hansa.tenant()));
+    CREATE POLICY system_read ON hansa.audit_events_default FOR SELECT TO hansa_system USING (true);
+    GRANT SELECT (tableoid, tenant_id, seq, at, hash) ON hansa.audit_events_default TO hansa_system;
+    CREATE TRIGGER stays_whole BEFORE TRUNCATE ON hansa.audit_events_default FOR EACH STATEMENT EXECUTE FUNCTION hansa.audit_stays();
+  END IF;
+  RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+  RETURN false;
+END $$;
+REVOKE ALL ON FUNCTION hansa.audit_partition_drop FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION hansa.audit_partition_drop TO hansa_system;
