@@ -42,7 +42,7 @@ def test_what_a_secret_field_says_is_left_out(field: str) -> None:
         assert CANARY not in told(value), value
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_what_has_the_form_of_a_secret_is_left_out_wherever_it_stands(text: str) -> None:
     event = AuditEvent(
         action=Action.OBJECT_CHANGED, actor=Actor(name=text), target=text, before={"note": text}, after=[text, {text: 1}], reason=text
