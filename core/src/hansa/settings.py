@@ -81,6 +81,8 @@ class ClientSettings(msgspec.Struct, frozen=True):
     """The API key itself; empty: the key in the file that `HANSA_API_KEY_FILE` names, or that of the data folder."""
     tenant: Annotated[str, env("HANSA_TENANT")] = ""
     """Tenant to act in, for keys that may act in any; empty: that of the key."""
+    on_behalf_of: Annotated[str, env("HANSA_ON_BEHALF_OF")] = ""
+    """End user to name as the one acted for, which needs the permission users:act; empty: nobody."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):

@@ -11,7 +11,7 @@ from litestar import Response, get, post
 from hansa.api import answers, bodies, requests
 from hansa.api.services import AnyRequest, services
 from hansa.auth.idempotency import Answer
-from hansa.auth.model import Principal
+from hansa.auth.model import Principal, Starter
 from hansa.runs.replay import Replay, replay
 from hansa.runs.service import Start, is_final
 from hansa.runs.stream import Reading, follow
@@ -76,6 +76,7 @@ class Run(msgspec.Struct, frozen=True):
     attempt: int
     parent_run: UUID | None
     suspended_by: str | None
+    started_by: Starter | None
     waits: list[RunWait]
     created_at: str
     started_at: str | None

@@ -5,6 +5,7 @@ A role is a set of permissions; a route names the one it needs.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Literal
 from uuid import UUID
 
 import msgspec
@@ -25,6 +26,7 @@ PERMISSIONS: Mapping[str, str] = {
     "approvals:decide": "approve or deny calls, answer questions",
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
+    "users:act": "name the end user on whose behalf one acts (header Hansa-On-Behalf-Of)",
     "sessions:import": "import sessions, that is: write a past",
     "keys:read": "list and read API keys, without their secrets",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
@@ -37,7 +39,9 @@ ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
     "approver": READING | {"approvals:decide"},
     "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
-    "developer": TENANT - {"sessions:import", "keys:read", "keys:write"},
+    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "users:act"},
+    "auditor": READING | {"keys:read"},
+    "delegate": frozenset({"self:read", "users:act"}),
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),
 }
@@ -49,10 +53,26 @@ def permissions_of(roles: Iterable[str], scopes: Iterable[str] | None) -> frozen
     return found if scopes is None else found & frozenset(scopes)
 
 
+Kind = Literal["key", "service", "user", "agent"]
+"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run."""
+IN_RUNS = frozenset({"runs:start"})
+"""Permissions that mean something within a run: they bound the agents that it calls and the events that it publishes."""
+
+
+class Starter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who started a run, as the run keeps it. `may`: its permissions of `IN_RUNS`; None: not known."""
+
+    name: str
+    kind: Kind
+    on_behalf_of: str | None = None
+    may: tuple[str, ...] | None = None
+
+
 class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller. `name` is stable and unique in the tenant: the scope of idempotency keys.
 
     `scopes`: the only permissions of its roles that it has; None: it has them all. `rated`: its tenant's requests are counted.
+    `groups`: those that its issuer names. `on_behalf_of`: the end user that it says it acts for. `address`: where the request came from.
     """
 
     tenant_id: UUID
@@ -61,6 +81,10 @@ class Principal(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     scopes: tuple[str, ...] | None = None
     rated: bool = False
+    kind: Kind = "key"
+    groups: tuple[str, ...] = ()
+    on_behalf_of: str | None = None
+    address: str | None = None
 
     def may(self, permission: str) -> bool:
         if self.scopes is not None and permission not in self.scopes:
@@ -71,6 +95,11 @@ class Principal(msgspec.Struct, frozen=True):
     def permissions(self) -> frozenset[str]:
         """All that it may."""
         return permissions_of(self.roles, self.scopes)
+
+    @property
+    def starter(self) -> Starter:
+        """What a run that it starts keeps of it."""
+        return Starter(self.name, self.kind, self.on_behalf_of, tuple(sorted(each for each in IN_RUNS if self.may(each))))
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
