@@ -24,7 +24,7 @@ from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
 from hansa.db.pool import open_database
 from hansa.egress.client import open_client
-from hansa.egress.policy import EgressPolicy
+from hansa.egress.policy import EgressPolicy, entries
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier
 from hansa.plugins import loader
@@ -60,9 +60,9 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
         open_artifacts(settings.artifacts, data_dir) as artifacts,
-        open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.allow))) as to_providers,
+        open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.allow))) as to_providers,
         open_client(
-            EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
+            EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
         open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
     ):
@@ -85,10 +85,6 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 values=values,
                 retention=Retention(database, artifacts, settings.retention.days),
             )
-
-
-def _entries(text: str) -> tuple[str, ...]:
-    return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
 async def serve(settings: Settings, create: CreateApp) -> None:

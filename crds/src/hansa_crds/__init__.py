@@ -1,5 +1,6 @@
 """Hansa's objects: types, validation and the registry of kinds. Depends on msgspec only."""
 
+from hansa_crds.identity import Issuer, RoleBinding, TenantIdentity
 from hansa_crds.kinds import KINDS, Column, Kind, kind_of
 from hansa_crds.model import (
     Agent,
@@ -46,6 +47,7 @@ __all__ = [
     "Effect",
     "Example",
     "HansaObject",
+    "Issuer",
     "Keys",
     "Kind",
     "ModelChoice",
@@ -58,7 +60,9 @@ __all__ = [
     "ProviderModel",
     "Region",
     "RegionSpec",
+    "RoleBinding",
     "Tenant",
+    "TenantIdentity",
     "TenantSpec",
     "ToolServer",
     "ToolServerSpec",

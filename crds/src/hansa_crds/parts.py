@@ -25,6 +25,10 @@ TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 APPROVAL_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*|\*)$"
 ENV_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 URL_PATTERN = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][!$-~]*)?$"
+ISSUER_PATTERN = r"^(https://[A-Za-z0-9.:_-]+|http://(127\.0\.0\.1|localhost)(:[0-9]+)?)(/[A-Za-z0-9._~%=/-]*)?$"
+CLAIM_PATTERN = r"^[A-Za-z][A-Za-z0-9_.:/-]*$"
+SUBJECT_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[!-~]([ -~]*[!-~])?$"
+WORD_PATTERN = r"^[!-~]+$"
 
 PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -39,6 +43,10 @@ PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
         APPROVAL_PATTERN: "the name of a tool, or `*` for all of the entry",
         ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
         URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
+        ISSUER_PATTERN: "an address that begins with `https://` (or `http://127.0.0.1`, for trying out), without `?` and `#`",
+        CLAIM_PATTERN: "the name of a claim: letters, digits and `_ . : / -`, with a letter first",
+        SUBJECT_PATTERN: "the name of an issuer of the tenant, `:`, and what it calls the user or group, as in `corp:ada@acme.example`",
+        WORD_PATTERN: "printable ASCII without blanks",
     }
 )
 """Each pattern in words, for messages and reference pages."""

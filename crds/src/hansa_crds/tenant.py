@@ -4,6 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from hansa_crds.identity import TenantIdentity
 from hansa_crds.parts import Part
 
 
@@ -25,3 +26,4 @@ class TenantSpec(Part, frozen=True, kw_only=True):
     suspend: Annotated[bool, Meta(description="True: no run of this tenant starts; runs under way go on.")] = False
     weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the workers when tenants compete: 2 gets twice as much as 1.")] = 1
     quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use.")] = TenantQuotas()
+    identity: Annotated[TenantIdentity, Meta(description="Who may come in with a token, and what they may do.")] = TenantIdentity()

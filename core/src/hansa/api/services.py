@@ -9,6 +9,7 @@ from litestar import Request
 from hansa.agents.service import Agents
 from hansa.apply.service import Objects
 from hansa.auth.api_keys import ApiKeys
+from hansa.auth.issuers import IssuerKeys
 from hansa.auth.service import Authenticator
 from hansa.llm.service import Gateway
 from hansa.messages.service import DeadLetters
@@ -29,6 +30,7 @@ class Services(msgspec.Struct, frozen=True):
 
     settings: Settings
     authenticator: Authenticator
+    issuer_keys: IssuerKeys
     api_keys: ApiKeys
     tenants: Tenants
     rates: Rates

@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 
+from hansa_crds import Issuer, RoleBinding
+
 PERMISSIONS: Mapping[str, str] = {
     "self:read": "see who one is and what one may do",
     "agents:read": "list and read agents and their revisions",
@@ -100,6 +102,16 @@ class Principal(msgspec.Struct, frozen=True):
     def starter(self) -> Starter:
         """What a run that it starts keeps of it."""
         return Starter(self.name, self.kind, self.on_behalf_of, tuple(sorted(each for each in IN_RUNS if self.may(each))))
+
+
+class StoredIssuer(msgspec.Struct, frozen=True):
+    """An issuer as a Tenant names it, and the roles that the tenant binds; `rated`: see `Principal`."""
+
+    tenant_id: UUID
+    tenant: str
+    rated: bool
+    entry: Issuer
+    bindings: tuple[RoleBinding, ...]
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
