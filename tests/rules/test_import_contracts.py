@@ -62,6 +62,7 @@ BREAKING: Mapping[str, dict[str, str]] = {
     "door-kubernetes": {"hansa/process.py": "import kopf\n"},
     "door-git": {"hansa_tools/git.py": "import dulwich\n"},
     "door-anthropic": {"hansa/api/models.py": "import anthropic\n"},
+    "door-joserfc": {"hansa/api/tokens.py": "import joserfc.jwt\n"},
     "door-llama": {"hansa_openai/model.py": "import xllamacpp\n"},
 }
 

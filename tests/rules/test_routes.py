@@ -200,7 +200,7 @@ def test_every_route_with_a_body_has_an_example_here() -> None:
 
 def test_every_permission_guards_something() -> None:
     named = {handler.opt["permission"] for _, handler in GUARDED}
-    assert named | {"platform:write", "tenants:act"} == PERMISSIONS.keys()
+    assert named | {"platform:write", "tenants:act", "users:act"} == PERMISSIONS.keys()
 
 
 @every_guarded_route

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from simulation.rows import FINAL, AgentRow, EventRow, RunRow, SessionRow
-from simulation.tables import Row, decoded, encoded
+from simulation.tables import Row, by, decoded, encoded
 from simulation.waits import Waits
 
 HELD = ("queued", "waiting", "suspended", "needs_review")
@@ -150,8 +150,9 @@ class Control(Waits):
         self.slots_fill(name)
 
     def run_fork(self, *arguments: Any) -> list[Row]:
-        """Arguments: tenant, region, run, at, new run, new session."""
+        """Arguments: tenant, region, run, at, new run, new session, by whom."""
         run_id, at, new_run, new_session = arguments[2:6]
+        starter = arguments[6] if len(arguments) > 6 else None
         old = self.runs.get(run_id)
         if old is None:
             return [{"outcome": "no_run", "answer": None}]
@@ -162,11 +163,12 @@ class Control(Waits):
             return [{"outcome": "at_outside", "answer": encoded([old.queued_seq, old.events[-1].seq])}]
         self.sessions[new_session] = SessionRow(new_session, old.agent, forked_from=old.session_id, forked_seq=old.queued_seq)
         run = RunRow(new_run, new_session, 1, old.agent, old.revision, old.input, pool=old.pool, priority=old.priority, epoch=1)
+        run.started_by = starter
         self.add_run(run)
         before = [event for event in old.events if event.seq <= at]
         done = {event.step for event in before if event.step is not None and _has_result(event)}
         origin = encoded({"run_id": run_id, "seq": at})
-        self.log(run, "run.queued", None, f'{{"input":{old.input},"forked_from":{origin}}}')
+        self.log(run, "run.queued", None, f'{{"input":{old.input}{by(starter)},"forked_from":{origin}}}')
         for event in before:
             if event.step in done:
                 self.log(run, event.type, event.step, event.data)

@@ -28,7 +28,7 @@ from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
 from hansa.db.pool import open_database
 from hansa.egress.client import open_client
-from hansa.egress.policy import EgressPolicy
+from hansa.egress.policy import EgressPolicy, entries
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier
 from hansa.plugins import loader
@@ -64,9 +64,9 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
         open_artifacts(settings.artifacts, data_dir) as artifacts,
-        open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.allow))) as to_providers,
+        open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.allow))) as to_providers,
         open_client(
-            EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
+            EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
         open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
     ):
@@ -96,10 +96,6 @@ def _outside(settings: Settings, data_dir: Path) -> Outside:
     """Where the audit trail's checkpoints lie."""
     artifacts = msgspec.structs.replace(settings.artifacts, url=settings.audit.url)
     return Outside(place_of(artifacts, data_dir / "audit", variable="HANSA_AUDIT_URL"))
-
-
-def _entries(text: str) -> tuple[str, ...]:
-    return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
 async def serve(settings: Settings, create: CreateApp) -> None:

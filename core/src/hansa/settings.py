@@ -81,6 +81,8 @@ class ClientSettings(msgspec.Struct, frozen=True):
     """The API key itself; empty: the key in the file that `HANSA_API_KEY_FILE` names, or that of the data folder."""
     tenant: Annotated[str, env("HANSA_TENANT")] = ""
     """Tenant to act in, for keys that may act in any; empty: that of the key."""
+    on_behalf_of: Annotated[str, env("HANSA_ON_BEHALF_OF")] = ""
+    """End user to name as the one acted for, which needs the permission users:act; empty: nobody."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -184,6 +186,9 @@ class EgressSettings(msgspec.Struct, frozen=True):
     `127.0.0.1:11434` for Ollama. Tools that a model directs, such as `http_get`, can't reach them."""
     tools_allow: Annotated[str, env("HANSA_EGRESS_TOOLS_ALLOW")] = ""
     """The same for tools that a model directs: what is listed here, a model can read."""
+    issuers_allow: Annotated[str, env("HANSA_EGRESS_ISSUERS_ALLOW")] = ""
+    """The same for identity providers that Tenant objects name as issuers: by default their keys are fetched from the public Internet by
+    https and from nowhere else."""
     allow_http: Annotated[bool, env("HANSA_EGRESS_ALLOW_HTTP")] = True
     """Whether plain http is let out to public hosts. Tools read the public web, much of which still is http."""
 

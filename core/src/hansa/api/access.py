@@ -11,7 +11,7 @@ from hansa.api.services import AnyRequest, services
 from hansa.audit.model import Action
 from hansa.auth.api_keys import Made
 from hansa.auth.idempotency import Answer, once
-from hansa.auth.model import Principal
+from hansa.auth.model import Kind, Principal
 from hansa.db.pool import Connection
 
 LABEL = msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
@@ -19,12 +19,15 @@ MAX_GRACE_SECONDS = 2_592_000
 
 
 class WhoAmI(msgspec.Struct, frozen=True):
-    """The caller: its tenant, its roles, and all that it may do."""
+    """The caller: its tenant, its roles, and all that it may do. `groups`: those that its issuer names; `on_behalf_of`: whom it named."""
 
     name: str
+    kind: Kind
     tenant: str
     roles: tuple[str, ...]
     permissions: list[str]
+    groups: tuple[str, ...]
+    on_behalf_of: str | None
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -78,7 +81,8 @@ class Tenant(msgspec.Struct, frozen=True):
 @get("/v1/whoami", opt={"permission": "self:read", "answer": WhoAmI})
 async def whoami(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Who the caller is, and what it may do."""
-    return answers.value(WhoAmI(principal.name, principal.tenant, principal.roles, sorted(principal.permissions)))
+    me = principal
+    return answers.value(WhoAmI(me.name, me.kind, me.tenant, me.roles, sorted(me.permissions), me.groups, me.on_behalf_of))
 
 
 @get("/v1/api-keys", opt={"permission": "keys:read", "answer": list[ApiKey]})

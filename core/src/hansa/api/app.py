@@ -73,7 +73,7 @@ async def _attending(app: Litestar) -> AsyncIterator[None]:
     """While the application serves, it hears when API keys have changed, and counts requests."""
     services: Services = app.state.services
     bus, region = services.equipment.bus, services.equipment.region
-    async with bus.listen(keys_changed(region), services.authenticator.forget), carrying(services.rates.gatherer):
+    async with services.issuer_keys, bus.listen(keys_changed(region), services.authenticator.forget), carrying(services.rates.gatherer):
         yield
 
 

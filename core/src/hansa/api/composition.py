@@ -14,8 +14,12 @@ from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
 from hansa.auth import keys
 from hansa.auth.api_keys import ApiKeys
+from hansa.auth.bearers import Bearers
+from hansa.auth.issuers import IssuerKeys, policy
 from hansa.auth.service import Authenticator
 from hansa.bus.subjects import keys_changed
+from hansa.egress.client import open_client
+from hansa.egress.policy import entries
 from hansa.messages.service import DeadLetters
 from hansa.runs.acceptor import Acceptor
 from hansa.runs.approvals import Approvals
@@ -31,10 +35,13 @@ from hansa.tenants.service import Tenants
 def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stopping: asyncio.Event) -> Litestar:
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
-    authenticator = Authenticator(equipment.database, pepper)
+    to_issuers = policy(entries(settings.egress.issuers_allow))
+    issuer_keys = IssuerKeys(open_client(to_issuers))
+    authenticator = Authenticator(equipment.database, pepper, Bearers(equipment.database, issuer_keys))
     services = Services(
         settings=settings,
         authenticator=authenticator,
+        issuer_keys=issuer_keys,
         api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
@@ -49,6 +56,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
             equipment.plugins,
             equipment.tool_servers.discover,
             variables=admitted(os.environ, settings.credentials.allow),
+            issuers=to_issuers,
         ),
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),

@@ -61,12 +61,19 @@ async def apply_objects(request: AnyRequest, principal: Principal) -> Response[b
 
     discovered = await services(request).objects.discover(principal, asked.objects)
 
+    tenants_changed = False
+
     async def operation(connection: Connection) -> tuple[int, str]:
+        nonlocal tenants_changed
         results = await services(request).objects.apply(connection, principal, asked.objects, manager=asked.manager, discovered=discovered)
         answer = ApplyAnswer(results, sum(result.action == "failed" for result in results))
+        tenants_changed = any(result.kind == "Tenant" and result.action in ("created", "configured") for result in results)
         return 200, msgspec.json.encode(answer).decode()
 
-    return answers.kept(await once(services(request).equipment.database, principal, key, operation))
+    answer = await once(services(request).equipment.database, principal, key, operation)
+    if tenants_changed:  # and with them, perhaps, who may come in and what they may
+        await services(request).api_keys.changed()
+    return answers.kept(answer)
 
 
 @get("/v1/objects", opt={"permission": "objects:read", "answer": list[StoredObject], "query": {"kind": str}})

@@ -12,7 +12,7 @@ from hansa.api import answers, bodies, requests
 from hansa.api.services import IN_THE_LOG, AnyRequest, services
 from hansa.audit.model import Action
 from hansa.auth.idempotency import Answer
-from hansa.auth.model import Principal
+from hansa.auth.model import Principal, Starter
 from hansa.runs.replay import Replay, replay
 from hansa.runs.service import Start, is_final
 from hansa.runs.stream import Reading, follow
@@ -77,6 +77,7 @@ class Run(msgspec.Struct, frozen=True):
     attempt: int
     parent_run: UUID | None
     suspended_by: str | None
+    started_by: Starter | None
     waits: list[RunWait]
     created_at: str
     started_at: str | None

@@ -11,6 +11,7 @@ from hansa.apply.service import Objects
 from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
 from hansa.auth.api_keys import ApiKeys
+from hansa.auth.issuers import IssuerKeys
 from hansa.auth.service import Authenticator
 from hansa.llm.service import Gateway
 from hansa.messages.service import DeadLetters
@@ -33,6 +34,7 @@ class Services(msgspec.Struct, frozen=True):
 
     settings: Settings
     authenticator: Authenticator
+    issuer_keys: IssuerKeys
     api_keys: ApiKeys
     tenants: Tenants
     rates: Rates

@@ -17,9 +17,11 @@ from hansa.apply.model import Discover, KnownServer, ToolServerStatus
 from hansa.apply.references import unresolved
 from hansa.audit.model import Action
 from hansa.audit.service import record
+from hansa.auth.identity import keep_issuers, refused_issuers
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database, enter_tenant
-from hansa.errors import Conflict, FieldError, NotFound
+from hansa.egress.policy import EgressPolicy
+from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
@@ -67,11 +69,13 @@ class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
 class Objects:
     """Objects of a tenant, and of all for those who may act in any."""
 
-    def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables) -> None:
+    def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables, issuers: EgressPolicy) -> None:
+        """`issuers`: what the door lets out to the issuers that Tenants name."""
         self._database = database
         self._plugins = plugins
         self._discover = discover
         self._variables = variables
+        self._issuers_policy = issuers
 
     async def discover(self, principal: Principal, items: list[Item]) -> dict[str, ToolServerStatus]:
         """Ask every ToolServer of a request for its tools: name -> status. Comes before `apply`: no transaction waits for a stranger."""
@@ -163,6 +167,8 @@ class Objects:
         named = [use.tool_server for use in found.spec.tools if use.tool_server] if isinstance(found, Agent) else []
         servers = await store.tool_servers(connection, named) if named else []
         known = [msgspec.json.decode(text, type=KnownServer) for text in servers]
+        if isinstance(found, Tenant):
+            return refused_issuers(found.spec.identity, self._issuers_policy)
         return tuple(unresolved(found, self._plugins, providers, known, variables=self._variables))
 
     async def _write(self, connection: Connection, item: Item, found: HansaObject, manager: str) -> tuple[Applied, str | None]:
@@ -176,8 +182,9 @@ class Objects:
         ):
             return _failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),)), None
         if isinstance(found, Tenant):
-            await tenant_store.ensure_tenant(connection, tenant_id(name), name)
-            await tenant_store.update_tenant(connection, found.spec)
+            taken = await self._keep_tenant(connection, found)
+            if taken:
+                return _failed(item, taken)
         if known is not None and known["digest"] == digest:
             action, generation = "unchanged", known["generation"]
         else:
@@ -192,6 +199,17 @@ class Objects:
             if action != "unchanged":
                 await store.agent_changed(connection, found, revision)
         return Applied(kind, name, action, generation, revision), None if known is None else known["manifest"]
+
+    async def _keep_tenant(self, connection: Connection, found: Tenant) -> tuple[FieldError, ...]:
+        """Make or change a tenant, whole or not at all; what is wrong with it."""
+        try:
+            async with connection.transaction():
+                await tenant_store.ensure_tenant(connection, tenant_id(found.metadata.name), found.metadata.name)
+                await tenant_store.update_tenant(connection, found.spec)
+                await keep_issuers(connection, tenant_id(found.metadata.name), found.spec.identity)
+        except Invalid as error:
+            return error.errors
+        return ()
 
     async def _keep(self, connection: Connection, server: ToolServer, applied: Applied, status: ToolServerStatus) -> Applied:
         """Keep what the server said, and the tools it last named while it is the same server and can't be reached."""

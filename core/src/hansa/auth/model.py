@@ -5,13 +5,14 @@ A role is a set of permissions; a route names the one it needs.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 
 from hansa.audit.model import Action, Actor, AuditEvent, Origin
 from hansa.audit.redaction import difference
+from hansa_crds import Issuer, RoleBinding
 
 PERMISSIONS: Mapping[str, str] = {
     "self:read": "see who one is and what one may do",
@@ -29,6 +30,7 @@ PERMISSIONS: Mapping[str, str] = {
     "approvals:decide": "approve or deny calls, answer questions",
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
+    "users:act": "name the end user on whose behalf one acts (header Hansa-On-Behalf-Of)",
     "sessions:import": "import sessions, that is: write a past",
     "keys:read": "list and read API keys, without their secrets",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
@@ -40,10 +42,11 @@ PLATFORM = frozenset({"platform:write", "tenants:read", "tenants:act"})
 TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
-    "auditor": READING | {"audit:read"},
+    "auditor": READING | {"audit:read", "keys:read"},
     "approver": READING | {"approvals:decide"},
     "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
-    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "audit:read"},
+    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "audit:read", "users:act"},
+    "delegate": frozenset({"self:read", "users:act"}),
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),
 }
@@ -55,12 +58,28 @@ def permissions_of(roles: Iterable[str], scopes: Iterable[str] | None) -> frozen
     return found if scopes is None else found & frozenset(scopes)
 
 
+Kind = Literal["key", "service", "user", "agent"]
+"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run."""
+IN_RUNS = frozenset({"runs:start"})
+"""Permissions that mean something within a run: they bound the agents that it calls and the events that it publishes."""
+
+
+class Starter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who started a run, as the run keeps it. `may`: its permissions of `IN_RUNS`; None: not known."""
+
+    name: str
+    kind: Kind
+    on_behalf_of: str | None = None
+    may: tuple[str, ...] | None = None
+
+
 class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller. `name` is stable and unique in the tenant: the scope of idempotency keys.
 
     `scopes`: the only permissions of its roles that it has; None: it has them all. `rated`: its tenant's requests are counted.
     `home`: the tenant that its credential belongs to, when it acts in another. `origin`: where its request came from; known where
     something is changed.
+    `groups`: those that its issuer names. `on_behalf_of`: the end user that it says it acts for.
     """
 
     tenant_id: UUID
@@ -71,6 +90,9 @@ class Principal(msgspec.Struct, frozen=True):
     rated: bool = False
     home: str = ""
     origin: Origin = Origin()
+    kind: Kind = "key"
+    groups: tuple[str, ...] = ()
+    on_behalf_of: str | None = None
 
     def may(self, permission: str) -> bool:
         if self.scopes is not None and permission not in self.scopes:
@@ -85,8 +107,23 @@ class Principal(msgspec.Struct, frozen=True):
     def did(self, action: Action, target: str, *, before: Any = None, after: Any = None, reason: str = "") -> AuditEvent:
         """What the audit trail says of what this caller did. Of `before` and `after`, if both are objects, it says what differs."""
         was, now = difference(before, after)
-        actor = Actor(name=self.name, kind=self.name.partition(":")[0], tenant=self.home, roles=self.roles)
+        actor = Actor(name=self.name, kind=self.kind, tenant=self.home, roles=self.roles, on_behalf_of=self.on_behalf_of or "")
         return AuditEvent(action=action, actor=actor, target=target, origin=self.origin, before=was, after=now, reason=reason)
+
+    @property
+    def starter(self) -> Starter:
+        """What a run that it starts keeps of it."""
+        return Starter(self.name, self.kind, self.on_behalf_of, tuple(sorted(each for each in IN_RUNS if self.may(each))))
+
+
+class StoredIssuer(msgspec.Struct, frozen=True):
+    """An issuer as a Tenant names it, and the roles that the tenant binds; `rated`: see `Principal`."""
+
+    tenant_id: UUID
+    tenant: str
+    rated: bool
+    entry: Issuer
+    bindings: tuple[RoleBinding, ...]
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):

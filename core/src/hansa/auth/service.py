@@ -1,4 +1,5 @@
-"""Authentication: from a bearer credential to a principal. Answers are cached for a few seconds, so that a busy key costs no query.
+"""Authentication: from a bearer credential, a key or a token, to a principal. Answers are cached for a few seconds, so that a busy
+one costs no query.
 
 A process that is told of a revoked key forgets what it knew at once. Warning: one that could not be told, because NATS was away,
 lets the key in up to `CACHE_SECONDS` longer.
@@ -12,6 +13,7 @@ import structlog
 
 from hansa import clock
 from hansa.auth import keys, store
+from hansa.auth.bearers import Bearers
 from hansa.auth.model import Grant, Principal, StoredKey
 from hansa.db.pool import Connection, Database
 from hansa.errors import Unauthenticated, Unavailable
@@ -33,11 +35,12 @@ class KnownKeyRefused(Unauthenticated):
 
 
 class Authenticator:
-    """Checks API keys. `pepper` is mixed into every hash."""
+    """Checks API keys, and hands tokens to `bearers`. `pepper` is mixed into every hash of a key."""
 
-    def __init__(self, database: Database, pepper: bytes) -> None:
+    def __init__(self, database: Database, pepper: bytes, bearers: Bearers) -> None:
         self._database = database
         self._pepper = pepper
+        self._bearers = bearers
         self._cache: dict[str, tuple[float, StoredKey]] = {}
         self._seen: dict[bytes, tuple[float, Principal]] = {}
         self._changes = 0
@@ -64,7 +67,10 @@ class Authenticator:
         scheme, _, credential = header.partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated("the Authorization header is not of the Bearer scheme", hint="Send `Authorization: Bearer <API key>`.")
-        parsed = keys.parse(credential.strip())
+        credential = credential.strip()
+        if "." in credential:  # which no API key holds
+            return await self._bearers.principal(credential)
+        parsed = keys.parse(credential)
         until, stored = await self._find(parsed.id)
         if stored is None:
             raise Unauthenticated(UNKNOWN, hint=UNKNOWN_HINT)
@@ -99,6 +105,7 @@ class Authenticator:
         self._changes += 1
         self._cache.clear()
         self._seen.clear()
+        self._bearers.forget()
 
     async def _find(self, key_id: str) -> tuple[float, StoredKey | None]:
         now = clock.monotonic()

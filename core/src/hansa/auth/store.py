@@ -1,19 +1,25 @@
 """All SQL about API keys and idempotency keys."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from hansa.auth.model import Grant, StoredKey
+from hansa.auth.model import Grant, StoredIssuer, StoredKey
 from hansa.db.pool import Connection, Database
+from hansa_crds import Issuer, RoleBinding
 
 FIND = """
 SELECT k.tenant_id, t.name AS tenant, k.id, k.digest, k.roles, k.scopes, k.expires_at, k.revoked_at,
   (k.used_at < now() - interval '1 minute') IS NOT FALSE AS unused,
   t.requests_per_second IS NOT NULL AS rated
 FROM hansa.api_keys k JOIN hansa.tenants t USING (tenant_id) WHERE k.id = $1
+"""
+FIND_ISSUERS = """
+SELECT i.tenant_id, t.name AS tenant, i.entry, t.role_bindings, t.requests_per_second IS NOT NULL AS rated
+FROM hansa.issuers i JOIN hansa.tenants t USING (tenant_id) WHERE i.issuer = $1 ORDER BY i.tenant_id, i.audience
 """
 VIEW = """json_build_object('id', id, 'name', name, 'roles', roles, 'scopes', scopes, 'made_by', made_by, 'created_at', created_at,
   'expires_at', expires_at, 'used_at', used_at, 'revoked_at', revoked_at)"""
@@ -29,6 +35,37 @@ async def find_key(database: Database, key_id: str) -> StoredKey | None:
     """The key of this id, whosever it is: the credential gives the tenant."""
     rows = await database.system(FIND, key_id)
     return msgspec.convert(dict(rows[0]), StoredKey) if rows else None
+
+
+async def find_issuers(database: Database, issuer: str) -> list[StoredIssuer]:
+    """What tenants say of an issuer: the token gives the tenant."""
+    rows = await database.system(FIND_ISSUERS, issuer)
+    return [
+        StoredIssuer(
+            row["tenant_id"],
+            row["tenant"],
+            row["rated"],
+            msgspec.json.decode(row["entry"], type=Issuer),
+            msgspec.json.decode(row["role_bindings"], type=tuple[RoleBinding, ...]),
+        )
+        for row in rows
+    ]
+
+
+async def replace_issuers(connection: Connection, tenant_id: UUID, issuers: Sequence[Issuer]) -> Issuer | None:
+    """Make these the issuers of the connection's tenant; the first one that belongs to another tenant already, if any does."""
+    await connection.execute("DELETE FROM hansa.issuers WHERE tenant_id = (SELECT hansa.tenant())")
+    for each in issuers:
+        done = await connection.execute(
+            "INSERT INTO hansa.issuers (tenant_id, issuer, audience, entry) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            tenant_id,
+            each.issuer,
+            each.audience,
+            msgspec.json.encode(each).decode(),
+        )
+        if done == "INSERT 0 0":
+            return each
+    return None
 
 
 async def key_used(database: Database, key_id: str) -> None:

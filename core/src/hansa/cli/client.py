@@ -165,7 +165,8 @@ class Api:
 def open_api(connection: Connection) -> Iterator[Api]:
     """The API that the options, the environment or the data folder name."""
     target = find(connection)
-    headers = {"authorization": f"Bearer {target.key}"} | ({"hansa-tenant": target.tenant} if target.tenant else {})
+    more = {"hansa-tenant": target.tenant, "hansa-on-behalf-of": target.on_behalf_of}
+    headers = {"authorization": f"Bearer {target.key}"} | {name: value for name, value in more.items() if value}
     with open_local_client(target.url, headers, ANSWER_SECONDS) as client:
         yield Api(client, target)
 

@@ -71,6 +71,7 @@ class Runs:
             session_id=start.session_id,
             priority=start.priority,
             start_at=_in_utc(start.start_at).isoformat() if start.start_at else None,
+            started_by=principal.starter,
         )
         run_input, taken = split_whole(start.input)
         await self._values.keep(principal.tenant_id, taken)
@@ -125,9 +126,7 @@ class Runs:
 
         async def operation(connection: Connection) -> tuple[int, str]:
             new = store.NewRun(id=ids.new_id(), new_session_id=ids.new_id())
-            outcome, body = await store.fork(
-                connection, principal.tenant_id, run_id, region=self._region, at=at, new=(new.id, new.new_session_id)
-            )
+            outcome, body = await store.fork(connection, principal, run_id, region=self._region, at=at, new=(new.id, new.new_session_id))
             if outcome == "no_run" or body is None:
                 raise NotFound(f"there is no run {run_id}")
             if outcome not in ("accepted", "at_outside"):

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from hansa.auth.idempotency import IdempotencyKey
-from hansa.auth.model import Principal
+from hansa.auth.model import Principal, Starter
 from hansa.db.pool import Connection, Database
 from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, World, Write, Written, canonical
 from hansa.runs.values import Columns
@@ -36,6 +36,7 @@ class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
     parent_run: UUID | None = None
     parent_step: str | None = None
     depth: int = 0
+    started_by: Starter | None = None
 
 
 class Accept(msgspec.Struct, frozen=True):
@@ -265,12 +266,12 @@ async def resume(
 
 
 async def fork(
-    connection: Connection, tenant_id: UUID, run_id: UUID, *, region: str, at: int, new: tuple[UUID, UUID]
+    connection: Connection, principal: Principal, run_id: UUID, *, region: str, at: int, new: tuple[UUID, UUID]
 ) -> tuple[str, str | None]:
     """(outcome, answer as JSON text). `new`: the ids of the new run and its session."""
-    row = await connection.fetchrow(
-        "SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5, $6)", tenant_id, region, run_id, at, *new
-    )
+    starter = msgspec.json.encode(principal.starter).decode()
+    sql = "SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5, $6, $7)"
+    row = await connection.fetchrow(sql, principal.tenant_id, region, run_id, at, *new, starter)
     return ("", None) if row is None else (row["outcome"], row["answer"])
 
 
