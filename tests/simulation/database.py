@@ -178,6 +178,7 @@ class ModelDatabase(Control):
             "world": 1,
             "history": self.run_history(run) if has_past else None,
             "steps": self.run_steps(run) if run.epoch > 1 else None,
+            "metered": False,
         }
 
     def run_history(self, run: RunRow) -> str:
@@ -206,7 +207,7 @@ class ModelDatabase(Control):
                 self._let_go(self.runs[each.run])
         rows = [(self.runs[each.run], each) for each in asked if each.run in self.runs]
         return [
-            {"run": run.id, "seq": self.sessions[run.session_id].last_seq, "state": run.state}
+            {"run": run.id, "seq": self.sessions[run.session_id].last_seq, "state": run.state, "metered": False}
             for run, each in rows
             if self.broken == "nofence" or (run.epoch == each.epoch and (run.writes == each.number or self.broken == "doublewrite"))
         ]

@@ -30,6 +30,7 @@ from hansa_crds.model import (
     ToolServerSpec,
 )
 from hansa_crds.problem import Code, Keys, Problem
+from hansa_crds.quotas import TenantBudget, TenantQuotas
 from hansa_crds.validation import check, problems
 
 __all__ = [
@@ -62,6 +63,8 @@ __all__ = [
     "Region",
     "RegionSpec",
     "Tenant",
+    "TenantBudget",
+    "TenantQuotas",
     "TenantSpec",
     "ToolServer",
     "ToolServerSpec",

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
+from hansa_crds.quotas import CURRENCY_PATTERN, Currency, TenantQuotas
+
 GROUP = "hansa.dev"
 VERSION = "v1alpha1"
 API_VERSION = "hansa.dev/v1alpha1"
@@ -41,6 +43,7 @@ PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
         PLUGIN_PATTERN: "lower-case letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
         TOOL_PATTERN: "letters, digits, `_`, `-` and `.`, with a letter, digit or `_` first",
         APPROVAL_PATTERN: "the name of a tool, or `*` for all of the entry",
+        CURRENCY_PATTERN: "three capitals, as in `EUR`",
         ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
         URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
     }
@@ -218,17 +221,6 @@ class AgentSpec(Part, frozen=True, kw_only=True):
     suspend: Annotated[bool, Meta(description="True: no run of this agent starts, and those under way are held until it is false.")] = False
 
 
-class TenantQuotas(Part, frozen=True, kw_only=True):
-    """Bounds of what a tenant may use."""
-
-    concurrent_runs: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Most runs worked on at once, over all workers; further ones wait; 0: no bound.")
-    ] = 0
-    requests_per_second: Annotated[
-        int, Meta(ge=0, le=100_000, description="Most requests a second to the API; further ones are answered with 429; 0: no bound.")
-    ] = 0
-
-
 class TenantSpec(Part, frozen=True, kw_only=True):
     """Who shares the platform, kept apart from all others."""
 
@@ -264,6 +256,9 @@ class ModelPrices(Part, frozen=True, kw_only=True):
 
     input: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model reads.")] = 0.0
     output: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model writes.")] = 0.0
+    currency: Annotated[
+        Currency | None, Meta(description="Currency of the prices, such as `EUR`; left out: that of the tenant's budget.")
+    ] = None
 
 
 class ProviderModel(Part, frozen=True, kw_only=True):

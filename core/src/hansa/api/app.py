@@ -10,7 +10,7 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from hansa.api import access, admission, agents, approvals, archives, catalog, dead_letters, health, objects, openapi, runs, sessions
+from hansa.api import access, admission, agents, approvals, archives, catalog, dead_letters, health, objects, openapi, runs, sessions, usage
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.auth.model import PERMISSIONS
@@ -30,6 +30,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *openapi.HANDLERS,
     *runs.HANDLERS,
     *sessions.HANDLERS,
+    *usage.HANDLERS,
 )
 
 

@@ -22,6 +22,7 @@ from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
+from hansa.tenants.budgets import Budgets
 from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
@@ -36,6 +37,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
+        budgets=Budgets(equipment.database),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,

@@ -25,12 +25,15 @@ PERMISSIONS: Mapping[str, str] = {
     "approvals:decide": "approve or deny calls, answer questions",
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
+    "usage:read": "see what the tenant has used, and what it may",
     "sessions:import": "import sessions, that is: write a past",
     "keys:read": "list and read API keys, without their secrets",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
 }
 
-READING = frozenset({"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read"})
+READING = frozenset(
+    {"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read", "usage:read"}
+)
 PLATFORM = frozenset({"platform:write", "tenants:read", "tenants:act"})
 TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {
