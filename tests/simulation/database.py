@@ -182,6 +182,7 @@ class ModelDatabase(Control):
             "history": self.run_history(run) if has_past else None,
             "steps": self.run_steps(run) if run.epoch > 1 else None,
             "started_by": run.started_by,
+            "metered": False,
         }
 
     def run_history(self, run: RunRow) -> str:
@@ -210,7 +211,7 @@ class ModelDatabase(Control):
                 self._let_go(self.runs[each.run])
         rows = [(self.runs[each.run], each) for each in asked if each.run in self.runs]
         return [
-            {"run": run.id, "seq": self.sessions[run.session_id].last_seq, "state": run.state}
+            {"run": run.id, "seq": self.sessions[run.session_id].last_seq, "state": run.state, "metered": False}
             for run, each in rows
             if self.broken == "nofence" or (run.epoch == each.epoch and (run.writes == each.number or self.broken == "doublewrite"))
         ]

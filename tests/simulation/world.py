@@ -14,7 +14,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.journal import Writer
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
-from hansa.runs.model import Claim, EventType, Write, Written
+from hansa.runs.model import Ask, Claim, EventType, Grant, Write, Written
 from hansa.runs.worker import Worker
 from hansa.runs.writer import open_writer
 from hansa.settings import WorkerSettings
@@ -47,6 +47,9 @@ class HastyWriter:
         if write.end is None and any(entry.type is EventType.TOOL_CALLED for entry in write.entries):
             return Written(0, "running")
         return await task
+
+    async def reserve(self, claim: Claim, ask: Ask) -> Grant:
+        return await self._writer.reserve(claim, ask)
 
     async def _after(self, last: "asyncio.Task[Written | None] | None", claim: Claim, write: Write) -> Written | None:
         if last is not None:

@@ -27,6 +27,7 @@ from hansa_crds.model import (
 )
 from hansa_crds.parts import API_VERSION, GROUP, VERSION, Effect
 from hansa_crds.problem import Code, Keys, Problem
+from hansa_crds.quotas import TenantBudget, TenantQuotas
 from hansa_crds.tenant import TenantSpec
 from hansa_crds.validation import check, problems
 
@@ -62,7 +63,9 @@ __all__ = [
     "RegionSpec",
     "RoleBinding",
     "Tenant",
+    "TenantBudget",
     "TenantIdentity",
+    "TenantQuotas",
     "TenantSpec",
     "ToolServer",
     "ToolServerSpec",

@@ -29,6 +29,7 @@ ISSUER_PATTERN = r"^(https://[A-Za-z0-9.:_-]+|http://(127\.0\.0\.1|localhost)(:[
 CLAIM_PATTERN = r"^[A-Za-z][A-Za-z0-9_.:/-]*$"
 SUBJECT_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[!-~]([ -~]*[!-~])?$"
 WORD_PATTERN = r"^[!-~]+$"
+CURRENCY_PATTERN = r"^[A-Z]{3}$"
 
 PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -47,6 +48,7 @@ PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
         CLAIM_PATTERN: "the name of a claim: letters, digits and `_ . : / -`, with a letter first",
         SUBJECT_PATTERN: "the name of an issuer of the tenant, `:`, and what it calls the user or group, as in `corp:ada@acme.example`",
         WORD_PATTERN: "printable ASCII without blanks",
+        CURRENCY_PATTERN: "three capitals, as in `EUR`",
     }
 )
 """Each pattern in words, for messages and reference pages."""
@@ -60,6 +62,7 @@ ModelAlias = Annotated[str, Meta(min_length=1, max_length=63, pattern=ALIAS_PATT
 PluginName = Annotated[str, Meta(min_length=1, max_length=63, pattern=PLUGIN_PATTERN)]
 ToolName = Annotated[str, Meta(min_length=1, max_length=128, pattern=TOOL_PATTERN)]
 ToolNameOrAll = Annotated[str, Meta(min_length=1, max_length=128, pattern=APPROVAL_PATTERN)]
+Currency = Annotated[str, Meta(pattern=CURRENCY_PATTERN)]
 Effect = Literal["read", "idempotent", "keyed", "unsafe"]
 
 

@@ -6,17 +6,7 @@ from msgspec import Meta
 
 from hansa_crds.identity import TenantIdentity
 from hansa_crds.parts import Part
-
-
-class TenantQuotas(Part, frozen=True, kw_only=True):
-    """Bounds of what a tenant may use."""
-
-    concurrent_runs: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Most runs worked on at once, over all workers; further ones wait; 0: no bound.")
-    ] = 0
-    requests_per_second: Annotated[
-        int, Meta(ge=0, le=100_000, description="Most requests a second to the API; further ones are answered with 429; 0: no bound.")
-    ] = 0
+from hansa_crds.quotas import TenantQuotas
 
 
 class TenantSpec(Part, frozen=True, kw_only=True):

@@ -25,6 +25,7 @@ from hansa.api import (
     refusals,
     runs,
     sessions,
+    usage,
 )
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
@@ -47,6 +48,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *openapi.HANDLERS,
     *runs.HANDLERS,
     *sessions.HANDLERS,
+    *usage.HANDLERS,
 )
 
 

@@ -28,6 +28,7 @@ from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
+from hansa.tenants.budgets import Budgets
 from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
@@ -47,6 +48,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         rates=Rates(equipment.database),
         refusals=Refusals(equipment.database),
         trails=Trails(equipment.database, equipment.keeper.outside, _trusted(settings, equipment)),
+        budgets=Budgets(equipment.database),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,

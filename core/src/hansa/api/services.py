@@ -21,6 +21,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
+from hansa.tenants.budgets import Budgets
 from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
@@ -40,6 +41,7 @@ class Services(msgspec.Struct, frozen=True):
     rates: Rates
     refusals: Refusals
     trails: Trails
+    budgets: Budgets
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

@@ -162,6 +162,11 @@ class Objects:
         tenant = _tenant(principal, found)
         if tenant != principal.tenant and not isinstance(found, Tenant) and not await tenant_store.lock_tenant(connection):
             return (FieldError("metadata.namespace", "reference", f"there is no tenant {tenant!r}; its Tenant object makes it"),)
+        if isinstance(found, Agent) and await store.find(connection, "Agent", found.metadata.name) is None:
+            quota = await tenant_store.agents_left(connection)
+            if quota is not None and quota[0] >= quota[1]:
+                text = f"the tenant has {quota[0]} agents and may have {quota[1]} (quotas.agents of the Tenant); delete one, or raise it"
+                return (FieldError("metadata.name", "quota", text),)
         texts = await store.manifests(connection, "ModelProvider")
         providers = [msgspec.json.decode(text, type=ModelProvider) for text in texts]
         named = [use.tool_server for use in found.spec.tools if use.tool_server] if isinstance(found, Agent) else []
@@ -206,6 +211,7 @@ class Objects:
             async with connection.transaction():
                 await tenant_store.ensure_tenant(connection, tenant_id(found.metadata.name), found.metadata.name)
                 await tenant_store.update_tenant(connection, found.spec)
+                await tenant_store.set_budget(connection, found.spec.quotas)
                 await keep_issuers(connection, tenant_id(found.metadata.name), found.spec.identity)
         except Invalid as error:
             return error.errors

@@ -31,13 +31,16 @@ PERMISSIONS: Mapping[str, str] = {
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
     "users:act": "name the end user on whose behalf one acts (header Hansa-On-Behalf-Of)",
+    "usage:read": "see what the tenant has used, and what it may",
     "sessions:import": "import sessions, that is: write a past",
     "keys:read": "list and read API keys, without their secrets",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
     "audit:read": "read, verify and export the audit trail",
 }
 
-READING = frozenset({"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read"})
+READING = frozenset(
+    {"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read", "usage:read"}
+)
 PLATFORM = frozenset({"platform:write", "tenants:read", "tenants:act"})
 TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {

@@ -45,6 +45,8 @@ _COMMANDS = (
     ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
     ("tenants", "hansa.cli.access:tenants", 3, "List all tenants."),
     ("audit", "hansa.cli.auditing:audit", 3, "List who changed what; export it, or verify that it is as it was written."),
+    ("usage", "hansa.cli.spending:usage", 3, "Show what the tenant has used, by day, agent and model."),
+    ("budget", "hansa.cli.spending:budget", 3, "Show what the tenant may use, and how much of that is left."),
     ("plugins", "hansa.cli.loaded:plugins", 4, "List plugins, what they bring, and which failed."),
     ("tools", "hansa.cli.loaded:tools", 4, "List the tools that agents may use."),
     ("models", "hansa.cli.loaded:models", 4, "List the models that agents may use."),

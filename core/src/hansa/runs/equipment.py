@@ -9,6 +9,7 @@ from hansa.audit.keeper import Keeper
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
+from hansa.llm.metering import Meter
 from hansa.llm.service import AgentModel, Gateway, LiveText
 from hansa.plugins.model import Plugins
 from hansa.runs.context import DurableContext, Model, Parts, Sources, Voice
@@ -64,7 +65,7 @@ class NoModel:
     def __init__(self, missing: list[str]) -> None:
         self._missing = missing
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         raise RunFailed(
             "; ".join(self._missing), code="model_missing", hint="Apply a ModelProvider that has it; `hansa models` lists what there is."
         )

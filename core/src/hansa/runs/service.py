@@ -7,7 +7,7 @@ from uuid import UUID
 
 import msgspec
 
-from hansa import ids
+from hansa import clock, ids
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.idempotency import Answer, IdempotencyKey, in_flight, once, reused
@@ -15,9 +15,10 @@ from hansa.auth.model import Principal
 from hansa.bus.connection import Bus
 from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection, Database
-from hansa.errors import Conflict, FieldError, HansaError, Invalid, NotFound, Unavailable
+from hansa.errors import Conflict, FieldError, HansaError, Invalid, LimitExceeded, NotFound, Unavailable
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
+from hansa.runs.budget.metering import refusal_of
 from hansa.runs.log import store as log_store
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.showing import Kind, shown
@@ -295,6 +296,10 @@ def refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
             return Conflict(f"{agent} is suspended and takes no new runs", hint="Set spec.suspend to false and apply it.")
         case "tenant_suspended":
             return Conflict("the tenant is suspended and starts no new runs", hint="Set spec.suspend of the Tenant to false.")
+        case "budget_spent":
+            text, resets_at = refusal_of(told)
+            hint = "Raise quotas of the Tenant, or wait; `hansa budget` shows what is left."
+            return LimitExceeded(text, hint=hint, retry_after=max(1.0, (resets_at - clock.now()).total_seconds()))
         case "region_cordoned":
             return Unavailable(
                 "this region is cordoned and takes no new runs", hint="Use another region, or set spec.cordoned to false.", retry_after=30.0
