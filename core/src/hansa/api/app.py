@@ -10,7 +10,21 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from hansa.api import access, admission, agents, approvals, archives, catalog, dead_letters, health, objects, openapi, runs, sessions
+from hansa.api import (
+    access,
+    admission,
+    agents,
+    approvals,
+    archives,
+    catalog,
+    dead_letters,
+    health,
+    objects,
+    openapi,
+    runs,
+    secrets,
+    sessions,
+)
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.auth.model import PERMISSIONS
@@ -29,6 +43,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *objects.HANDLERS,
     *openapi.HANDLERS,
     *runs.HANDLERS,
+    *secrets.HANDLERS,
     *sessions.HANDLERS,
 )
 

@@ -23,6 +23,7 @@ from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.tenants.rates import Rates
+from hansa.tenants.secrets.rotation import Rotation
 from hansa.tenants.service import Tenants
 
 
@@ -36,6 +37,8 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
+        secrets=equipment.secrets,
+        rotation=Rotation(equipment.database, equipment.secrets.keys, equipment.secrets.keyring),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,

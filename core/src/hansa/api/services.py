@@ -19,6 +19,8 @@ from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
 from hansa.tenants.rates import Rates
+from hansa.tenants.secrets.rotation import Rotation
+from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tenants.service import Tenants
 
 AnyRequest = Request[Any, Any, Any]
@@ -32,6 +34,8 @@ class Services(msgspec.Struct, frozen=True):
     api_keys: ApiKeys
     tenants: Tenants
     rates: Rates
+    secrets: TenantSecrets
+    rotation: Rotation
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

@@ -26,6 +26,8 @@ PERMISSIONS: Mapping[str, str] = {
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
     "sessions:import": "import sessions, that is: write a past",
+    "secrets:read": "list secrets, never what they hold",
+    "secrets:write": "set, delete and rotate secrets",
     "keys:read": "list and read API keys, without their secrets",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
 }
@@ -36,7 +38,7 @@ TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
     "approver": READING | {"approvals:decide"},
-    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
+    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry", "secrets:read"},
     "developer": TENANT - {"sessions:import", "keys:read", "keys:write"},
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),
