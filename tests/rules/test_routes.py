@@ -40,6 +40,9 @@ BODIES: dict[str, Any] = {
     "decide_approval": {"decision": "deny"},
     "make_api_key": {"name": "of the matrix", "roles": ["viewer"]},
     "rotate_api_key": {},
+    "put_secret": {"name": "of-the-matrix", "value": "nothing to see"},
+    "rotate_data_key": {},
+    "rewrap_data_keys": {},
 }
 """A right body of each route that takes one; `{name}` stands for the name of an agent."""
 
@@ -142,6 +145,7 @@ async def mine(api: httpx2.AsyncClient, stack: Stack) -> Place:
     digest = f"sha256:{hashlib.sha256(canonical(LONG)).hexdigest()}"
     letter = await dead_letter(api, stack)
     key = (await api.post("/v1/api-keys", json={"name": "matrix", "roles": ["viewer"]})).json()["id"]
+    assert (await api.post("/v1/secrets", json={"name": name, "value": "kept by the matrix"})).status_code == 201
     return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, digest=digest)
 
 

@@ -27,7 +27,7 @@ from hansa.audit.signing import read_signer
 from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
 from hansa.db.pool import open_database
-from hansa.egress.client import open_client
+from hansa.egress.client import open_client, trusting
 from hansa.egress.policy import EgressPolicy, entries
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier
@@ -40,10 +40,14 @@ from hansa.runs.log.retention import Retention
 from hansa.runs.worker import Worker
 from hansa.runs.worlds import Worlds
 from hansa.runs.writer import open_writer
+from hansa.secrets.keyring import open_keyring
+from hansa.secrets.redaction import Redactor
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
+from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tools.servers import ToolServers
+from hansa_sdk import SecretServices
 
 log = structlog.stdlib.get_logger("hansa.process")
 CreateApp = Callable[[Equipment, Acceptor, asyncio.Event], Any]
@@ -55,11 +59,13 @@ LAST_SECONDS = 2.0
 @asynccontextmanager
 async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[Equipment]:
     """Everything a process works with, opened; `process` names it in logs and to NATS."""
-    configure(settings.log, process=process)
+    redactor = Redactor()
+    configure(settings.log, process=process, redact=redactor.line)
     name = f"{process}-{socket.gethostname()}-{os.getpid()}-{ids.new_id().hex[-6:]}"
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
     variables = admitted(os.environ, settings.credentials.allow)
+    trust = trusting(settings.secrets.ca_file)
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
@@ -68,6 +74,13 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
         open_client(
             EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
+        open_client(EgressPolicy(allow_http=False, allow=entries(settings.secrets.allow)), tls=trust) as to_key_providers,
+        open_keyring(
+            plugins.key_providers,
+            plugins.secret_sources,
+            services=SecretServices(to_key_providers, settings.secret_options),
+            current=settings.secrets.kek,
+        ) as keyring,
         open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
     ):
         await selfcheck.check(database)
@@ -87,6 +100,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 worlds=Worlds(database, plugins),
                 writer=writer,
                 values=values,
+                secrets=TenantSecrets(database, keyring, redactor),
                 retention=Retention(database, artifacts, settings.retention.days),
                 keeper=Keeper(database, _outside(settings, data_dir), read_signer(settings.audit.key_file), settings.audit),
             )

@@ -202,6 +202,19 @@ class CredentialSettings(msgspec.Struct, frozen=True):
     `ANTHROPIC_API_KEY`. Variables named `HANSA_*` are never admitted."""
 
 
+class SecretSettings(msgspec.Struct, frozen=True):
+    """Where the keys of tenants' secrets are. The plugin that keeps them reads further variables `HANSA_SECRETS_*`, see docs/secrets.md."""
+
+    kek: Annotated[str, env("HANSA_SECRETS_KEK")] = "file"
+    """Name of the key provider that wraps new data keys: `file`, `vault`, or what a plugin brings. Keys that another one wrapped are still
+    unwrapped by that one, until `hansa secrets rewrap` has brought them under this."""
+    allow: Annotated[str, env("HANSA_SECRETS_ALLOW")] = ""
+    """Comma-separated hosts, host:port or CIDRs that key providers and secret sources may be at although they are private, e.g.
+    `vault.internal:8200`. Nothing else may go there."""
+    ca_file: Annotated[str, env("HANSA_SECRETS_CA_FILE")] = ""
+    """PEM file of the certificate authority of key providers and secret sources, if it is a private one; empty: the system's trust."""
+
+
 class LogSettings(msgspec.Struct, frozen=True):
     """Logs, on stderr."""
 
@@ -221,7 +234,8 @@ class PlaceSettings(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All groups. `tools` holds the operator's HANSA_TOOL_* variables, prefix cut and in lower case."""
+    """All groups. `tools` holds the operator's HANSA_TOOL_* variables, prefix cut and in lower case; `secret_options` those named
+    HANSA_SECRETS_*."""
 
     server: ServerSettings = ServerSettings()
     database: DatabaseSettings = DatabaseSettings()
@@ -235,9 +249,11 @@ class Settings(msgspec.Struct, frozen=True):
     plugins: PluginSettings = PluginSettings()
     egress: EgressSettings = EgressSettings()
     credentials: CredentialSettings = CredentialSettings()
+    secrets: SecretSettings = SecretSettings()
     log: LogSettings = LogSettings()
     place: PlaceSettings = PlaceSettings()
     tools: dict[str, str] = msgspec.field(default_factory=dict[str, str])
+    secret_options: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -249,8 +265,12 @@ def load(environ: Mapping[str, str]) -> Settings:
             groups[field.name] = _group(field.type, environ, errors)
     if errors:
         raise Misconfigured("; ".join(f"{e.path}: {e.message}" for e in errors), errors=tuple(errors))
-    tools = {name.removeprefix("HANSA_TOOL_").lower(): value for name, value in environ.items() if name.startswith("HANSA_TOOL_")}
-    return Settings(**groups, tools=tools)
+    return Settings(**groups, tools=_prefixed(environ, "HANSA_TOOL_"), secret_options=_prefixed(environ, "HANSA_SECRETS_"))
+
+
+def _prefixed(environ: Mapping[str, str], prefix: str) -> dict[str, str]:
+    """Variables of a prefix, which is cut, in lower case."""
+    return {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
 
 
 def client(environ: Mapping[str, str]) -> ClientSettings:

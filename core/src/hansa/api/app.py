@@ -24,6 +24,7 @@ from hansa.api import (
     openapi,
     refusals,
     runs,
+    secrets,
     sessions,
     usage,
 )
@@ -47,6 +48,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *objects.HANDLERS,
     *openapi.HANDLERS,
     *runs.HANDLERS,
+    *secrets.HANDLERS,
     *sessions.HANDLERS,
     *usage.HANDLERS,
 )

@@ -30,6 +30,7 @@ from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.tenants.budgets import Budgets
 from hansa.tenants.rates import Rates
+from hansa.tenants.secrets.rotation import Rotation
 from hansa.tenants.service import Tenants
 
 
@@ -49,6 +50,8 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         refusals=Refusals(equipment.database),
         trails=Trails(equipment.database, equipment.keeper.outside, _trusted(settings, equipment)),
         budgets=Budgets(equipment.database),
+        secrets=equipment.secrets,
+        rotation=Rotation(equipment.database, equipment.secrets.keys, equipment.secrets.keyring),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,

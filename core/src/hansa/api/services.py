@@ -23,6 +23,8 @@ from hansa.runs.service import Runs
 from hansa.settings import Settings
 from hansa.tenants.budgets import Budgets
 from hansa.tenants.rates import Rates
+from hansa.tenants.secrets.rotation import Rotation
+from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tenants.service import Tenants
 
 AnyRequest = Request[Any, Any, Any]
@@ -42,6 +44,8 @@ class Services(msgspec.Struct, frozen=True):
     refusals: Refusals
     trails: Trails
     budgets: Budgets
+    secrets: TenantSecrets
+    rotation: Rotation
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

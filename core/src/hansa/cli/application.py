@@ -43,6 +43,7 @@ _COMMANDS = (
     ("answer", "hansa.cli.approvals:answer", 2, "Answer a question that a run asks."),
     ("auth", "hansa.cli.access:auth", 3, "Show who you are, and whether you may do something."),
     ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
+    ("secrets", "hansa.cli.secrets:secrets", 3, "List secrets; set, delete or rotate them."),
     ("tenants", "hansa.cli.access:tenants", 3, "List all tenants."),
     ("audit", "hansa.cli.auditing:audit", 3, "List who changed what; export it, or verify that it is as it was written."),
     ("usage", "hansa.cli.spending:usage", 3, "Show what the tenant has used, by day, agent and model."),

@@ -20,6 +20,7 @@ from hansa.runs.model import Past, RunView
 from hansa.runs.steps import StepLog
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared, Worlds
+from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tools.servers import Connections, ToolServers
 from hansa.tools.service import Surroundings, ToolBox
 from hansa_sdk import Completion, LLMRequest, Message, Role, RunFailed
@@ -37,6 +38,7 @@ class Equipment(msgspec.Struct, frozen=True):
     worlds: Worlds
     writer: Writer
     values: Values
+    secrets: TenantSecrets
     retention: Retention
     keeper: Keeper
     region: str

@@ -11,6 +11,9 @@ from hansa_sdk.errors import (
     ProviderRefused,
     ProviderUnavailable,
     RunFailed,
+    SecretError,
+    SecretRefused,
+    SecretUnavailable,
     ToolFailed,
     WaitExpired,
 )
@@ -32,6 +35,7 @@ from hansa_sdk.llm import (
     Usage,
 )
 from hansa_sdk.runtime import AgentDefinition, Example, Limits, RunContext, Runtime, ToolOutcome
+from hansa_sdk.secrets import KeyProvider, KeyProviderKind, SecretServices, SecretSource, SecretSourceKind, WrappedKey
 from hansa_sdk.tools import Effect, Tool, ToolContext, tool
 
 __all__ = [
@@ -42,6 +46,8 @@ __all__ = [
     "Effect",
     "Example",
     "HookSpecs",
+    "KeyProvider",
+    "KeyProviderKind",
     "LLMProvider",
     "LLMRequest",
     "LLMResponse",
@@ -58,6 +64,12 @@ __all__ = [
     "RunContext",
     "RunFailed",
     "Runtime",
+    "SecretError",
+    "SecretRefused",
+    "SecretServices",
+    "SecretSource",
+    "SecretSourceKind",
+    "SecretUnavailable",
     "StopReason",
     "TextSink",
     "Tool",
@@ -68,6 +80,7 @@ __all__ = [
     "ToolSpec",
     "Usage",
     "WaitExpired",
+    "WrappedKey",
     "hookimpl",
     "hookspec",
     "tool",
