@@ -39,6 +39,7 @@ from hansa.runs.writer import open_writer
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
+from hansa.tools.cage.service import Cages
 from hansa.tools.servers import ToolServers
 
 log = structlog.stdlib.get_logger("hansa.process")
@@ -56,6 +57,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
     variables = admitted(os.environ, settings.credentials.allow)
+    cages = Cages(settings.cage)
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
@@ -80,6 +82,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 worker=name,
                 workspaces=data_dir / "workspaces",
                 tool_settings=settings.tools,
+                cages=cages,
                 worlds=Worlds(database, plugins),
                 writer=writer,
                 values=values,
@@ -176,5 +179,8 @@ async def worker(settings: Settings) -> None:
         ),
     ):
         gc.freeze()
-        log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())
+        cage = await equipment.cages.holding(equipment.workspaces) if equipment.cages else None
+        log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded(), cage=cage.layers if cage else ())
+        if cage is not None and (cage.missing or cage.trouble):
+            log.warning("worker.cage_refuses", missing=cage.missing, trouble=cage.trouble, hint="No program is run. See `hansa doctor`.")
         await Worker(equipment, settings.worker, stopping).run()

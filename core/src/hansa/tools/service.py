@@ -14,6 +14,7 @@ import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
+from hansa.tools.cage.service import Cages, Narrower, RunCage
 from hansa.tools.model import CALL_SCHEMA, Selection
 from hansa.tools.schemas import wrong_arguments
 from hansa_sdk import Effect, Tool, ToolCall, ToolFailed, ToolOutcome, ToolSpec
@@ -23,11 +24,12 @@ MAX_ANSWER_BYTES = 262_144
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What the tools of one run may touch."""
+    """What the tools of one run may touch. Without `cages` no program is run."""
 
     workspace: Path
     http: HttpClient
     settings: Mapping[str, str]
+    cages: Cages | None = None
 
 
 class CallContext:
@@ -49,6 +51,12 @@ class CallContext:
     @property
     def http(self) -> HttpClient:
         return self._surroundings.http
+
+    @property
+    def cage(self) -> RunCage:
+        if self._surroundings.cages is None:
+            raise ToolFailed("there is no cage in this process")
+        return RunCage(self._surroundings.cages, self.workspace, Narrower())
 
     @property
     def settings(self) -> Mapping[str, str]:
