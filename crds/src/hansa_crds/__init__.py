@@ -2,9 +2,6 @@
 
 from hansa_crds.kinds import KINDS, Column, Kind, kind_of
 from hansa_crds.model import (
-    API_VERSION,
-    GROUP,
-    VERSION,
     Agent,
     AgentLimits,
     AgentModel,
@@ -12,7 +9,6 @@ from hansa_crds.model import (
     AgentSpec,
     AgentTools,
     Credentials,
-    Effect,
     Example,
     HansaObject,
     ModelChoice,
@@ -25,11 +21,12 @@ from hansa_crds.model import (
     Region,
     RegionSpec,
     Tenant,
-    TenantSpec,
     ToolServer,
     ToolServerSpec,
 )
+from hansa_crds.parts import API_VERSION, GROUP, VERSION, Effect
 from hansa_crds.problem import Code, Keys, Problem
+from hansa_crds.tenant import TenantSpec
 from hansa_crds.validation import check, problems
 
 __all__ = [

@@ -20,7 +20,7 @@ from hansa.tools.failures import ToolServerError, ToolServerRefused
 from hansa.tools.mcp import MAX_TOOLS, McpClient
 from hansa.tools.schemas import flaw, mirrored_headers
 from hansa_crds import ToolServer
-from hansa_crds.model import ToolName
+from hansa_crds.parts import ToolName
 from hansa_sdk import Effect, Tool, ToolContext, ToolFailed
 
 DISCOVERY_SECONDS = 10.0
