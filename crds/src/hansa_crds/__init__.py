@@ -25,6 +25,7 @@ from hansa_crds.model import (
     ToolServerSpec,
 )
 from hansa_crds.parts import API_VERSION, GROUP, VERSION, Effect
+from hansa_crds.policies import ArgumentRule, CageBounds, TenantAllowed
 from hansa_crds.problem import Code, Keys, Problem
 from hansa_crds.tenant import TenantSpec
 from hansa_crds.validation import check, problems
@@ -40,6 +41,8 @@ __all__ = [
     "AgentRuntime",
     "AgentSpec",
     "AgentTools",
+    "ArgumentRule",
+    "CageBounds",
     "Code",
     "Column",
     "Credentials",
@@ -59,6 +62,7 @@ __all__ = [
     "Region",
     "RegionSpec",
     "Tenant",
+    "TenantAllowed",
     "TenantSpec",
     "ToolServer",
     "ToolServerSpec",

@@ -25,6 +25,11 @@ TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 APPROVAL_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*|\*)$"
 ENV_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 URL_PATTERN = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][!$-~]*)?$"
+DESTINATION_PATTERN = (
+    r"^((\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*(/[0-9]{1,2})?"
+    r"|\[[0-9a-f:.]+(/[0-9]{1,3})?\])(:[0-9]{1,5})?$"
+)
+ALLOWED_PATTERN = r"^[A-Za-z0-9_*][A-Za-z0-9._:/@+*-]*$"
 
 PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
     {
@@ -39,6 +44,8 @@ PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
         APPROVAL_PATTERN: "the name of a tool, or `*` for all of the entry",
         ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
         URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
+        DESTINATION_PATTERN: "a host, `*.` and a domain, an address or a network (IPv6 in brackets), each with `:port` or without",
+        ALLOWED_PATTERN: "letters, digits and `. _ : / @ + -`, and `*` for any text",
     }
 )
 """Each pattern in words, for messages and reference pages."""
@@ -52,6 +59,8 @@ ModelAlias = Annotated[str, Meta(min_length=1, max_length=63, pattern=ALIAS_PATT
 PluginName = Annotated[str, Meta(min_length=1, max_length=63, pattern=PLUGIN_PATTERN)]
 ToolName = Annotated[str, Meta(min_length=1, max_length=128, pattern=TOOL_PATTERN)]
 ToolNameOrAll = Annotated[str, Meta(min_length=1, max_length=128, pattern=APPROVAL_PATTERN)]
+Destination = Annotated[str, Meta(min_length=1, max_length=260, pattern=DESTINATION_PATTERN)]
+Allowed = Annotated[str, Meta(min_length=1, max_length=317, pattern=ALLOWED_PATTERN)]
 Effect = Literal["read", "idempotent", "keyed", "unsafe"]
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from hansa_crds.parts import Part
+from hansa_crds.policies import TenantAllowed
 
 
 class TenantQuotas(Part, frozen=True, kw_only=True):
@@ -25,3 +26,4 @@ class TenantSpec(Part, frozen=True, kw_only=True):
     suspend: Annotated[bool, Meta(description="True: no run of this tenant starts; runs under way go on.")] = False
     weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the workers when tenants compete: 2 gets twice as much as 1.")] = 1
     quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use.")] = TenantQuotas()
+    allowed: Annotated[TenantAllowed, Meta(description="What its agents may use; left out: all there is.")] = TenantAllowed()

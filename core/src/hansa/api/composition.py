@@ -24,6 +24,7 @@ from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
+from hansa.tools import expressions
 
 
 def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stopping: asyncio.Event) -> Litestar:
@@ -45,6 +46,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
             equipment.plugins,
             equipment.tool_servers.discover,
             variables=admitted(os.environ, settings.credentials.allow),
+            flaw=expressions.flaw,
         ),
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
