@@ -46,6 +46,7 @@ from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
 from hansa.tenants.secrets.service import TenantSecrets
+from hansa.tools.cage.service import Cages
 from hansa.tools.servers import ToolServers
 from hansa_sdk import SecretServices
 
@@ -66,6 +67,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     plugins = loader.load(settings.plugins)
     variables = admitted(os.environ, settings.credentials.allow)
     trust = trusting(settings.secrets.ca_file)
+    cages = Cages(settings.cage)
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
@@ -97,6 +99,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 worker=name,
                 workspaces=data_dir / "workspaces",
                 tool_settings=settings.tools,
+                cages=cages,
                 worlds=Worlds(database, plugins),
                 writer=writer,
                 values=values,
@@ -197,5 +200,8 @@ async def worker(settings: Settings) -> None:
         ),
     ):
         gc.freeze()
-        log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())
+        cage = await equipment.cages.holding(equipment.workspaces) if equipment.cages else None
+        log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded(), cage=cage.layers if cage else ())
+        if cage is not None and (cage.missing or cage.trouble):
+            log.warning("worker.cage_refuses", missing=cage.missing, trouble=cage.trouble, hint="No program is run. See `hansa doctor`.")
         await Worker(equipment, settings.worker, stopping).run()

@@ -178,6 +178,29 @@ class PluginSettings(msgspec.Struct, frozen=True):
     """Log every hook call with its plugin, arguments and result."""
 
 
+class CageSettings(msgspec.Struct, frozen=True):
+    """Programs that tools run in a cage. Bounds hold for one call and all its processes together; an agent may set narrower ones."""
+
+    require: Annotated[str, env("HANSA_CAGE_REQUIRE")] = "files,network,processes"
+    """Comma-separated guarantees without which nothing is run: `files` (sees only the workspace and the system's programs), `network`
+    (reaches nobody), `processes` (neither sees nor signals others), `syscalls` (dangerous system calls are refused). Which of them this
+    machine can give, and by what, `hansa doctor` shows. Empty: nothing is demanded."""
+    seconds: Annotated[float, env("HANSA_CAGE_SECONDS")] = 30.0
+    """After so many seconds all of it is killed."""
+    memory_mebibytes: Annotated[int, env("HANSA_CAGE_MEMORY_MEBIBYTES")] = 512
+    """Most memory, all processes together; looked at 20 times a second. One process may reserve twice as much address space."""
+    processes: Annotated[int, env("HANSA_CAGE_PROCESSES")] = 32
+    """Most processes and threads at once."""
+    file_mebibytes: Annotated[int, env("HANSA_CAGE_FILE_MEBIBYTES")] = 64
+    """Largest file it may write."""
+    disk_mebibytes: Annotated[int, env("HANSA_CAGE_DISK_MEBIBYTES")] = 256
+    """Most that the workspace may hold, looked at four times a second; its `/tmp`, which is memory, may hold as much again."""
+    output_kibibytes: Annotated[int, env("HANSA_CAGE_OUTPUT_KIBIBYTES")] = 128
+    """Most that it may write to its output and error output; then it is killed."""
+    at_once: Annotated[int, env("HANSA_CAGE_AT_ONCE")] = 8
+    """Cages of one worker at once; further calls wait. With `memory_mebibytes` it bounds what they take of a machine."""
+
+
 class EgressSettings(msgspec.Struct, frozen=True):
     """The door out."""
 
@@ -247,6 +270,7 @@ class Settings(msgspec.Struct, frozen=True):
     retention: RetentionSettings = RetentionSettings()
     audit: AuditSettings = AuditSettings()
     plugins: PluginSettings = PluginSettings()
+    cage: CageSettings = CageSettings()
     egress: EgressSettings = EgressSettings()
     credentials: CredentialSettings = CredentialSettings()
     secrets: SecretSettings = SecretSettings()

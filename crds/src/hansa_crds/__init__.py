@@ -26,6 +26,7 @@ from hansa_crds.model import (
     ToolServerSpec,
 )
 from hansa_crds.parts import API_VERSION, GROUP, VERSION, Effect
+from hansa_crds.policies import ArgumentRule, CageBounds, TenantAllowed
 from hansa_crds.problem import Code, Keys, Problem
 from hansa_crds.quotas import TenantBudget, TenantQuotas
 from hansa_crds.tenant import TenantSpec
@@ -42,6 +43,8 @@ __all__ = [
     "AgentRuntime",
     "AgentSpec",
     "AgentTools",
+    "ArgumentRule",
+    "CageBounds",
     "Code",
     "Column",
     "Credentials",
@@ -63,6 +66,7 @@ __all__ = [
     "RegionSpec",
     "RoleBinding",
     "Tenant",
+    "TenantAllowed",
     "TenantBudget",
     "TenantIdentity",
     "TenantQuotas",

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from hansa_crds.identity import TenantIdentity
 from hansa_crds.parts import Part
+from hansa_crds.policies import TenantAllowed
 from hansa_crds.quotas import TenantQuotas
 
 
@@ -17,3 +18,4 @@ class TenantSpec(Part, frozen=True, kw_only=True):
     weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the workers when tenants compete: 2 gets twice as much as 1.")] = 1
     quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use.")] = TenantQuotas()
     identity: Annotated[TenantIdentity, Meta(description="Who may come in with a token, and what they may do.")] = TenantIdentity()
+    allowed: Annotated[TenantAllowed, Meta(description="What its agents may use; left out: all there is.")] = TenantAllowed()

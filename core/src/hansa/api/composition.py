@@ -9,6 +9,7 @@ from litestar import Litestar
 from hansa.agents.service import Agents
 from hansa.api.app import create_app
 from hansa.api.services import Services
+from hansa.apply.narrowing import Judges
 from hansa.apply.service import Objects
 from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
@@ -32,6 +33,7 @@ from hansa.tenants.budgets import Budgets
 from hansa.tenants.rates import Rates
 from hansa.tenants.secrets.rotation import Rotation
 from hansa.tenants.service import Tenants
+from hansa.tools import expressions
 
 
 def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stopping: asyncio.Event) -> Litestar:
@@ -61,7 +63,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
             equipment.plugins,
             equipment.tool_servers.discover,
             variables=admitted(os.environ, settings.credentials.allow),
-            issuers=to_issuers,
+            judges=Judges(flaw=expressions.flaw, issuers=to_issuers),
         ),
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),

@@ -14,19 +14,20 @@ from hansa import clock
 from hansa.apply import store
 from hansa.apply.auditing import Trail
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
+from hansa.apply.narrowing import Judges, beyond, unreadable
 from hansa.apply.references import unresolved
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.identity import keep_issuers, refused_issuers
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database, enter_tenant
-from hansa.egress.policy import EgressPolicy
 from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
+from hansa.tenants.allowance import NO_BOUND, Allowance
 from hansa.tenants.service import tenant_id
-from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, ToolServer, check, kind_of
+from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
 from hansa_crds.problem import path_of
 
 ORDER = ("Region", "Tenant", "ModelProvider", "ToolServer", "Agent")
@@ -69,13 +70,12 @@ class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
 class Objects:
     """Objects of a tenant, and of all for those who may act in any."""
 
-    def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables, issuers: EgressPolicy) -> None:
-        """`issuers`: what the door lets out to the issuers that Tenants name."""
+    def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables, judges: Judges) -> None:
         self._database = database
         self._plugins = plugins
         self._discover = discover
         self._variables = variables
-        self._issuers_policy = issuers
+        self._judges = judges
 
     async def discover(self, principal: Principal, items: list[Item]) -> dict[str, ToolServerStatus]:
         """Ask every ToolServer of a request for its tools: name -> status. Comes before `apply`: no transaction waits for a stranger."""
@@ -86,14 +86,22 @@ class Objects:
                 if isinstance(found, ToolServer) and not problems and _forbidden(principal, found) is None:
                     servers.setdefault(found.metadata.name, found)
         give_up, slots = clock.monotonic() + DISCOVERY_SECONDS, asyncio.Semaphore(DISCOVERIES)
+        allowances = {tenant: await self._allowance(tenant) for tenant in {_tenant(principal, server) for server in servers.values()}}
 
         async def ask(server: ToolServer) -> ToolServerStatus:
             async with slots:
+                refusal = allowances[_tenant(principal, server)].endpoint_refusal(server.spec.endpoint)
+                if refusal:
+                    return ToolServerStatus(False, refusal)
                 if clock.monotonic() >= give_up:
                     return ToolServerStatus(False, "not asked: the other ToolServers of the request were too slow; apply it again")
                 return await self._discover(server)
 
         return dict(zip(servers, await asyncio.gather(*map(ask, servers.values())), strict=True))
+
+    async def _allowance(self, tenant: str) -> Allowance:
+        async with self._database.tenant(tenant_id(tenant)) as connection:
+            return _allowance(await store.allowed(connection))
 
     async def apply(
         self,
@@ -172,9 +180,14 @@ class Objects:
         named = [use.tool_server for use in found.spec.tools if use.tool_server] if isinstance(found, Agent) else []
         servers = await store.tool_servers(connection, named) if named else []
         known = [msgspec.json.decode(text, type=KnownServer) for text in servers]
+        missing = unresolved(found, self._plugins, providers, known, variables=self._variables)
         if isinstance(found, Tenant):
-            return refused_issuers(found.spec.identity, self._issuers_policy)
-        return tuple(unresolved(found, self._plugins, providers, known, variables=self._variables))
+            missing = [*missing, *refused_issuers(found.spec.identity, self._judges.issuers)]
+        if missing:
+            return tuple(missing)
+        allowance = _allowance(await store.allowed(connection))
+        narrower = beyond(found, allowance, self._plugins, providers, servers=known)
+        return (*narrower, *unreadable(found, self._judges.flaw, self._plugins, known))
 
     async def _write(self, connection: Connection, item: Item, found: HansaObject, manager: str) -> tuple[Applied, str | None]:
         """What became of an object, and what it was before as JSON text."""
@@ -189,7 +202,7 @@ class Objects:
         if isinstance(found, Tenant):
             taken = await self._keep_tenant(connection, found)
             if taken:
-                return _failed(item, taken)
+                return _failed(item, taken), None
         if known is not None and known["digest"] == digest:
             action, generation = "unchanged", known["generation"]
         else:
@@ -279,6 +292,10 @@ class Objects:
             for agent in agents
             if any(error.path.startswith("spec.model") for error in unresolved(agent, self._plugins, left, [], variables=self._variables))
         ]
+
+
+def _allowance(text: str | None) -> Allowance:
+    return Allowance(msgspec.json.decode(text, type=TenantAllowed)) if text else NO_BOUND
 
 
 def _kind(manifest: Any) -> Any:

@@ -21,6 +21,7 @@ from hansa.runs.steps import StepLog
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared, Worlds
 from hansa.tenants.secrets.service import TenantSecrets
+from hansa.tools.cage.service import Cages
 from hansa.tools.servers import Connections, ToolServers
 from hansa.tools.service import Surroundings, ToolBox
 from hansa_sdk import Completion, LLMRequest, Message, Role, RunFailed
@@ -45,6 +46,7 @@ class Equipment(msgspec.Struct, frozen=True):
     worker: str
     workspaces: Path
     tool_settings: dict[str, str]
+    cages: Cages | None = None
     sources: Sources = Sources()
 
 
@@ -80,7 +82,7 @@ def model_of(equipment: Equipment, prepared: Prepared) -> Model:
 
 def surroundings_of(equipment: Equipment, run: RunView) -> Surroundings:
     """What the tools of a run may touch in this process."""
-    return Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings)
+    return Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings, equipment.cages)
 
 
 def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:

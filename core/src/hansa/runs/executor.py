@@ -11,6 +11,7 @@ import msgspec
 import structlog
 
 from hansa.bus.subjects import session_live
+from hansa.egress.narrowing import narrowed
 from hansa.errors import Damaged, HansaError, Unavailable
 from hansa.runs import store
 from hansa.runs.budget import store as budget_store
@@ -23,6 +24,7 @@ from hansa.runs.model import Claim, End, Entry, EventType, Loaded, Past, Wait, p
 from hansa.runs.voice import BusVoice
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared
+from hansa.tenants.allowance import WHOSE
 from hansa.tools.servers import Connections
 from hansa_crds import Agent
 from hansa_sdk import PluginError, ProviderUnavailable, RunFailed
@@ -133,7 +135,8 @@ class Driven:
             prepared = await self._equipment.worlds.get(self.claim.tenant_id, run.agent, run.revision, version=self._loaded.world)
             async with self._equipment.tool_servers.connections() as connections:
                 context = self._context(prepared, connections)
-                end = End("completed", output=plain(await self._in_time(prepared, context)))
+                with narrowed(WHOSE, prepared.egress):
+                    end = End("completed", output=plain(await self._in_time(prepared, context)))
         except NeedsReview as review:
             await self._journal.write(Entry(EventType.RUN_NEEDS_REVIEW, {"step": review.step, **review.call}), end=End("needs_review"))
             return

@@ -85,13 +85,15 @@ class CallableAgent(msgspec.Struct, frozen=True):
 
 
 class World(msgspec.Struct, frozen=True):
-    """What objects say of an agent's revision, as of `version`: decoded JSON; a tool server is its manifest and status."""
+    """What objects say of an agent's revision, as of `version`: decoded JSON; a tool server is its manifest and status; `allowed` is
+    that of its Tenant, if it says any."""
 
     version: int
     manifest: dict[str, Any]
     providers: list[dict[str, Any]]
     tool_servers: list[dict[str, Any]]
     agents: list[CallableAgent]
+    allowed: dict[str, Any] | None = None
 
 
 class RunView(msgspec.Struct, frozen=True):

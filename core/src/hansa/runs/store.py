@@ -157,6 +157,10 @@ def _loaded(row: asyncpg.Record, session_id: UUID) -> Loaded:
     )
 
 
+WORLD = """SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2) AS world, (SELECT o.manifest -> 'spec' -> 'allowed'
+  FROM hansa.objects o WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Tenant' LIMIT 1) AS allowed"""
+
+
 async def world(database: Database, tenant_id: UUID, agent: str, revision: int) -> World:
     """What objects say of an agent's revision."""
     async with database.tenant(tenant_id) as connection:
@@ -165,8 +169,8 @@ async def world(database: Database, tenant_id: UUID, agent: str, revision: int) 
 
 async def find_world(connection: Connection, agent: str, revision: int) -> World:
     """The same, in the caller's transaction."""
-    text = await connection.fetchval("SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2)", agent, revision)
-    return msgspec.json.decode(text, type=World)
+    (row,) = await connection.fetch(WORLD, agent, revision)
+    return msgspec.structs.replace(msgspec.json.decode(row["world"], type=World), allowed=msgspec.json.decode(row["allowed"] or "null"))
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
