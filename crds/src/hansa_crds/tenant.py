@@ -14,7 +14,7 @@ class TenantSpec(Part, frozen=True, kw_only=True):
     """Who shares the platform, kept apart from all others."""
 
     display_name: Annotated[str, Meta(max_length=200, description="Name for people.")] = ""
-    suspend: Annotated[bool, Meta(description="True: no run of this tenant starts; runs under way go on.")] = False
+    suspend: Annotated[bool, Meta(description="True: no run of it starts, and those under way are held until it is false.")] = False
     weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the workers when tenants compete: 2 gets twice as much as 1.")] = 1
     quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use.")] = TenantQuotas()
     identity: Annotated[TenantIdentity, Meta(description="Who may come in with a token, and what they may do.")] = TenantIdentity()

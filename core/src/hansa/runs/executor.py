@@ -49,6 +49,7 @@ class Wish(StrEnum):
     CANCEL = "cancel"
     SUSPEND = "suspend"
     SUSPEND_AGENT = "suspend_agent"
+    SUSPEND_TENANT = "suspend_tenant"
     PARK = "park"
     LEAVE = "leave"
 
@@ -121,7 +122,7 @@ class Driven:
         match self._wish:
             case Wish.CANCEL:
                 await _end(self._journal, End("canceled"), None)
-            case Wish.SUSPEND | Wish.SUSPEND_AGENT:
+            case Wish.SUSPEND | Wish.SUSPEND_AGENT | Wish.SUSPEND_TENANT:
                 await self._journal.close()
                 await store.hold(self._equipment.database, self.claim)
             case _:

@@ -118,7 +118,7 @@ class Past(msgspec.Struct, frozen=True):
 
 class Loaded(msgspec.Struct, frozen=True):
     """A claimed run, ready to be driven. `takeovers`: workers lost in a row without any progress; `active`: seconds it was driven so far;
-    `wish`: cancel, suspend or suspend_agent; `world`: the version of the objects; `damage`: what is missing of
+    `wish`: cancel, suspend, suspend_agent or suspend_tenant; `world`: the version of the objects; `damage`: what is missing of
     its log, if anything; `metered`: its tenant has a budget."""
 
     run: RunView

@@ -262,6 +262,8 @@ def _not_resumed(outcome: str, run_id: UUID) -> HansaError:
             return Conflict(
                 f"the agent of run {run_id} is suspended", hint="Set its spec.suspend to false; its runs then go on by themselves."
             )
+        case "tenant_suspended":
+            return Conflict(f"the tenant of run {run_id} is suspended", hint="Once its spec.suspend is false its runs go on by themselves.")
         case "as_missing":
             return Invalid(
                 f"run {run_id} has made a call of which nobody knows whether it was done: say what to do",

@@ -1,4 +1,4 @@
-"""The second schema: what makes tenants accountable, bounded and deletable. Until it is released, parts are added to it."""
+"""The second schema: what has changed since the first release, one part a file. A function of 0001 that a part replaces is named there."""
 
 from hansa.db.migrate import run_script
 
@@ -7,5 +7,5 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    for part in ("audit", "identity", "issuers", "budgets", "metering", "secrets"):
+    for part in ("audit", "identity", "issuers", "budgets", "secrets", "suspension", "metering"):
         run_script(f"0002_{part}.sql")
