@@ -38,6 +38,7 @@ BODIES: dict[str, Any] = {
     "decide_approval": {"decision": "deny"},
     "make_api_key": {"name": "of the matrix", "roles": ["viewer"]},
     "rotate_api_key": {},
+    "make_nats_credentials": {"name": "of the matrix"},
 }
 """A right body of each route that takes one; `{name}` stands for the name of an agent."""
 

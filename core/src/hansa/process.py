@@ -20,6 +20,7 @@ import uvloop
 
 from hansa import ids
 from hansa.artifacts.content import open_artifacts
+from hansa.bus.accounts import open_accounts
 from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
 from hansa.db.pool import open_database
@@ -33,16 +34,18 @@ from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
+from hansa.runs.participants import open_participants
 from hansa.runs.worker import Worker
 from hansa.runs.worlds import Worlds
 from hansa.runs.writer import open_writer
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
+from hansa.tenants.messaging.service import Messaging
 from hansa.tools.servers import ToolServers
 
 log = structlog.stdlib.get_logger("hansa.process")
-CreateApp = Callable[[Equipment, Acceptor, asyncio.Event], Any]
+CreateApp = Callable[[Equipment, Acceptor, Messaging, asyncio.Event], Any]
 """Makes the ASGI application that is served, see `hansa.api.composition`; the event says that the process is stopping."""
 LAST_SECONDS = 2.0
 """How long a process waits at its end for tasks that were canceled."""
@@ -97,9 +100,10 @@ async def serve(settings: Settings, create: CreateApp) -> None:
     async with (
         open_equipment(settings, process="serve") as equipment,
         open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
+        open_accounts(settings.nats, equipment.region, name=equipment.worker) as accounts,
     ):
         config = uvicorn.Config(
-            create(equipment, acceptor, stopping),
+            create(equipment, acceptor, Messaging(equipment.database, accounts), stopping),
             host=settings.server.host,
             port=settings.server.port,
             loop="none",
@@ -174,6 +178,7 @@ async def worker(settings: Settings) -> None:
             region=equipment.region,
             replicas=settings.nats.replicas,
         ),
+        open_participants(equipment),
     ):
         gc.freeze()
         log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())

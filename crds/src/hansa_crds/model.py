@@ -218,6 +218,14 @@ class AgentSpec(Part, frozen=True, kw_only=True):
     suspend: Annotated[bool, Meta(description="True: no run of this agent starts, and those under way are held until it is false.")] = False
 
 
+class MessagingQuotas(Part, frozen=True, kw_only=True):
+    """What NATS lets the tenant's own programs have; the server itself refuses what goes beyond."""
+
+    connections: Annotated[int, Meta(ge=0, le=100_000, description="Most connections of its own programs at once; 0: none gets in.")] = 100
+    subscriptions: Annotated[int, Meta(ge=1, le=100_000, description="Most subscriptions of one connection.")] = 100
+    payload_bytes: Annotated[int, Meta(ge=1, le=1_048_576, description="Most bytes of one message.")] = 65_536
+
+
 class TenantQuotas(Part, frozen=True, kw_only=True):
     """Bounds of what a tenant may use."""
 
@@ -227,6 +235,7 @@ class TenantQuotas(Part, frozen=True, kw_only=True):
     requests_per_second: Annotated[
         int, Meta(ge=0, le=100_000, description="Most requests a second to the API; further ones are answered with 429; 0: no bound.")
     ] = 0
+    messaging: Annotated[MessagingQuotas, Meta(description="Bounds of its own programs on NATS.")] = MessagingQuotas()
 
 
 class TenantSpec(Part, frozen=True, kw_only=True):

@@ -10,7 +10,21 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 
-from hansa.api import access, admission, agents, approvals, archives, catalog, dead_letters, health, objects, openapi, runs, sessions
+from hansa.api import (
+    access,
+    admission,
+    agents,
+    approvals,
+    archives,
+    catalog,
+    dead_letters,
+    health,
+    messaging,
+    objects,
+    openapi,
+    runs,
+    sessions,
+)
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.auth.model import PERMISSIONS
@@ -26,6 +40,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *catalog.HANDLERS,
     *dead_letters.HANDLERS,
     *health.HANDLERS,
+    *messaging.HANDLERS,
     *objects.HANDLERS,
     *openapi.HANDLERS,
     *runs.HANDLERS,
@@ -52,10 +67,14 @@ def create_app(services: Services) -> Litestar:
 
 @asynccontextmanager
 async def _attending(app: Litestar) -> AsyncIterator[None]:
-    """While the application serves, it hears when API keys have changed, and counts requests."""
+    """While the application serves, it hears when API keys have changed, counts requests, and sees to accounts."""
     services: Services = app.state.services
     bus, region = services.equipment.bus, services.equipment.region
-    async with bus.listen(keys_changed(region), services.authenticator.forget), carrying(services.rates.gatherer):
+    async with (
+        bus.listen(keys_changed(region), services.authenticator.forget),
+        carrying(services.rates.gatherer),
+        services.messaging.looking(),
+    ):
         yield
 
 

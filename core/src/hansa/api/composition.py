@@ -22,11 +22,12 @@ from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
 
-def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stopping: asyncio.Event) -> Litestar:
+def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, stopping: asyncio.Event) -> Litestar:
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
     authenticator = Authenticator(equipment.database, pepper)
@@ -36,6 +37,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
+        messaging=messaging,
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,

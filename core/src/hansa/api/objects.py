@@ -53,13 +53,18 @@ async def apply_objects(request: AnyRequest, principal: Principal) -> Response[b
         raise Invalid(f"{len(asked.objects)} objects in one request; the most is {MAX_OBJECTS}", hint="Send them in several requests.")
 
     discovered = await services(request).objects.discover(principal, asked.objects)
+    tenants: list[str] = []
 
     async def operation(connection: Connection) -> tuple[int, str]:
         results = await services(request).objects.apply(connection, principal, asked.objects, manager=asked.manager, discovered=discovered)
+        tenants.extend(result.name for result in results if result.kind == "Tenant" and result.action != "failed")
         answer = ApplyAnswer(results, sum(result.action == "failed" for result in results))
         return 200, msgspec.json.encode(answer).decode()
 
-    return answers.kept(await once(services(request).equipment.database, principal, key, operation))
+    answer = await once(services(request).equipment.database, principal, key, operation)
+    if tenants:
+        await services(request).messaging.changed(tenants)
+    return answers.kept(answer)
 
 
 @get("/v1/objects", opt={"permission": "objects:read", "answer": list[StoredObject], "query": {"kind": str}})

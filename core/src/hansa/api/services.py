@@ -18,6 +18,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.rates import Rates
 from hansa.tenants.service import Tenants
 
@@ -32,6 +33,7 @@ class Services(msgspec.Struct, frozen=True):
     api_keys: ApiKeys
     tenants: Tenants
     rates: Rates
+    messaging: Messaging
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

@@ -20,6 +20,7 @@ from hansa.errors import Conflict, FieldError, NotFound
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
+from hansa.tenants.messaging import store as messaging_store
 from hansa.tenants.service import tenant_id
 from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, ToolServer, check, kind_of
 from hansa_crds.problem import path_of
@@ -167,6 +168,7 @@ class Objects:
         if isinstance(found, Tenant):
             await tenant_store.ensure_tenant(connection, tenant_id(name), name)
             await tenant_store.update_tenant(connection, found.spec)
+            await messaging_store.set_account(connection, tenant_id(name), found.spec)
         if known is not None and known["digest"] == digest:
             action, generation = "unchanged", known["generation"]
         else:

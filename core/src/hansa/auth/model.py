@@ -25,6 +25,7 @@ PERMISSIONS: Mapping[str, str] = {
     "approvals:decide": "approve or deny calls, answer questions",
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
+    "messages:join": "get credentials for one's own programs on NATS, and revoke all of the tenant",
     "sessions:import": "import sessions, that is: write a past",
     "keys:read": "list and read API keys, without their secrets",
     "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
@@ -36,7 +37,7 @@ TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
     "approver": READING | {"approvals:decide"},
-    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
+    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry", "messages:join"},
     "developer": TENANT - {"sessions:import", "keys:read", "keys:write"},
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),

@@ -44,6 +44,7 @@ _COMMANDS = (
     ("auth", "hansa.cli.access:auth", 3, "Show who you are, and whether you may do something."),
     ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
     ("tenants", "hansa.cli.access:tenants", 3, "List all tenants."),
+    ("nats", "hansa.cli.nats:nats", 3, "Show the tenant's NATS account; make or revoke credentials for its own programs."),
     ("plugins", "hansa.cli.loaded:plugins", 4, "List plugins, what they bring, and which failed."),
     ("tools", "hansa.cli.loaded:tools", 4, "List the tools that agents may use."),
     ("models", "hansa.cli.loaded:models", 4, "List the models that agents may use."),
