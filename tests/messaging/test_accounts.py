@@ -166,6 +166,19 @@ async def test_what_nats_was_told_behind_our_back_is_put_right(stack: Stack, api
         assert await messaging.look() == 0
 
 
+async def test_tenants_are_probed_by_name_unless_one_lets_nobody_in(stack: Stack, api: httpx2.AsyncClient) -> None:
+    for name in ("north", "south"):
+        await apply_tenant(api, name)
+    await apply_tenant(api, "held", suspend=True)
+    async with accounts_of(stack) as accounts, open_database(stack.settings.database) as database:
+        messaging, north = Messaging(database, accounts), tenant_id("north")
+        found = await messaging.probe(north, tenant_id("south"))
+        assert found is not None
+        assert found.whole
+        assert await messaging.probe(north, tenant_id("held")) is None
+        assert await Messaging(database, None).probe(north, tenant_id("south")) is None
+
+
 async def test_accounts_are_made_again_when_nats_has_lost_its_disk(own_stack: Stack, tmp_path: Path) -> None:
     serving = own_stack.serve()
     async with own_stack.client(serving) as api:

@@ -7,7 +7,6 @@ from typing import Any
 from uuid import uuid4
 
 import httpx2
-import msgspec
 import pytest
 
 from hansa.bus import claims, subjects
@@ -27,16 +26,9 @@ A, B = tenant_id("north"), tenant_id("south")
 LIMITS = Limits(50, 100, 65_536)
 
 
-class Server(msgspec.Struct, frozen=True):
-    """NATS alone, so that nothing puts right what a test spoils."""
-
-    url: str
-    accounts: Accounts
-
-
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    """A server that knows both tenants."""
+async def server(tmp_path: Path) -> AsyncIterator[Accounts]:
+    """The accounts of a NATS that knows both tenants, and that nobody else looks after: nothing puts right what a test spoils."""
     async with DataFolder(tmp_path / "data") as folder, Supervisor(folder, report=lambda _stage, _detail: None) as supervisor:
         nats = EmbeddedNats(folder, supervisor)
         await nats.start()
@@ -45,19 +37,19 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
             assert accounts is not None
             for tenant in (A, B):
                 await accounts.push(accounts.token(Account(tenant, 1, LIMITS)))
-            yield Server(nats.url, accounts)
+            yield accounts
 
 
-async def test_a_tenant_reaches_nothing_of_another_and_nothing_of_the_platform(server: Server) -> None:
+async def test_a_tenant_reaches_nothing_of_another_and_nothing_of_the_platform(server: Accounts) -> None:
     for a, b in ((A, B), (B, A)):
-        found = await probe(server.accounts, server.url, a, b)
+        found = await probe(server, a, b)
         assert found.whole, found
         assert found.probes > 40
 
 
 async def test_nothing_is_reached_while_the_platform_works(both: None, stack: Stack) -> None:
     async with accounts_of(stack) as accounts:
-        found = await probe(accounts, stack.servers.nats.url, A, B)
+        found = await probe(accounts, A, B)
         assert found.whole, found
 
 
@@ -83,33 +75,33 @@ async def _import(accounts: Accounts, *imports: dict[str, Any]) -> None:
     ],
     ids=["news", "sending"],
 )
-async def test_a_widened_import_is_found(server: Server, widened: dict[str, Any], told: str) -> None:
+async def test_a_widened_import_is_found(server: Accounts, widened: dict[str, Any], told: str) -> None:
     """The broken control."""
-    widened = {**widened, "subject": widened["subject"].replace(".B.", f".{server.accounts.public(B)}.")}
-    await _import(server.accounts, widened)
-    assert (await probe(server.accounts, server.url, A, B)).leaks == (), "the server does not honour it: it is not bound to the account"
-    await _unbound(server.accounts)
-    await _import(server.accounts, widened)
-    found = await probe(server.accounts, server.url, A, B)
+    widened = {**widened, "subject": widened["subject"].replace(".B.", f".{server.public(B)}.")}
+    await _import(server, widened)
+    assert (await probe(server, A, B)).leaks == (), "the server does not honour it: it is not bound to the account"
+    await _unbound(server)
+    await _import(server, widened)
+    found = await probe(server, A, B)
     assert any(leak.startswith(told) for leak in found.leaks), found
     assert not found.whole
 
 
-async def test_a_tenant_that_is_let_into_the_platforms_jetstream_is_found(server: Server) -> None:
+async def test_a_tenant_that_is_let_into_the_platforms_jetstream_is_found(server: Accounts) -> None:
     """The broken control of what a server serves."""
     offered: dict[str, Any] = {"name": "js", "type": "service", "subject": "$JS.API.>"}
-    await server.accounts.push(claims.platform(server.accounts.operator, now(), exports=(*claims.EXPORTS, offered)))
-    await _import(server.accounts, {"type": "service", "subject": "$JS.API.>", "local_subject": "$JS.API.>"})
-    found = await probe(server.accounts, server.url, A, B)
+    await server.push(claims.platform(server.operator, now(), exports=(*claims.EXPORTS, offered)))
+    await _import(server, {"type": "service", "subject": "$JS.API.>", "local_subject": "$JS.API.>"})
+    found = await probe(server, A, B)
     assert any(leak.startswith("tenant a is answered on $JS.API.") for leak in found.leaks), found
 
 
-async def test_a_probe_that_could_reach_nothing_at_all_is_not_believed(server: Server) -> None:
-    await _import(server.accounts)
-    found = await probe(server.accounts, server.url, A, B)
+async def test_a_probe_that_could_reach_nothing_at_all_is_not_believed(server: Accounts) -> None:
+    await _import(server)
+    found = await probe(server, A, B)
     assert (len(found.broken), found.leaks, found.whole) == (2, (), False)
     with pytest.raises(Unavailable, match=r"a can't be probed over NATS: .*Authorization"):
-        await probe(server.accounts, server.url, uuid4(), B)
+        await probe(server, uuid4(), B)
 
 
 @pytest.fixture

@@ -136,6 +136,12 @@ def login(settings: NatsSettings) -> dict[str, Any]:
     return {"user_credentials": settings.creds_file} if settings.creds_file else {}
 
 
+def _place(url: str) -> str:
+    """The address without what one logs in with."""
+    scheme, _, rest = url.rpartition("://")
+    return f"{scheme or 'nats'}://{rest.rpartition('@')[2]}"
+
+
 async def _first(connecting: Coroutine[Any, Any, None], refused: asyncio.Event) -> None:
     """Connect, unless the login is refused before: the client would try for ever."""
     trying, refusal = asyncio.create_task(connecting, name="bus.connect"), asyncio.create_task(refused.wait(), name="bus.refused")
@@ -179,12 +185,12 @@ async def connected(url: str, name: str, logging_in: dict[str, Any]) -> AsyncIte
         async with asyncio.timeout(CONNECT_SECONDS):
             await _first(client.connect(url, **options), refused)
     except (NatsError, OSError, TimeoutError) as error:
-        reason = str(error) or (told[0] if told else type(error).__name__)
+        reason, place = str(error) or (told[0] if told else type(error).__name__), _place(url)
         await client.close()
         if REFUSED in reason.lower():
             hint = "Check HANSA_NATS_CREDS_FILE and HANSA_NATS_OPERATOR_FILE, or HANSA_NATS_TOKEN_FILE: they must be this server's."
-            raise Misconfigured(f"NATS at {url} refuses the login", hint=hint) from error
-        raise Unavailable(f"NATS at {url} can't be reached: {reason}", hint="Is it up? Check HANSA_NATS_URL.") from error
+            raise Misconfigured(f"NATS at {place} refuses the login", hint=hint) from error
+        raise Unavailable(f"NATS at {place} can't be reached: {reason}", hint="Is it up? Check HANSA_NATS_URL.") from error
     try:
         yield client
     finally:

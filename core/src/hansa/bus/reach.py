@@ -40,11 +40,11 @@ class Reach(msgspec.Struct, frozen=True):
         return not self.leaks and not self.broken
 
 
-async def probe(accounts: Accounts, url: str, a: UUID, b: UUID) -> Reach:
+async def probe(accounts: Accounts, a: UUID, b: UUID) -> Reach:
     """As tenant `a`, try to reach tenant `b`, the platform and the server's own account. Takes a third of a second and changes nothing.
     Raises `Unavailable` when NATS is away or lets one of them in no more.
     """
-    operator, session = accounts.operator, ids.new_id()
+    operator, url, session = accounts.operator, accounts.url, ids.new_id()
     strangers = (accounts.public(b), operator.platform.public)
     async with AsyncExitStack() as opened:
         as_a = await opened.enter_async_context(_party(url, operator.account(a), "a", strangers))

@@ -16,6 +16,7 @@ from hansa.auth.model import Principal
 from hansa.bus import claims, subjects
 from hansa.bus.accounts import Accounts, Login, Refused
 from hansa.bus.claims import Rights
+from hansa.bus.reach import Reach, probe
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Forbidden, Unavailable
 from hansa.tenants.messaging import store
@@ -92,6 +93,15 @@ class Messaging:
         found = await self.settle(principal.tenant_id)
         if found.reason == "AccountNotMade":
             raise Unavailable(f"NATS does not know of it yet: {found.message}", hint="It will be told once it is back.", retry_after=1.0)
+
+    async def probe(self, a: UUID, b: UUID) -> Reach | None:
+        """As tenant `a`, try to reach tenant `b` and the platform over NATS; None when one of them has no account that lets anybody in.
+        Takes a connection of each. Raises `Unavailable`.
+        """
+        both = [await self.settle(tenant_id) for tenant_id in (a, b)]
+        if self._accounts is None or any(found.status != "True" for found in both):
+            return None
+        return await probe(self._accounts, a, b)
 
     @asynccontextmanager
     async def looking(self) -> AsyncIterator[None]:
