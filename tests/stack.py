@@ -19,7 +19,7 @@ from typing import Any, Self
 import httpx2
 
 import forkserver
-from hansa.dev.environment import Places, for_migrate, for_processes
+from hansa.dev.environment import Places, for_migrate, for_processes, for_worker
 from hansa.dev.servers import Servers, embedded_servers
 from hansa.settings import Settings, load
 
@@ -101,7 +101,10 @@ class Stack:
         self.servers = servers
         self.folder = folder
         self.forked = forked
-        self._places = Places(servers.folder, servers.postgres.url(password=True), servers.nats.url, str(servers.nats.token_file))
+        nats = servers.nats
+        self._places = Places(
+            servers.folder, servers.postgres.url(password=True), nats.url, str(nats.credentials_file), str(nats.operator_file)
+        )
         self._processes: list[Process] = []
 
     @property
@@ -137,12 +140,26 @@ class Stack:
     def worker(self, **extra: str) -> Process:
         """One more worker, started."""
         log = self.folder / f"worker-{len(self._processes)}.log"
-        return self._keep(Process("worker", {**self.environ, **extra}, log, forked=self.forked))
+        return self._keep(Process("worker", {**for_worker(self.environ), **extra}, log, forked=self.forked))
 
     def client(self, process: Process, **options: Any) -> httpx2.AsyncClient:
         """A client with the first key."""
         headers = {"authorization": f"Bearer {self.key}"}
         return plain_client(process.url, headers=headers, **options)
+
+    def pid(self, server: str) -> int:
+        """The process of `postgres` or `nats`; 0 while it is down."""
+        try:
+            return int((self.servers.folder.run / f"{server}.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def freeze_server(self, server: str) -> None:
+        os.kill(self.pid(server), signal.SIGSTOP)
+
+    def kill_server(self, server: str) -> None:
+        """kill -9; the supervisor starts it again."""
+        os.kill(self.pid(server), signal.SIGKILL)
 
     def stop(self) -> None:
         for process in reversed(self._processes):

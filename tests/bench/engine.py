@@ -71,7 +71,13 @@ class Engine:
     async def apply(self, caller: Principal) -> None:
         """Apply the workload's agents for a tenant."""
         discover = self.equipment.tool_servers.discover
-        objects = Objects(self.equipment.database, self.equipment.plugins, discover, variables=admitted({}, ""), judges=Judges(flaw=expressions.flaw, issuers=EgressPolicy()))
+        objects = Objects(
+            self.equipment.database,
+            self.equipment.plugins,
+            discover,
+            variables=admitted({}, ""),
+            judges=Judges(flaw=expressions.flaw, issuers=EgressPolicy()),
+        )
         async with self.equipment.database.tenant(caller.tenant_id) as connection:
             items = [Item(manifest) for manifest in manifests()]
             applied = await objects.apply(connection, caller, items, manager="bench", discovered={})

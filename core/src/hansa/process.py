@@ -24,6 +24,7 @@ from hansa.artifacts.content import open_artifacts, place_of
 from hansa.audit.checkpoints import Outside
 from hansa.audit.keeper import Keeper
 from hansa.audit.signing import read_signer
+from hansa.bus.accounts import open_accounts
 from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
 from hansa.db.pool import open_database
@@ -37,6 +38,7 @@ from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
+from hansa.runs.participants import open_participants
 from hansa.runs.worker import Worker
 from hansa.runs.worlds import Worlds
 from hansa.runs.writer import open_writer
@@ -45,13 +47,14 @@ from hansa.secrets.redaction import Redactor
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tools.cage.service import Cages
 from hansa.tools.servers import ToolServers
 from hansa_sdk import SecretServices
 
 log = structlog.stdlib.get_logger("hansa.process")
-CreateApp = Callable[[Equipment, Acceptor, asyncio.Event], Any]
+CreateApp = Callable[[Equipment, Acceptor, Messaging, asyncio.Event], Any]
 """Makes the ASGI application that is served, see `hansa.api.composition`; the event says that the process is stopping."""
 LAST_SECONDS = 2.0
 """How long a process waits at its end for tasks that were canceled."""
@@ -121,9 +124,10 @@ async def serve(settings: Settings, create: CreateApp) -> None:
     async with (
         open_equipment(settings, process="serve") as equipment,
         open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
+        open_accounts(settings.nats, equipment.region, name=equipment.worker) as accounts,
     ):
         config = uvicorn.Config(
-            create(equipment, acceptor, stopping),
+            create(equipment, acceptor, Messaging(equipment.database, accounts), stopping),
             host=settings.server.host,
             port=settings.server.port,
             loop="none",
@@ -198,6 +202,7 @@ async def worker(settings: Settings) -> None:
             region=equipment.region,
             replicas=settings.nats.replicas,
         ),
+        open_participants(equipment),
     ):
         gc.freeze()
         cage = await equipment.cages.holding(equipment.workspaces) if equipment.cages else None

@@ -58,7 +58,14 @@ class NatsSettings(msgspec.Struct, frozen=True):
     url: Annotated[str, env("HANSA_NATS_URL")] = "nats://127.0.0.1:4222"
     """Address of the region's NATS."""
     token_file: Annotated[str, env("HANSA_NATS_TOKEN_FILE")] = ""
-    """File with the token to log in with; empty: no token."""
+    """File with the token to log in with; empty: no token. A server with a token has one account for all: none of a tenant's own."""
+    creds_file: Annotated[str, env("HANSA_NATS_CREDS_FILE")] = ""
+    """File with the credentials (user JWT and seed) of Hansa's own account, on a server in operator mode; empty: none."""
+    operator_file: Annotated[str, env("HANSA_NATS_OPERATOR_FILE")] = ""
+    """File with the operator's seed, for the control plane alone: with it tenants get accounts. Empty, the default: none are made.
+    `hansa up` sets it; `hansa nats keys` makes it for a server of your own."""
+    public_url: Annotated[str, env("HANSA_NATS_PUBLIC_URL")] = ""
+    """Address at which tenants' own programs reach NATS, as their credentials tell it; empty: that of `HANSA_NATS_URL`."""
     replicas: Annotated[int, env("HANSA_NATS_REPLICAS")] = 1
     """Servers that keep each queue; 3 in a cluster of three or more, so that one of them may be away."""
 

@@ -38,6 +38,14 @@ class TenantBudget(Part, frozen=True, kw_only=True):
     warn_at: Annotated[int, Meta(ge=1, le=100, description="Percent of the amount from which on its use is shown as a warning.")] = 80
 
 
+class MessagingQuotas(Part, frozen=True, kw_only=True):
+    """What NATS lets the tenant's own programs have; the server itself refuses what goes beyond."""
+
+    connections: Annotated[int, Meta(ge=0, le=100_000, description="Most connections of its own programs at once; 0: none gets in.")] = 100
+    subscriptions: Annotated[int, Meta(ge=1, le=100_000, description="Most subscriptions of one connection.")] = 100
+    payload_bytes: Annotated[int, Meta(ge=1, le=1_048_576, description="Most bytes of one message.")] = 65_536
+
+
 class TenantQuotas(Part, frozen=True, kw_only=True):
     """Bounds of what a tenant may use."""
 
@@ -60,3 +68,4 @@ class TenantQuotas(Part, frozen=True, kw_only=True):
         ),
     ] = 0
     budget: Annotated[TenantBudget | None, Meta(description="Most that its models may cost; left out: no bound.")] = None
+    messaging: Annotated[MessagingQuotas, Meta(description="Bounds of its own programs on NATS.")] = MessagingQuotas()

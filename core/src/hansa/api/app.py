@@ -20,6 +20,7 @@ from hansa.api import (
     catalog,
     dead_letters,
     health,
+    messaging,
     objects,
     openapi,
     refusals,
@@ -45,6 +46,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *catalog.HANDLERS,
     *dead_letters.HANDLERS,
     *health.HANDLERS,
+    *messaging.HANDLERS,
     *objects.HANDLERS,
     *openapi.HANDLERS,
     *runs.HANDLERS,
@@ -74,10 +76,15 @@ def create_app(services: Services) -> Litestar:
 
 @asynccontextmanager
 async def _attending(app: Litestar) -> AsyncIterator[None]:
-    """While the application serves, it hears when API keys have changed, and counts requests."""
+    """While the application serves, it hears when API keys have changed, counts requests, and sees to accounts."""
     services: Services = app.state.services
     bus, region = services.equipment.bus, services.equipment.region
-    async with services.issuer_keys, bus.listen(keys_changed(region), services.authenticator.forget), carrying(services.rates.gatherer):
+    async with (
+        services.issuer_keys,
+        bus.listen(keys_changed(region), services.authenticator.forget),
+        carrying(services.rates.gatherer),
+        services.messaging.looking(),
+    ):
         yield
 
 

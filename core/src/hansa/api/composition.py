@@ -30,13 +30,14 @@ from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.tenants.budgets import Budgets
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.rates import Rates
 from hansa.tenants.secrets.rotation import Rotation
 from hansa.tenants.service import Tenants
 from hansa.tools import expressions
 
 
-def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stopping: asyncio.Event) -> Litestar:
+def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, stopping: asyncio.Event) -> Litestar:
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
     to_issuers = policy(entries(settings.egress.issuers_allow))
@@ -54,6 +55,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         budgets=Budgets(equipment.database),
         secrets=equipment.secrets,
         rotation=Rotation(equipment.database, equipment.secrets.keys, equipment.secrets.keyring),
+        messaging=messaging,
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,

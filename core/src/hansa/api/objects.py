@@ -60,12 +60,14 @@ async def apply_objects(request: AnyRequest, principal: Principal) -> Response[b
         raise Invalid(f"{len(asked.objects)} objects in one request; the most is {MAX_OBJECTS}", hint="Send them in several requests.")
 
     discovered = await services(request).objects.discover(principal, asked.objects)
+    tenants: list[str] = []
 
     tenants_changed = False
 
     async def operation(connection: Connection) -> tuple[int, str]:
         nonlocal tenants_changed
         results = await services(request).objects.apply(connection, principal, asked.objects, manager=asked.manager, discovered=discovered)
+        tenants.extend(result.name for result in results if result.kind == "Tenant" and result.action != "failed")
         answer = ApplyAnswer(results, sum(result.action == "failed" for result in results))
         tenants_changed = any(result.kind == "Tenant" and result.action in ("created", "configured") for result in results)
         return 200, msgspec.json.encode(answer).decode()
@@ -73,6 +75,8 @@ async def apply_objects(request: AnyRequest, principal: Principal) -> Response[b
     answer = await once(services(request).equipment.database, principal, key, operation)
     if tenants_changed:  # and with them, perhaps, who may come in and what they may
         await services(request).api_keys.changed()
+    if tenants:
+        await services(request).messaging.changed(tenants)
     return answers.kept(answer)
 
 

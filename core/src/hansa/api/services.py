@@ -22,6 +22,7 @@ from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
 from hansa.tenants.budgets import Budgets
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.rates import Rates
 from hansa.tenants.secrets.rotation import Rotation
 from hansa.tenants.secrets.service import TenantSecrets
@@ -46,6 +47,7 @@ class Services(msgspec.Struct, frozen=True):
     budgets: Budgets
     secrets: TenantSecrets
     rotation: Rotation
+    messaging: Messaging
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway

@@ -26,6 +26,7 @@ from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
 from hansa.tenants.allowance import NO_BOUND, Allowance
+from hansa.tenants.messaging import store as messaging_store
 from hansa.tenants.service import tenant_id
 from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
 from hansa_crds.problem import path_of
@@ -225,6 +226,7 @@ class Objects:
                 await tenant_store.ensure_tenant(connection, tenant_id(found.metadata.name), found.metadata.name)
                 await tenant_store.update_tenant(connection, found.spec)
                 await tenant_store.set_budget(connection, found.spec.quotas)
+                await messaging_store.set_account(connection, tenant_id(found.metadata.name), found.spec)
                 await keep_issuers(connection, tenant_id(found.metadata.name), found.spec.identity)
         except Invalid as error:
             return error.errors

@@ -48,6 +48,7 @@ _COMMANDS = (
     ("audit", "hansa.cli.auditing:audit", 3, "List who changed what; export it, or verify that it is as it was written."),
     ("usage", "hansa.cli.spending:usage", 3, "Show what the tenant has used, by day, agent and model."),
     ("budget", "hansa.cli.spending:budget", 3, "Show what the tenant may use, and how much of that is left."),
+    ("nats", "hansa.cli.nats:nats", 3, "Show the tenant's NATS account; make or revoke credentials for its own programs."),
     ("plugins", "hansa.cli.loaded:plugins", 4, "List plugins, what they bring, and which failed."),
     ("tools", "hansa.cli.loaded:tools", 4, "List the tools that agents may use."),
     ("models", "hansa.cli.loaded:models", 4, "List the models that agents may use."),

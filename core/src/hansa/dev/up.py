@@ -18,7 +18,7 @@ import msgspec
 
 from hansa import clock
 from hansa.dev import ports
-from hansa.dev.environment import Places, for_migrate, for_processes, shown
+from hansa.dev.environment import Places, for_migrate, for_processes, for_worker, shown
 from hansa.dev.folder import DataFolder, ReadyFile
 from hansa.dev.launch import Launch, run_to_end
 from hansa.dev.nats import EmbeddedNats
@@ -150,7 +150,8 @@ class _Stack:
             folder=folder,
             database=postgres.url(password=True) if postgres else own_database,
             nats=nats.url if nats else own_nats,
-            nats_token_file=str(nats.token_file) if nats else "",
+            nats_credentials_file=str(nats.credentials_file) if nats else "",
+            nats_operator_file=str(nats.operator_file) if nats else "",
         )
 
     async def _migrate(self, env: Mapping[str, str]) -> int:
@@ -166,7 +167,7 @@ class _Stack:
     async def _processes(self, supervisor: Supervisor, env: Mapping[str, str], listener: socket.socket) -> None:
         options, descriptor = self._options, listener.fileno()
         serving = Launch(argv=options.commands.serve, env={**env, "HANSA_SERVER_FD": str(descriptor)}, fds=(descriptor,))
-        working = Launch(argv=options.commands.worker, env=env)
+        working = Launch(argv=options.commands.worker, env=for_worker(env))
         await supervisor.start(Child(name="serve", launch=serving, grace=options.grace_seconds))
         await supervisor.start(
             *(Child(name=f"worker-{number}", launch=working, grace=options.grace_seconds) for number in range(1, options.workers + 1))

@@ -7,5 +7,5 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    for part in ("audit", "identity", "issuers", "budgets", "secrets", "suspension", "metering"):
+    for part in ("audit", "identity", "issuers", "budgets", "secrets", "messaging", "suspension", "metering"):
         run_script(f"0002_{part}.sql")
