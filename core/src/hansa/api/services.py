@@ -7,6 +7,7 @@ import msgspec
 from litestar import Request
 
 from hansa.agents.service import Agents
+from hansa.api.streams import Streams
 from hansa.apply.service import Objects
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.service import Authenticator
@@ -41,6 +42,7 @@ class Services(msgspec.Struct, frozen=True):
     approvals: Approvals
     dead_letters: DeadLetters
     archives: Archives
+    streams: Streams
     cursor_key: bytes
     stopping: asyncio.Event
 

@@ -166,7 +166,7 @@ def open_api(connection: Connection) -> Iterator[Api]:
     """The API that the options, the environment or the data folder name."""
     target = find(connection)
     headers = {"authorization": f"Bearer {target.key}"} | ({"hansa-tenant": target.tenant} if target.tenant else {})
-    with open_local_client(target.url, headers, ANSWER_SECONDS) as client:
+    with open_local_client(target.url, headers, ANSWER_SECONDS, trust=target.trust) as client:
         yield Api(client, target)
 
 

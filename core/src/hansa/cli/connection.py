@@ -13,6 +13,7 @@ import msgspec
 from cyclopts import Parameter
 
 from hansa import settings
+from hansa.egress.local import SYSTEM, Trust
 from hansa.errors import Invalid, Misconfigured, Unauthenticated, Unavailable
 
 DEFAULT_DATA = ".hansa"
@@ -38,6 +39,7 @@ class Target(msgspec.Struct, frozen=True):
     url_source: str
     key_source: str
     tenant: str = ""
+    trust: Trust = SYSTEM
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -74,7 +76,8 @@ def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Tar
             f"no API key for {url}: HANSA_API_KEY is not set, and no --api-key-file or HANSA_API_KEY_FILE names a file with one",
             hint="The key that belongs to a data folder is only used for the server of that folder.",
         )
-    return Target(url, key, url_source, key_source, _header("tenant", connection.tenant or told.tenant))
+    trust = Trust(told.ca_file, told.cert_file, told.key_file)
+    return Target(url, key, url_source, key_source, tenant=_header("tenant", connection.tenant or told.tenant), trust=trust)
 
 
 def _header(what: str, text: str) -> str:
