@@ -13,9 +13,11 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.apply.narrowing import Judges
 from hansa.apply.service import Item, Objects
 from hansa.auth.model import Principal
 from hansa.bus.subjects import session_live
+from hansa.egress.policy import EgressPolicy
 from hansa.process import open_equipment
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor, open_acceptor

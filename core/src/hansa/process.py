@@ -9,14 +9,13 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
-import uvicorn
 import uvloop
 
 from hansa import ids
@@ -45,6 +44,7 @@ from hansa.runs.writer import open_writer
 from hansa.secrets.keyring import open_keyring
 from hansa.secrets.redaction import Redactor
 from hansa.secrets.variables import admitted
+from hansa.server.listening import serve_http
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
 from hansa.tenants.messaging.service import Messaging
@@ -126,42 +126,9 @@ async def serve(settings: Settings, create: CreateApp) -> None:
         open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
         open_accounts(settings.nats, equipment.region, name=equipment.worker) as accounts,
     ):
-        config = uvicorn.Config(
-            create(equipment, acceptor, Messaging(equipment.database, accounts), stopping),
-            host=settings.server.host,
-            port=settings.server.port,
-            loop="none",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.server.grace_seconds),
-            h11_max_incomplete_event_size=65_536,
-        )
-        sockets = [socket.socket(fileno=settings.server.fd)] if settings.server.fd >= 0 else None
-        server = _Server(config)
+        app = create(equipment, acceptor, Messaging(equipment.database, accounts), stopping)
         gc.freeze()  # all that was made so far stays: the collector need not look at it again and again
-        ending = asyncio.create_task(_end(server, stopping), name="serve.end")
-        try:
-            await server.serve(sockets)
-        finally:
-            ending.cancel()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to us: uvicorn would raise them again at its end, before our own clean-up."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _end(server: uvicorn.Server, stopping: asyncio.Event) -> None:
-    await stopping.wait()
-    server.should_exit = True
+        await serve_http(app, settings, stopping)
 
 
 def _stopping() -> asyncio.Event:

@@ -35,6 +35,51 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Deepest nesting of a JSON body; deeper ones are refused before they are decoded."""
     grace_seconds: Annotated[float, env("HANSA_SERVER_GRACE_SECONDS")] = 10.0
     """Seconds that open requests are given after SIGTERM."""
+    address_bytes: Annotated[int, env("HANSA_SERVER_ADDRESS_BYTES")] = 8_192
+    """Longest address of a request, path and query, in bytes; longer ones are answered with 414."""
+    header_bytes: Annotated[int, env("HANSA_SERVER_HEADER_BYTES")] = 32_768
+    """All headers of a request together, in bytes, names and values; what has more is answered with 431."""
+    header_count: Annotated[int, env("HANSA_SERVER_HEADER_COUNT")] = 100
+    """Most headers of a request; what has more is answered with 431."""
+    header_seconds: Annotated[float, env("HANSA_SERVER_HEADER_SECONDS")] = 10.0
+    """Seconds in which a request's headers must have come whole, and a TLS handshake must have ended; then the connection is closed."""
+    body_seconds: Annotated[float, env("HANSA_SERVER_BODY_SECONDS")] = 30.0
+    """Seconds that a request's body may take, and one more for each 16 KiB of it that have come; then the connection is closed."""
+    send_seconds: Annotated[float, env("HANSA_SERVER_SEND_SECONDS")] = 60.0
+    """Seconds that an answer may stand still because its reader takes nothing; then the connection is closed."""
+    keep_alive_seconds: Annotated[float, env("HANSA_SERVER_KEEP_ALIVE_SECONDS")] = 15.0
+    """Seconds that a connection is kept open between requests. Behind a load balancer: longer than that keeps its own, or it meets
+    connections that were just closed."""
+    connections: Annotated[int, env("HANSA_SERVER_CONNECTIONS")] = 8_192
+    """Most connections at once; further ones are answered with 503, whatever they ask."""
+    connections_per_address: Annotated[int, env("HANSA_SERVER_CONNECTIONS_PER_ADDRESS")] = 2_048
+    """Most connections at once of one address (of IPv6: one /64 network); further ones are answered with 429. 0: as many as there are,
+    for a server that is reached through a load balancer only, where all connections come from one address."""
+    streams_per_principal: Annotated[int, env("HANSA_SERVER_STREAMS_PER_PRINCIPAL")] = 1_024
+    """Most event streams that one key may read at once from one control plane; further ones are refused with 429."""
+    streams_per_tenant: Annotated[int, env("HANSA_SERVER_STREAMS_PER_TENANT")] = 2_048
+    """Most event streams that a whole tenant may read at once from one control plane; further ones are refused with 429."""
+    proxies: Annotated[str, env("HANSA_SERVER_PROXIES")] = ""
+    """Comma-separated addresses or networks of reverse proxies in front, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed;
+    empty: nobody's, for anyone may write them. Connections are counted by the address that they really come from."""
+    cors_origins: Annotated[str, env("HANSA_SERVER_CORS_ORIGINS")] = ""
+    """Comma-separated origins, as in `https://console.example.org`, whose pages may read answers in a browser; empty: none. There is no
+    `*`, and no origin is ever allowed to send cookies: there are none."""
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    """TLS of the control plane, 1.2 or newer. Files are read again when they change, or at once on SIGHUP: new connections get the new
+    certificate, open ones go on, and of a pair that can't be used the one before is kept."""
+
+    cert_file: Annotated[str, env("HANSA_SERVER_TLS_CERT_FILE")] = ""
+    """PEM file with the server's certificate and those that lead to its authority; empty: plain HTTP."""
+    key_file: Annotated[str, env("HANSA_SERVER_TLS_KEY_FILE")] = ""
+    """PEM file with the certificate's private key, without a passphrase; empty: it stands in the certificate's file."""
+    client_ca_file: Annotated[str, env("HANSA_SERVER_TLS_CLIENT_CA_FILE")] = ""
+    """PEM file with authorities; only clients that show a certificate of one of them are let in, to probes and pages too; empty: none is
+    asked for. An API key is needed nevertheless."""
+    look_seconds: Annotated[float, env("HANSA_SERVER_TLS_LOOK_SECONDS")] = 5.0
+    """Pause between looks whether one of these files has changed."""
 
 
 class DatabaseSettings(msgspec.Struct, frozen=True):
@@ -66,6 +111,12 @@ class NatsSettings(msgspec.Struct, frozen=True):
     `hansa up` sets it; `hansa nats keys` makes it for a server of your own."""
     public_url: Annotated[str, env("HANSA_NATS_PUBLIC_URL")] = ""
     """Address at which tenants' own programs reach NATS, as their credentials tell it; empty: that of `HANSA_NATS_URL`."""
+    ca_file: Annotated[str, env("HANSA_NATS_CA_FILE")] = ""
+    """PEM file with the authorities that the server's certificate must come from, for `tls://` addresses; empty: those of the system."""
+    cert_file: Annotated[str, env("HANSA_NATS_CERT_FILE")] = ""
+    """PEM file with the certificate that is shown to a server that asks for one; empty: none."""
+    key_file: Annotated[str, env("HANSA_NATS_KEY_FILE")] = ""
+    """PEM file with that certificate's private key; empty: it stands in the certificate's file."""
     replicas: Annotated[int, env("HANSA_NATS_REPLICAS")] = 1
     """Servers that keep each queue; 3 in a cluster of three or more, so that one of them may be away."""
 
@@ -90,6 +141,12 @@ class ClientSettings(msgspec.Struct, frozen=True):
     """Tenant to act in, for keys that may act in any; empty: that of the key."""
     on_behalf_of: Annotated[str, env("HANSA_ON_BEHALF_OF")] = ""
     """End user to name as the one acted for, which needs the permission users:act; empty: nobody."""
+    ca_file: Annotated[str, env("HANSA_CA_FILE")] = ""
+    """PEM file with the authorities that the certificate of an https address must come from; empty: those of the system."""
+    cert_file: Annotated[str, env("HANSA_CLIENT_CERT_FILE")] = ""
+    """PEM file with the certificate that is shown to a server that asks for one (`HANSA_SERVER_TLS_CLIENT_CA_FILE`); empty: none."""
+    key_file: Annotated[str, env("HANSA_CLIENT_KEY_FILE")] = ""
+    """PEM file with that certificate's private key; empty: it stands in the certificate's file."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -268,6 +325,7 @@ class Settings(msgspec.Struct, frozen=True):
     HANSA_SECRETS_*."""
 
     server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
     database: DatabaseSettings = DatabaseSettings()
     nats: NatsSettings = NatsSettings()
     key: KeySettings = KeySettings()

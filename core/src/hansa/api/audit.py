@@ -29,7 +29,7 @@ class Who(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Whence(msgspec.Struct, frozen=True, omit_defaults=True):
-    """From where: the address of the other end, and the trace id of the request."""
+    """From where: the address of the other end, and the id of the request (`X-Request-Id`)."""
 
     address: str = ""
     request_id: str = ""

@@ -4,11 +4,11 @@ import asyncio
 import hashlib
 import os
 
-from litestar import Litestar
-
 from hansa.agents.service import Agents
 from hansa.api.app import create_app
+from hansa.api.envelope import Envelope, origins
 from hansa.api.services import Services
+from hansa.api.streams import Streams
 from hansa.apply.narrowing import Judges
 from hansa.apply.service import Objects
 from hansa.audit.reading import Trails
@@ -37,7 +37,7 @@ from hansa.tenants.service import Tenants
 from hansa.tools import expressions
 
 
-def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, stopping: asyncio.Event) -> Litestar:
+def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, stopping: asyncio.Event) -> Envelope:
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
     to_issuers = policy(entries(settings.egress.issuers_allow))
@@ -71,10 +71,11 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
         runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),
         archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
+        streams=Streams(settings.server),
         stopping=stopping,
         cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
     )
-    return create_app(services)
+    return Envelope(create_app(services), origins(settings.server.cors_origins))
 
 
 def _trusted(settings: Settings, equipment: Equipment) -> frozenset[str]:

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 from litestar.types import Scope
 
-from hansa.api.problems import trace_id
+from hansa.api.envelope import REQUEST_ID
 from hansa.api.services import AnyRequest, Services
 from hansa.audit.model import Action, Actor, AuditEvent, Origin
 from hansa.auth.model import Principal
@@ -16,7 +16,7 @@ from hansa.errors import Forbidden
 def origin(request: AnyRequest) -> Origin:
     """Where a request came from."""
     client = request.scope["client"]
-    return Origin(address=client[0] if client else "", request_id=trace_id(request))
+    return Origin(address=client[0] if client else "", request_id=request.scope["state"][REQUEST_ID])
 
 
 async def told(error: Exception, scope: Scope) -> None:

@@ -7,6 +7,7 @@ import msgspec
 from litestar import Request
 
 from hansa.agents.service import Agents
+from hansa.api.streams import Streams
 from hansa.apply.service import Objects
 from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
@@ -57,6 +58,7 @@ class Services(msgspec.Struct, frozen=True):
     approvals: Approvals
     dead_letters: DeadLetters
     archives: Archives
+    streams: Streams
     cursor_key: bytes
     stopping: asyncio.Event
 

@@ -12,6 +12,7 @@ from litestar.response import Stream
 from hansa.api import answers, bodies, requests
 from hansa.api.runs import Run
 from hansa.api.services import IN_THE_LOG, AnyRequest, services
+from hansa.api.streams import Place
 from hansa.auth.model import Principal
 from hansa.errors import Invalid
 from hansa.runs.model import RESTING_STATES
@@ -156,12 +157,13 @@ async def stream_events(request: AnyRequest, principal: Principal, session_id: s
         if run.session_id != session:
             raise Invalid(f"until: run {run.id} is in session {run.session_id}, not in this one")
         reading = Reading(session, after, until=run.id, over=run.state in RESTING_STATES)
+    place = services(request).streams.enter(principal)
     stream = follow(equipment, principal, reading)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(_server_sent(stream, services(request).stopping), media_type="text/event-stream", headers=headers)
+    return Stream(_server_sent(stream, services(request).stopping, place), media_type="text/event-stream", headers=headers)
 
 
-async def _server_sent(stream: AsyncIterator[Sent | None], stopping: asyncio.Event) -> AsyncIterator[bytes]:
+async def _server_sent(stream: AsyncIterator[Sent | None], stopping: asyncio.Event, _: Place) -> AsyncIterator[bytes]:
     yield b": hansa\n\n"
     silence = 0
     async for sent in stream:

@@ -71,7 +71,7 @@ class Actor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """From where: the address of the other end, and the trace id of the request, which its answer and its log lines have too."""
+    """From where: the address of the other end, and the id of the request, which a refusal of it and its log lines have too."""
 
     address: str = ""
     request_id: str = ""

@@ -4,6 +4,7 @@ Nothing sent here is the only copy of anything: a lost message costs at most a p
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -115,6 +116,23 @@ class Bus:
                 log.info("bus.unsubscribe", subject=subject, error=str(error))
 
 
+def _tls(settings: NatsSettings) -> ssl.SSLContext | None:
+    """How to speak TLS; None leaves the client to what the address says, with the authorities of the system."""
+    if not (settings.ca_file or settings.cert_file):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.cert_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(
+            f"the certificates for NATS can't be used: {error}",
+            hint="Check HANSA_NATS_CA_FILE, HANSA_NATS_CERT_FILE and HANSA_NATS_KEY_FILE.",
+        ) from error
+    return context
+
+
 @asynccontextmanager
 async def open_bus(settings: NatsSettings, *, name: str) -> AsyncIterator[Bus]:
     """Connect, and stay connected: a silent cut is noticed within 4 s, reconnecting never ends."""
@@ -180,6 +198,7 @@ async def connected(url: str, name: str, logging_in: dict[str, Any]) -> AsyncIte
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.2,
         "connect_timeout": 5,
+        "tls": _tls(settings),
     }
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -167,7 +167,7 @@ def open_api(connection: Connection) -> Iterator[Api]:
     target = find(connection)
     more = {"hansa-tenant": target.tenant, "hansa-on-behalf-of": target.on_behalf_of}
     headers = {"authorization": f"Bearer {target.key}"} | {name: value for name, value in more.items() if value}
-    with open_local_client(target.url, headers, ANSWER_SECONDS) as client:
+    with open_local_client(target.url, headers, ANSWER_SECONDS, trust=target.trust) as client:
         yield Api(client, target)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from cyclopts import Parameter
 
 from hansa import settings
+from hansa.egress.local import SYSTEM, Trust
 from hansa.errors import Invalid, Misconfigured, Unauthenticated, Unavailable
 
 DEFAULT_DATA = ".hansa"
@@ -41,6 +42,7 @@ class Target(msgspec.Struct, frozen=True):
     key_source: str
     tenant: str = ""
     on_behalf_of: str = ""
+    trust: Trust = SYSTEM
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -77,8 +79,11 @@ def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Tar
             f"no API key for {url}: HANSA_API_KEY is not set, and no --api-key-file or HANSA_API_KEY_FILE names a file with one",
             hint="The key that belongs to a data folder is only used for the server of that folder.",
         )
-    tenant = _header("a tenant", connection.tenant or told.tenant)
-    return Target(url, key, url_source, key_source, tenant, _header("an end user", connection.on_behalf_of or told.on_behalf_of))
+    tenant, user = (
+        _header("a tenant", connection.tenant or told.tenant),
+        _header("an end user", connection.on_behalf_of or told.on_behalf_of),
+    )
+    return Target(url, key, url_source, key_source, tenant, user, Trust(told.ca_file, told.cert_file, told.key_file))
 
 
 def _header(what: str, text: str) -> str:
