@@ -5,8 +5,10 @@ permission, another tenant's. The matrix is made from the routes themselves, so 
 import asyncio
 import re
 from typing import get_origin
+from uuid import UUID
 
 import httpx2
+import msgspec
 import pytest
 from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
@@ -14,6 +16,7 @@ from litestar.handlers import HTTPRouteHandler
 from api.keys import Keys, bearer, make_keys
 from api.problem import problem
 from audit.trails import end, trail
+from hansa import ids
 from hansa.api.app import HANDLERS, audited_as, unaudited, unguarded
 from hansa.audit.model import ACTIONS, Action
 from hansa.auth.model import PERMISSIONS, ROLES, Principal
@@ -32,7 +35,7 @@ from routes import (
     settle,
     without_names,
 )
-from samples import SCRIPTED
+from samples import SCRIPTED, agent
 from stack import Process, Stack
 
 every_guarded_route = pytest.mark.parametrize(("method", "handler"), GUARDED, ids=case_of)

@@ -136,7 +136,7 @@ def _tls(settings: NatsSettings) -> ssl.SSLContext | None:
 @asynccontextmanager
 async def open_bus(settings: NatsSettings, *, name: str) -> AsyncIterator[Bus]:
     """Connect, and stay connected: a silent cut is noticed within 4 s, reconnecting never ends."""
-    async with connected(settings.url, name, login(settings)) as client:
+    async with connected(settings, name, login(settings)) as client:
         yield Bus(client)
 
 
@@ -175,7 +175,7 @@ async def _first(connecting: Coroutine[Any, Any, None], refused: asyncio.Event) 
 
 
 @asynccontextmanager
-async def connected(url: str, name: str, logging_in: dict[str, Any]) -> AsyncIterator[Client]:
+async def connected(settings: NatsSettings, name: str, logging_in: dict[str, Any]) -> AsyncIterator[Client]:
     """A client that mends itself for ever. Raises `Misconfigured` when the server refuses the login, or `Unavailable`."""
     told: list[str] = []
     refused = asyncio.Event()
@@ -202,9 +202,9 @@ async def connected(url: str, name: str, logging_in: dict[str, Any]) -> AsyncIte
     }
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            await _first(client.connect(url, **options), refused)
+            await _first(client.connect(settings.url, **options), refused)
     except (NatsError, OSError, TimeoutError) as error:
-        reason, place = str(error) or (told[0] if told else type(error).__name__), _place(url)
+        reason, place = str(error) or (told[0] if told else type(error).__name__), _place(settings.url)
         await client.close()
         if REFUSED in reason.lower():
             hint = "Check HANSA_NATS_CREDS_FILE and HANSA_NATS_OPERATOR_FILE, or HANSA_NATS_TOKEN_FILE: they must be this server's."

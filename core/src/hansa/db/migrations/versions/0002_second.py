@@ -7,5 +7,5 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    for part in ("audit", "identity", "issuers", "budgets", "secrets", "messaging", "suspension", "metering"):
+    for part in ("audit", "identity", "issuers", "budgets", "secrets", "messaging", "suspension", "metering", "engine"):
         run_script(f"0002_{part}.sql")
