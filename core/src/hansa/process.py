@@ -14,16 +14,13 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 import uvicorn
 import uvloop
 
 from hansa import ids
-from hansa.artifacts.content import open_artifacts, place_of
-from hansa.audit.checkpoints import Outside
-from hansa.audit.keeper import Keeper
-from hansa.audit.signing import read_signer
+from hansa.artifacts.content import open_artifacts
+from hansa.audit.keeper import keeping
 from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
 from hansa.db.pool import open_database
@@ -88,14 +85,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 writer=writer,
                 values=values,
                 retention=Retention(database, artifacts, settings.retention.days),
-                keeper=Keeper(database, _outside(settings, data_dir), read_signer(settings.audit.key_file), settings.audit),
             )
-
-
-def _outside(settings: Settings, data_dir: Path) -> Outside:
-    """Where the audit trail's checkpoints lie."""
-    artifacts = msgspec.structs.replace(settings.artifacts, url=settings.audit.url)
-    return Outside(place_of(artifacts, data_dir / "audit", variable="HANSA_AUDIT_URL"))
 
 
 def _entries(text: str) -> tuple[str, ...]:
@@ -185,6 +175,7 @@ async def worker(settings: Settings) -> None:
             region=equipment.region,
             replicas=settings.nats.replicas,
         ),
+        keeping(equipment.database, settings),
     ):
         gc.freeze()
         log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())

@@ -10,8 +10,10 @@ from hansa.agents.service import Agents
 from hansa.api.app import create_app
 from hansa.api.services import Services
 from hansa.apply.service import Objects
+from hansa.audit.checkpoints import open_outside
 from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
+from hansa.audit.signing import read_signer
 from hansa.auth import keys
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.service import Authenticator
@@ -39,7 +41,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
         refusals=Refusals(equipment.database),
-        trails=Trails(equipment.database, equipment.keeper.outside, _trusted(settings, equipment)),
+        trails=Trails(equipment.database, open_outside(settings), _trusted(settings)),
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,
@@ -60,8 +62,8 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
     return create_app(services)
 
 
-def _trusted(settings: Settings, equipment: Equipment) -> frozenset[str]:
+def _trusted(settings: Settings) -> frozenset[str]:
     """The public keys whose checkpoints are believed."""
-    signer = equipment.keeper.signer
+    signer = read_signer(settings.audit.key_file)
     named = {each.strip().lower() for each in settings.audit.public_keys.split(",") if each.strip()}
     return frozenset(named if signer is None else {*named, signer.public_key})
