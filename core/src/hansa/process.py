@@ -14,15 +14,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import structlog
 import uvloop
 
 from hansa import ids
-from hansa.artifacts.content import open_artifacts, place_of
-from hansa.audit.checkpoints import Outside
-from hansa.audit.keeper import Keeper
-from hansa.audit.signing import read_signer
+from hansa.artifacts.content import open_artifacts
+from hansa.audit.keeper import keeping
 from hansa.bus.accounts import open_accounts
 from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
@@ -108,14 +105,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 values=values,
                 secrets=TenantSecrets(database, keyring, redactor),
                 retention=Retention(database, artifacts, settings.retention.days),
-                keeper=Keeper(database, _outside(settings, data_dir), read_signer(settings.audit.key_file), settings.audit),
             )
-
-
-def _outside(settings: Settings, data_dir: Path) -> Outside:
-    """Where the audit trail's checkpoints lie."""
-    artifacts = msgspec.structs.replace(settings.artifacts, url=settings.audit.url)
-    return Outside(place_of(artifacts, data_dir / "audit", variable="HANSA_AUDIT_URL"))
 
 
 async def serve(settings: Settings, create: CreateApp) -> None:
@@ -170,6 +160,7 @@ async def worker(settings: Settings) -> None:
             replicas=settings.nats.replicas,
         ),
         open_participants(equipment),
+        keeping(equipment.database, settings),
     ):
         gc.freeze()
         cage = await equipment.cages.holding(equipment.workspaces) if equipment.cages else None

@@ -11,8 +11,10 @@ from hansa.api.services import Services
 from hansa.api.streams import Streams
 from hansa.apply.narrowing import Judges
 from hansa.apply.service import Objects
+from hansa.audit.checkpoints import open_outside
 from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
+from hansa.audit.signing import read_signer
 from hansa.auth import keys
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.bearers import Bearers
@@ -51,7 +53,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
         refusals=Refusals(equipment.database),
-        trails=Trails(equipment.database, equipment.keeper.outside, _trusted(settings, equipment)),
+        trails=Trails(equipment.database, open_outside(settings), _trusted(settings)),
         budgets=Budgets(equipment.database),
         secrets=equipment.secrets,
         rotation=Rotation(equipment.database, equipment.secrets.keys, equipment.secrets.keyring),
@@ -78,8 +80,8 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
     return Envelope(create_app(services), origins(settings.server.cors_origins))
 
 
-def _trusted(settings: Settings, equipment: Equipment) -> frozenset[str]:
+def _trusted(settings: Settings) -> frozenset[str]:
     """The public keys whose checkpoints are believed."""
-    signer = equipment.keeper.signer
+    signer = read_signer(settings.audit.key_file)
     named = {each.strip().lower() for each in settings.audit.public_keys.split(",") if each.strip()}
     return frozenset(named if signer is None else {*named, signer.public_key})

@@ -60,7 +60,7 @@ class Verifier:
         self.tenant = tenant
         self._wanted = wanted
         self._waiting: Row | None = None
-        self.seq = start.seq
+        self.seq: int = start.seq
         self.hash = bytes.fromhex(start.hash)
         self.rows = 0
         self.hashes: dict[int, str] = {start.seq: start.hash}

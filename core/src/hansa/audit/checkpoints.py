@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
-from hansa.artifacts.content import Place
+from hansa.artifacts.content import Place, place_of
 from hansa.audit.chain import Finding, Kind
 from hansa.audit.signing import Signer, is_signed
+from hansa.settings import Settings, data_dir
 
 SUFFIX = ".json"
 DIGITS = 20
@@ -72,6 +73,12 @@ class Outside:
             return None if body is None else msgspec.json.decode(body, type=Checkpoint)
         except msgspec.DecodeError:
             return None
+
+
+def open_outside(settings: Settings) -> Outside:
+    """The place that the settings name. Raises `Misconfigured`."""
+    artifacts = msgspec.structs.replace(settings.artifacts, url=settings.audit.url)
+    return Outside(place_of(artifacts, data_dir(settings).resolve() / "audit", variable="HANSA_AUDIT_URL"))
 
 
 def _key(tenant: str, seq: int) -> str:

@@ -5,8 +5,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import asyncpg
+import msgspec
 
+from hansa.audit.chain import START
 from hansa.db.pool import Connection, Database
 
 AT = """to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
@@ -16,14 +17,50 @@ ROW = f"seq, at, {AT} AS told_at, event::text AS event, encode(hash, 'hex') AS h
 MINE = "tenant_id = (SELECT hansa.tenant())"
 
 
+class Stored(msgspec.Struct, frozen=True):
+    """A row of a trail. `told_at` and `event` are texts as they were hashed, `hash` is in hex."""
+
+    seq: int
+    at: datetime
+    told_at: str
+    event: str
+    hash: str
+
+
+class Head(msgspec.Struct, frozen=True):
+    """Where a trail is said to end, and the highest number of a row that is there."""
+
+    seq: int
+    hash: str
+    newest: int
+
+
+class Anchor(msgspec.Struct, frozen=True):
+    """What retention has removed of a trail: the last row of it, and a signed statement as JSON text."""
+
+    seq: int
+    hash: str
+    statement: str
+
+
+class End(msgspec.Struct, frozen=True):
+    """The last row of a tenant's trail, or of a piece of it; `sealed`: a checkpoint outside covers it."""
+
+    tenant_id: UUID
+    seq: int
+    told_at: str
+    hash: str
+    sealed: bool
+
+
 async def append(connection: Connection, events: Sequence[str]) -> int:
     """Chain events, as canonical JSON, to those of the connection's tenant; the number of the last one."""
     return await connection.fetchval("SELECT hansa.audit_append($1)", events)
 
 
-async def page(connection: Connection, filters: dict[str, Any], before: int | None, limit: int) -> list[asyncpg.Record]:
+async def page(connection: Connection, filters: dict[str, Any], before: int | None, limit: int) -> list[Stored]:
     """Rows, newest first. `filters`: action, actor, target, outcome, since and until, or None each."""
-    return await connection.fetch(
+    rows = await connection.fetch(
         f"SELECT {ROW} FROM hansa.audit_events WHERE {MINE} AND ($1::bigint IS NULL OR seq < $1) "
         "AND ($2::text IS NULL OR action = $2) AND ($3::text IS NULL OR actor = $3) AND ($4::text IS NULL OR target = $4) "
         "AND ($5::text IS NULL OR event ->> 'outcome' = $5) AND ($6::timestamptz IS NULL OR at >= $6) "
@@ -32,31 +69,35 @@ async def page(connection: Connection, filters: dict[str, Any], before: int | No
         *(filters.get(name) for name in ("action", "actor", "target", "outcome", "since", "until")),
         limit,
     )
+    return [Stored(*row) for row in rows]
 
 
-async def chain(connection: Connection, after: tuple[int, datetime | None], limit: int) -> list[asyncpg.Record]:
+async def chain(connection: Connection, after: tuple[int, datetime | None], limit: int) -> list[Stored]:
     """Rows in the order of the chain, from after one; what was put in under a number that is there stands beside it."""
     seq, at = after
-    return await connection.fetch(
+    rows = await connection.fetch(
         f"SELECT {ROW} FROM hansa.audit_events WHERE {MINE} AND seq >= $1 AND (seq > $1 OR ($2::timestamptz IS NOT NULL AND at > $2)) "
         "ORDER BY seq, at LIMIT $3",
         seq,
         at,
         limit,
     )
+    return [Stored(*row) for row in rows]
 
 
-async def head(connection: Connection) -> asyncpg.Record | None:
-    """Where the tenant's chain ends: record (seq, hash, sealed_seq, and newest, the highest number of a row)."""
-    return await connection.fetchrow(
-        f"SELECT seq, encode(hash, 'hex') AS hash, sealed_seq, (SELECT max(seq) FROM hansa.audit_events WHERE {MINE}) AS newest "
-        f"FROM (SELECT 1) one LEFT JOIN hansa.audit_heads ON {MINE}"
+async def head(connection: Connection) -> Head:
+    """Where the tenant's trail is said to end; 0: it has not begun."""
+    row = await connection.fetchrow(
+        f"SELECT h.seq, encode(h.hash, 'hex') AS hash, (SELECT max(seq) FROM hansa.audit_events WHERE {MINE}) AS newest "
+        f"FROM (SELECT 1) one LEFT JOIN hansa.audit_heads h ON {MINE}"
     )
+    return Head(0, START.hex(), 0) if row is None else Head(row["seq"] or 0, row["hash"] or START.hex(), row["newest"] or 0)
 
 
-async def anchor(connection: Connection) -> asyncpg.Record | None:
-    """What retention has removed of the tenant's chain: record (seq, hash, statement as JSON text)."""
-    return await connection.fetchrow(f"SELECT seq, encode(hash, 'hex') AS hash, statement FROM hansa.audit_anchors WHERE {MINE}")
+async def anchor(connection: Connection) -> Anchor | None:
+    """What retention has removed of the tenant's trail."""
+    row = await connection.fetchrow(f"SELECT seq, encode(hash, 'hex') AS hash, statement FROM hansa.audit_anchors WHERE {MINE}")
+    return None if row is None else Anchor(*row)
 
 
 async def first_since(connection: Connection, since: datetime) -> int | None:
@@ -76,15 +117,17 @@ async def lock(connection: Connection) -> bool:
     return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock(hashtextextended('hansa.audit', 0))"))
 
 
-async def unsealed(connection: Connection, seconds: float, *, rows: int, limit: int) -> list[asyncpg.Record]:
-    """Ends of chains that want a checkpoint, of any tenant: records (tenant_id, seq, told_at, hash)."""
-    return await connection.fetch(
-        f"SELECT tenant_id, seq, {AT} AS told_at, encode(hash, 'hex') AS hash FROM hansa.audit_heads WHERE pending_since IS NOT NULL "
-        "AND (pending_since <= clock_timestamp() - make_interval(secs => $1) OR seq - sealed_seq >= $2) ORDER BY pending_since LIMIT $3",
+async def unsealed(connection: Connection, seconds: float, *, rows: int, limit: int) -> list[End]:
+    """Ends of trails that want a checkpoint, of any tenant."""
+    found = await connection.fetch(
+        f"SELECT tenant_id, seq, {AT} AS told_at, encode(hash, 'hex') AS hash, false AS sealed FROM hansa.audit_heads "
+        "WHERE pending_since IS NOT NULL AND (pending_since <= clock_timestamp() - make_interval(secs => $1) OR seq - sealed_seq >= $2) "
+        "ORDER BY pending_since LIMIT $3",
         seconds,
         rows,
         limit,
     )
+    return [End(*row) for row in found]
 
 
 async def sealed(connection: Connection, ends: Sequence[tuple[UUID, int]]) -> None:
@@ -102,13 +145,14 @@ async def oldest(connection: Connection, before: datetime) -> str | None:
     return await connection.fetchval("SELECT hansa.audit_partition_oldest($1)", before)
 
 
-async def ends(connection: Connection, partition: str) -> list[asyncpg.Record]:
-    """The last row of each tenant in a partition: records (tenant_id, seq, told_at, hash, sealed)."""
-    return await connection.fetch(
+async def ends(connection: Connection, partition: str) -> list[End]:
+    """The last row of each tenant in a partition."""
+    found = await connection.fetch(
         f"SELECT e.tenant_id, e.seq, {AT_OF_E} AS told_at, encode(e.hash, 'hex') AS hash, h.sealed_seq >= e.seq AS sealed "
         "FROM hansa.audit_partition_ends($1) e JOIN hansa.audit_heads h USING (tenant_id) ORDER BY e.tenant_id",
         partition,
     )
+    return [End(*row) for row in found]
 
 
 async def set_anchor(connection: Connection, tenant_id: UUID, seq: int, *, digest: str, statement: str) -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import msgspec
 
-from hansa.audit.keeper import Keeper
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
@@ -41,7 +40,6 @@ class Equipment(msgspec.Struct, frozen=True):
     values: Values
     secrets: TenantSecrets
     retention: Retention
-    keeper: Keeper
     region: str
     worker: str
     workspaces: Path

@@ -47,7 +47,6 @@ class Worker:
                 asyncio.create_task(self._renew_loop(), name="worker.renew"),
                 asyncio.create_task(self._sweep_loop(), name="worker.sweep"),
                 asyncio.create_task(self._timers.run(), name="worker.timers"),
-                asyncio.create_task(self._equipment.keeper.run(), name="worker.audit"),
             ]
             stop = asyncio.create_task(self._stopping.wait(), name="worker.stop")
             done, _ = await asyncio.wait([stop, *loops], return_when=asyncio.FIRST_COMPLETED)
