@@ -33,8 +33,8 @@ def files(authority: Authority) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def plane(stack: Stack, authority: Authority, files: tuple[Path, Path]) -> Process:
     """A control plane that speaks TLS."""
-    return stack.serve(
-        trust=authority.trust(),
+    return stack.serve_over_tls(
+        authority.trust(),
         HANSA_SERVER_TLS_CERT_FILE=str(files[0]),
         HANSA_SERVER_TLS_KEY_FILE=str(files[1]),
         HANSA_SERVER_TLS_LOOK_SECONDS="0.1",
@@ -44,8 +44,8 @@ def plane(stack: Stack, authority: Authority, files: tuple[Path, Path]) -> Proce
 @pytest.fixture(scope="module")
 def strict(stack: Stack, authority: Authority, files: tuple[Path, Path]) -> Process:
     """One that lets in only whom its authority knows, and looks for other files only when it is told to."""
-    return stack.serve(
-        trust=authority.trust(shown=authority.issue("prober")),
+    return stack.serve_over_tls(
+        authority.trust(shown=authority.issue("prober")),
         HANSA_SERVER_TLS_CERT_FILE=str(authority.issue("strict")[0]),
         HANSA_SERVER_TLS_KEY_FILE=str(authority.ca_file.with_name("strict.key")),
         HANSA_SERVER_TLS_CLIENT_CA_FILE=str(authority.ca_file),
