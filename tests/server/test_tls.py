@@ -193,6 +193,13 @@ async def test_the_command_line_speaks_to_both(
     assert "HANSA_CA_FILE" in missing.err
 
 
+def test_up_needs_a_certificate_to_ask_its_own_control_plane_with(authority: Authority, files: tuple[Path, Path], tmp_path: Path) -> None:
+    env = {"HANSA_SERVER_TLS_CERT_FILE": str(files[0]), "HANSA_SERVER_TLS_CLIENT_CA_FILE": str(authority.ca_file)}
+    refused = hansa("up", "--data", "data", "--port", "0", cwd=tmp_path, **env)
+    assert refused.status == 78
+    assert "HANSA_CLIENT_CERT_FILE" in refused.err + refused.out
+
+
 @pytest.mark.parametrize(
     ("env", "said"),
     [
