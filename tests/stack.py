@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -31,15 +31,24 @@ class Process:
     """A running `hansa serve` or `hansa worker`."""
 
     def __init__(
-        self, name: str, env: dict[str, str], log: Path, *, port: int = 0, forked: bool = True, trust: ssl.SSLContext | None = None
+        self,
+        name: str,
+        env: dict[str, str],
+        log: Path,
+        *,
+        port: int = 0,
+        forked: bool = True,
+        trust: ssl.SSLContext | None = None,
+        command: Sequence[str] = (),
     ) -> None:
         """`forked`: from a process that has all imports already, which is quicker; as a user starts it if not. `trust`: of one that
-        speaks TLS."""
+        speaks TLS. `command`: what starts it, if not `hansa`."""
         self.log = log
         self.port = port
         self.trust = trust
         log.touch()
-        self._process = _forked(name, env, log) if forked and "LD_PRELOAD" not in env else _popen(name, env, log)
+        own = command or (sys.executable, "-m", "hansa", name)
+        self._process = _forked(name, env, log) if forked and not command and "LD_PRELOAD" not in env else _popen(own, env, log)
 
     @property
     def url(self) -> str:
@@ -136,8 +145,15 @@ class Stack:
         process = Process("migrate", env, self.folder / "migrate.log", forked=self.forked)
         assert process.wait(60) == 0, process.log.read_text()
 
-    def serve(self, *, trust: ssl.SSLContext | None = None, **extra: str) -> Process:
-        """One more control plane, ready; `trust`: how to speak TLS to it, if it does."""
+    def serve(self, **extra: str) -> Process:
+        """One more control plane, ready."""
+        return self._serve(None, extra)
+
+    def serve_over_tls(self, trust: ssl.SSLContext, **extra: str) -> Process:
+        """One more control plane, ready, which speaks TLS; `trust`: how to speak it to it."""
+        return self._serve(trust, extra)
+
+    def _serve(self, trust: ssl.SSLContext | None, extra: dict[str, str]) -> Process:
         port = free_port()
         env = {**self.environ, "HANSA_SERVER_PORT": str(port), **extra}
         log = self.folder / f"serve-{len(self._processes)}.log"
@@ -147,6 +163,10 @@ class Stack:
         """One more worker, started."""
         log = self.folder / f"worker-{len(self._processes)}.log"
         return self._keep(Process("worker", {**for_worker(self.environ), **extra}, log, forked=self.forked))
+
+    def adopt(self, command: Sequence[str], environ: dict[str, str], log: Path, *, port: int) -> Process:
+        """A control plane that is started by another command, ready."""
+        return self._keep(Process("serve", environ, log, port=port, command=command))
 
     def client(self, process: Process, **options: Any) -> httpx2.AsyncClient:
         """A client with the first key."""
@@ -229,9 +249,9 @@ def _forked(name: str, env: dict[str, str], log: Path) -> forkserver.Child:
     return forkserver.shared().start([name], env, (forkserver.NOTHING, log, log))
 
 
-def _popen(name: str, env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def _popen(command: Sequence[str], env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
     with log.open("ab") as sink:
-        return subprocess.Popen([sys.executable, "-m", "hansa", name], env=env, stdout=sink, stderr=sink)
+        return subprocess.Popen(command, env=env, stdout=sink, stderr=sink)
 
 
 def _answers(url: str, trust: ssl.SSLContext | None) -> bool:

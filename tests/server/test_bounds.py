@@ -163,6 +163,21 @@ async def test_a_body_that_comes_too_slowly_is_refused(strict: Process, stack: S
         assert await wire.ended() == b""
 
 
+async def test_a_body_of_a_request_that_was_refused_is_not_waited_for(strict: Process) -> None:
+    async with dialled(strict) as wire:
+        await wire.send(POST, b"Content-Length: 100\r\n\r\n{")
+        (await wire.answer()).problem(401, "unauthenticated")
+
+        async def trickle() -> None:
+            for _ in range(100):
+                await wire.send(b"{")
+                await asyncio.sleep(0.2)
+
+        trickling = asyncio.create_task(trickle())
+        assert await wire.ended() == b""
+        trickling.cancel()
+
+
 async def test_who_takes_nothing_of_an_answer_is_cut_off(strict: Process) -> None:
     async with dialled(strict, limit=1024) as wire:
         await wire.send(get("/docs/swagger-ui-bundle.js") * 12)

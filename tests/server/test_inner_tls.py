@@ -74,7 +74,7 @@ def environ(stack: Stack, servers: Servers) -> dict[str, str]:
 
 
 async def test_control_plane_and_worker_reach_their_servers_by_mutual_tls(stack: Stack, servers: Servers) -> None:
-    process = stack.serve(trust=None, **environ(stack, servers))
+    process = stack.serve(**environ(stack, servers))
     async with stack.client(process) as client:
         checks = {each["name"]: each["ok"] for each in (await client.get("/readyz")).json()["checks"]}
         assert checks["nats"]

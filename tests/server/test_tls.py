@@ -33,8 +33,8 @@ def files(authority: Authority) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def plane(stack: Stack, authority: Authority, files: tuple[Path, Path]) -> Process:
     """A control plane that speaks TLS."""
-    return stack.serve(
-        trust=authority.trust(),
+    return stack.serve_over_tls(
+        authority.trust(),
         HANSA_SERVER_TLS_CERT_FILE=str(files[0]),
         HANSA_SERVER_TLS_KEY_FILE=str(files[1]),
         HANSA_SERVER_TLS_LOOK_SECONDS="0.1",
@@ -44,8 +44,8 @@ def plane(stack: Stack, authority: Authority, files: tuple[Path, Path]) -> Proce
 @pytest.fixture(scope="module")
 def strict(stack: Stack, authority: Authority, files: tuple[Path, Path]) -> Process:
     """One that lets in only whom its authority knows, and looks for other files only when it is told to."""
-    return stack.serve(
-        trust=authority.trust(shown=authority.issue("prober")),
+    return stack.serve_over_tls(
+        authority.trust(shown=authority.issue("prober")),
         HANSA_SERVER_TLS_CERT_FILE=str(authority.issue("strict")[0]),
         HANSA_SERVER_TLS_KEY_FILE=str(authority.ca_file.with_name("strict.key")),
         HANSA_SERVER_TLS_CLIENT_CA_FILE=str(authority.ca_file),
@@ -191,6 +191,13 @@ async def test_the_command_line_speaks_to_both(
     assert hansa("auth", "whoami", "--url", strict.url, cwd=tmp_path, **env, **shown).status == 0
     missing = hansa("auth", "whoami", "--url", strict.url, cwd=tmp_path, **{**env, "HANSA_CA_FILE": "nowhere.pem"})
     assert "HANSA_CA_FILE" in missing.err
+
+
+def test_up_needs_a_certificate_to_ask_its_own_control_plane_with(authority: Authority, files: tuple[Path, Path], tmp_path: Path) -> None:
+    env = {"HANSA_SERVER_TLS_CERT_FILE": str(files[0]), "HANSA_SERVER_TLS_CLIENT_CA_FILE": str(authority.ca_file)}
+    refused = hansa("up", "--data", "data", "--port", "0", cwd=tmp_path, **env)
+    assert refused.status == 78
+    assert "HANSA_CLIENT_CERT_FILE" in refused.err + refused.out
 
 
 @pytest.mark.parametrize(

@@ -197,8 +197,8 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self.flow.read_paused:
             self.deadline = now + self.door.settings.body_seconds  # it is we who do not read on
-        elif self._phase is HEAD and not self._begun:
-            self.deadline = math.inf
+        elif (not self._begun) if self._phase is HEAD else self.cycle.response_complete:
+            self.deadline = math.inf  # nothing was asked, or what was asked has its answer: there is nothing to say
             self.transport.close()
         else:
             what = "headers" if self._phase is HEAD else "body"
