@@ -12,11 +12,13 @@ from runs.engine import script
 from samples import agent
 
 NUMBERS = itertools.count()
-CAGE, TOOLS = {"plugin": "cage", "allow": ["shell"]}, {"plugin": "tools", "allow": ["clock", "files_write", "http_get"]}
-TIME = {"name": "clock", "arguments": {}}
-NOTE = {"name": "files_write", "arguments": {"path": "note", "text": "x"}}
-FETCH = {"name": "http_get", "arguments": {"url": "https://example.com/"}}
-Run = dict[str, Any]
+Json = dict[str, Any]
+CAGE: Json = {"plugin": "cage", "allow": ["shell"]}
+TOOLS: Json = {"plugin": "tools", "allow": ["clock", "files_write", "http_get"]}
+TIME: Json = {"name": "clock", "arguments": {}}
+NOTE: Json = {"name": "files_write", "arguments": {"path": "note", "text": "x"}}
+FETCH: Json = {"name": "http_get", "arguments": {"url": "https://example.com/"}}
+Run = Json
 
 
 def shell(line: str) -> dict[str, Any]:
@@ -171,28 +173,28 @@ async def test_a_program_is_held_to_the_bounds_of_its_entry(people: People) -> N
     assert bound["stdout"] == f"{2 * 64 * 1024}\n"
 
 
-@pytest.mark.parametrize(
-    ("tools", "spec", "path", "words"),
-    [
-        ({**CAGE, "arguments": [{"cel": "args.x <"}]}, {}, "spec.tools[0].arguments[0].cel", "Syntax error"),
-        ({**CAGE, "arguments": [{"cel": "amount < 3"}]}, {}, "spec.tools[0].arguments[0].cel", "undeclared reference to 'amount'"),
-        ({**CAGE, "arguments": [{}]}, {}, "spec.tools[0].arguments[0]", "exactly one of"),
-        (
-            {**CAGE, "arguments": [{"schema": {"type": "object", "minimum": "x"}}]},
-            {},
-            "spec.tools[0].arguments[0].schema",
-            "not a valid JSON",
-        ),
-        ({**CAGE, "arguments": [{"tools": ["shel"], "cel": "true"}]}, {}, "spec.tools[0].arguments[0].tools", "names shel"),
-        ({**CAGE, "requireApproval": ["shel"]}, {}, "spec.tools[0].requireApproval", "names shel"),
-        ({"agent": "other", "effect": "read"}, {}, "spec.tools[0].effect", "no effect class"),
-        ({"agent": "other", "cage": {"seconds": 1}}, {}, "spec.tools[0].cage", "only a plugin's"),
-        ({**CAGE, "cage": {"seconds": 0}}, {}, "spec.tools[0].cage.seconds", "0.1"),
-        (CAGE, {"egress": ["10.0.0.1/8"]}, "spec.egress[0]", "host bits"),
-        (CAGE, {"egress": ["https://example.com"]}, "spec.egress[0]", "a host"),
-        (CAGE, {"taint": "Maybe"}, "spec.taint", "RequireApproval"),
-    ],
-)
+NOT_OBEYED: list[tuple[Json, Json, str, str]] = [
+    ({**CAGE, "arguments": [{"cel": "args.x <"}]}, {}, "spec.tools[0].arguments[0].cel", "Syntax error"),
+    ({**CAGE, "arguments": [{"cel": "amount < 3"}]}, {}, "spec.tools[0].arguments[0].cel", "undeclared reference to 'amount'"),
+    ({**CAGE, "arguments": [{}]}, {}, "spec.tools[0].arguments[0]", "exactly one of"),
+    (
+        {**CAGE, "arguments": [{"schema": {"type": "object", "minimum": "x"}}]},
+        {},
+        "spec.tools[0].arguments[0].schema",
+        "not a valid JSON",
+    ),
+    ({**CAGE, "arguments": [{"tools": ["shel"], "cel": "true"}]}, {}, "spec.tools[0].arguments[0].tools", "names shel"),
+    ({**CAGE, "requireApproval": ["shel"]}, {}, "spec.tools[0].requireApproval", "names shel"),
+    ({"agent": "other", "effect": "read"}, {}, "spec.tools[0].effect", "no effect class"),
+    ({"agent": "other", "cage": {"seconds": 1}}, {}, "spec.tools[0].cage", "only a plugin's"),
+    ({**CAGE, "cage": {"seconds": 0}}, {}, "spec.tools[0].cage.seconds", "0.1"),
+    (CAGE, {"egress": ["10.0.0.1/8"]}, "spec.egress[0]", "host bits"),
+    (CAGE, {"egress": ["https://example.com"]}, "spec.egress[0]", "a host"),
+    (CAGE, {"taint": "Maybe"}, "spec.taint", "RequireApproval"),
+]
+
+
+@pytest.mark.parametrize(("tools", "spec", "path", "words"), NOT_OBEYED)
 async def test_what_cannot_be_obeyed_is_refused_with_its_place(
     people: People, tools: dict[str, Any], spec: dict[str, Any], path: str, words: str
 ) -> None:

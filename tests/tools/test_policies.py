@@ -11,7 +11,7 @@ from hansa.tools.policies import broken_rule
 from hansa_crds import ArgumentRule
 from hansa_sdk import ToolCall
 
-PAYMENT = {"amount": 50, "to": "bob@example.com", "items": [{"price": 1.5}]}
+PAYMENT: dict[str, Any] = {"amount": 50, "to": "bob@example.com", "items": [{"price": 1.5}]}
 
 
 def told(rule: ArgumentRule, tool: str = "pay", **arguments: Any) -> str:
