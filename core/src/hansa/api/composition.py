@@ -11,6 +11,7 @@ from hansa.api.app import create_app
 from hansa.api.services import Services
 from hansa.apply.service import Objects
 from hansa.auth import keys
+from hansa.auth.accounts import ServiceAccounts
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.bearers import Bearers
 from hansa.auth.issuers import IssuerKeys, policy
@@ -36,11 +37,13 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
     to_issuers = policy(entries(settings.egress.issuers_allow))
     issuer_keys = IssuerKeys(open_client(to_issuers))
     authenticator = Authenticator(equipment.database, pepper, Bearers(equipment.database, issuer_keys))
+    api_keys = ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region)))
     services = Services(
         settings=settings,
         authenticator=authenticator,
         issuer_keys=issuer_keys,
-        api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
+        api_keys=api_keys,
+        accounts=ServiceAccounts(equipment.database, changed=api_keys.changed),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
         equipment=equipment,

@@ -8,6 +8,7 @@ from litestar import Request
 
 from hansa.agents.service import Agents
 from hansa.apply.service import Objects
+from hansa.auth.accounts import ServiceAccounts
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.issuers import IssuerKeys
 from hansa.auth.service import Authenticator
@@ -32,6 +33,7 @@ class Services(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     issuer_keys: IssuerKeys
     api_keys: ApiKeys
+    accounts: ServiceAccounts
     tenants: Tenants
     rates: Rates
     equipment: Equipment

@@ -30,8 +30,9 @@ PERMISSIONS: Mapping[str, str] = {
     "messages:retry": "send such messages again",
     "users:act": "name the end user on whose behalf one acts (header Hansa-On-Behalf-Of)",
     "sessions:import": "import sessions, that is: write a past",
-    "keys:read": "list and read API keys, without their secrets",
-    "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
+    "keys:read": "list and read API keys, without their secrets, and service accounts",
+    "keys:write": "make, rotate and revoke API keys and service accounts that may do no more than their maker",
+    "access:read": "see what somebody else in the tenant may",
 }
 
 READING = frozenset({"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read"})
@@ -41,8 +42,8 @@ ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
     "approver": READING | {"approvals:decide"},
     "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
-    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "users:act"},
-    "auditor": READING | {"keys:read"},
+    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "users:act", "access:read"},
+    "auditor": READING | {"keys:read", "access:read"},
     "delegate": frozenset({"self:read", "users:act"}),
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),
@@ -104,6 +105,15 @@ class Principal(msgspec.Struct, frozen=True):
         return Starter(self.name, self.kind, self.on_behalf_of, tuple(sorted(each for each in IN_RUNS if self.may(each))))
 
 
+class StoredAccount(msgspec.Struct, frozen=True):
+    """A service account: its own roles, those that its tenant binds, and how people see it, as JSON text."""
+
+    name: str
+    roles: tuple[str, ...]
+    bindings: tuple[RoleBinding, ...]
+    body: str
+
+
 class StoredIssuer(msgspec.Struct, frozen=True):
     """An issuer as a Tenant names it, and the roles that the tenant binds; `rated`: see `Principal`."""
 
@@ -115,17 +125,21 @@ class StoredIssuer(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key is made with: a name for people, who made it, what it may and until when."""
+    """What a key is made with: a name for people, who made it, what it may and until when. A service account's key has its roles."""
 
     name: str
     roles: tuple[str, ...]
     scopes: tuple[str, ...] | None = None
     made_by: str = ""
     expires_at: datetime | None = None
+    service_account: str | None = None
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`."""
+    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`.
+
+    `account_roles`, `bindings`: of its service account, if it is one's, and of the tenant.
+    """
 
     tenant_id: UUID
     tenant: str
@@ -137,3 +151,6 @@ class StoredKey(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
     unused: bool
     rated: bool
+    service_account: str | None = None
+    account_roles: tuple[str, ...] | None = None
+    bindings: tuple[RoleBinding, ...] = ()

@@ -43,6 +43,7 @@ _COMMANDS = (
     ("answer", "hansa.cli.approvals:answer", 2, "Answer a question that a run asks."),
     ("auth", "hansa.cli.access:auth", 3, "Show who you are, and whether you may do something."),
     ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
+    ("service-accounts", "hansa.cli.access:accounts", 3, "List service accounts; make or delete one."),
     ("tenants", "hansa.cli.access:tenants", 3, "List all tenants."),
     ("plugins", "hansa.cli.loaded:plugins", 4, "List plugins, what they bring, and which failed."),
     ("tools", "hansa.cli.loaded:tools", 4, "List the tools that agents may use."),

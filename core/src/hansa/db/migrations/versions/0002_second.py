@@ -7,5 +7,5 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    for part in ("identity", "issuers"):
+    for part in ("identity", "issuers", "accounts"):
         run_script(f"0002_{part}.sql")
