@@ -58,8 +58,13 @@ def archive() -> bytes:
     return writer.line("session", head) + writer.end()
 
 
-ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive}
-"""A right body of each route that takes another one than JSON, made anew for each request."""
+def account() -> bytes:
+    """A service account that nobody has made."""
+    return msgspec.json.encode({"name": f"a-{ids.new_id().hex[-10:]}", "roles": ["viewer"]})
+
+
+ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive, "make_service_account": account}
+"""A right body of each route that takes another one than JSON, or one that only works once: made anew for each request."""
 
 
 LONG = "mine " * 1000
@@ -133,6 +138,7 @@ async def settle(api: httpx2.AsyncClient, stack: Stack) -> Place:
     digest = f"sha256:{hashlib.sha256(canonical(LONG)).hexdigest()}"
     letter = await dead_letter(api, stack)
     key = (await api.post("/v1/api-keys", json={"name": "matrix", "roles": ["viewer"]})).json()["id"]
+    assert (await api.post("/v1/service-accounts", json={"name": name, "roles": ["viewer"]})).status_code in (201, 409)
     assert (await api.post("/v1/secrets", json={"name": name, "value": "kept by the matrix"})).status_code == 201
     return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, digest=digest)
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from api.conftest import echo, keys, other
 from doubles.oidc_provider import OidcProvider, oidc_provider
 from identity.place import Town
 from stack import Process, Stack, free_port
@@ -44,3 +45,6 @@ async def town(stack: Stack, doorway: Process, shared_provider: OidcProvider) ->
     found = Town(stack, doorway, shared_provider)
     async with found.client:
         yield found
+
+
+__all__ = ["echo", "keys", "other"]

@@ -53,6 +53,9 @@ class RoleBinding(Part, frozen=True, kw_only=True):
     roles: Annotated[tuple[Role, ...], Meta(min_length=1, max_length=16, description="The roles.")]
     users: Annotated[tuple[Subject, ...], Meta(max_length=256, description="Users, as `issuer:name`.")] = ()
     groups: Annotated[tuple[Subject, ...], Meta(max_length=256, description="Groups, as `issuer:name`.")] = ()
+    service_accounts: Annotated[
+        tuple[DnsLabel, ...], Meta(max_length=256, description="Service accounts of the tenant: these roles beside their own.")
+    ] = ()
 
 
 class TenantIdentity(Part, frozen=True, kw_only=True):

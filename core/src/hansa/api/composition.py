@@ -16,6 +16,7 @@ from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
 from hansa.audit.signing import read_signer
 from hansa.auth import keys
+from hansa.auth.accounts import ServiceAccounts
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.bearers import Bearers
 from hansa.auth.issuers import IssuerKeys, policy
@@ -45,11 +46,13 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
     to_issuers = policy(entries(settings.egress.issuers_allow))
     issuer_keys = IssuerKeys(open_client(to_issuers))
     authenticator = Authenticator(equipment.database, pepper, Bearers(equipment.database, issuer_keys))
+    api_keys = ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region)))
     services = Services(
         settings=settings,
         authenticator=authenticator,
         issuer_keys=issuer_keys,
-        api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
+        api_keys=api_keys,
+        accounts=ServiceAccounts(equipment.database, changed=api_keys.changed),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
         refusals=Refusals(equipment.database),

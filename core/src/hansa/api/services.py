@@ -11,6 +11,7 @@ from hansa.api.streams import Streams
 from hansa.apply.service import Objects
 from hansa.audit.reading import Trails
 from hansa.audit.refusals import Refusals
+from hansa.auth.accounts import ServiceAccounts
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.issuers import IssuerKeys
 from hansa.auth.service import Authenticator
@@ -41,6 +42,7 @@ class Services(msgspec.Struct, frozen=True):
     authenticator: Authenticator
     issuer_keys: IssuerKeys
     api_keys: ApiKeys
+    accounts: ServiceAccounts
     tenants: Tenants
     rates: Rates
     refusals: Refusals

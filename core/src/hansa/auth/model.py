@@ -36,8 +36,9 @@ PERMISSIONS: Mapping[str, str] = {
     "sessions:import": "import sessions, that is: write a past",
     "secrets:read": "list secrets, never what they hold",
     "secrets:write": "set, delete and rotate secrets",
-    "keys:read": "list and read API keys, without their secrets",
-    "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
+    "keys:read": "list and read API keys, without their secrets, and service accounts",
+    "keys:write": "make, rotate and revoke API keys and service accounts that may do no more than their maker",
+    "access:read": "see what somebody else in the tenant may",
     "audit:read": "read, verify and export the audit trail",
 }
 
@@ -48,10 +49,10 @@ PLATFORM = frozenset({"platform:write", "tenants:read", "tenants:act"})
 TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
-    "auditor": READING | {"audit:read", "keys:read"},
+    "auditor": READING | {"audit:read", "keys:read", "access:read"},
     "approver": READING | {"approvals:decide"},
     "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry", "messages:join", "secrets:read"},
-    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "audit:read", "users:act"},
+    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "audit:read", "users:act", "access:read"},
     "delegate": frozenset({"self:read", "users:act"}),
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),
@@ -122,6 +123,15 @@ class Principal(msgspec.Struct, frozen=True):
         return Starter(self.name, self.kind, self.on_behalf_of, tuple(sorted(each for each in IN_RUNS if self.may(each))))
 
 
+class StoredAccount(msgspec.Struct, frozen=True):
+    """A service account: its own roles, those that its tenant binds, and how people see it, as JSON text."""
+
+    name: str
+    roles: tuple[str, ...]
+    bindings: tuple[RoleBinding, ...]
+    body: str
+
+
 class StoredIssuer(msgspec.Struct, frozen=True):
     """An issuer as a Tenant names it, and the roles that the tenant binds; `rated`: see `Principal`."""
 
@@ -133,17 +143,21 @@ class StoredIssuer(msgspec.Struct, frozen=True):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key is made with: a name for people, who made it, what it may and until when."""
+    """What a key is made with: a name for people, who made it, what it may and until when. A service account's key has its roles."""
 
     name: str
     roles: tuple[str, ...]
     scopes: tuple[str, ...] | None = None
     made_by: str = ""
     expires_at: datetime | None = None
+    service_account: str | None = None
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`."""
+    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`.
+
+    `account_roles`, `bindings`: of its service account, if it is one's, and of the tenant.
+    """
 
     tenant_id: UUID
     tenant: str
@@ -155,3 +169,6 @@ class StoredKey(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
     unused: bool
     rated: bool
+    service_account: str | None = None
+    account_roles: tuple[str, ...] | None = None
+    bindings: tuple[RoleBinding, ...] = ()

@@ -14,6 +14,7 @@ import structlog
 from hansa import clock
 from hansa.auth import keys, store
 from hansa.auth.bearers import Bearers
+from hansa.auth.bindings import account_roles
 from hansa.auth.model import Grant, Principal, StoredKey
 from hansa.db.pool import Connection, Database
 from hansa.errors import Unauthenticated, Unavailable
@@ -84,11 +85,13 @@ class Authenticator:
             until = min(until, clock.monotonic() + (stored.expires_at - clock.now()).total_seconds())
         if stored.unused:
             await self._used(stored)
+        account = stored.service_account
         return until, Principal(
             tenant_id=stored.tenant_id,
             tenant=stored.tenant,
-            name=f"key:{stored.id}",
-            roles=stored.roles,
+            name=f"service:{account}" if account else f"key:{stored.id}",
+            kind="service" if account else "key",
+            roles=account_roles(account, stored.account_roles or (), stored.bindings) if account else stored.roles,
             scopes=stored.scopes,
             rated=stored.rated,
         )

@@ -44,6 +44,7 @@ _COMMANDS = (
     ("auth", "hansa.cli.access:auth", 3, "Show who you are, and whether you may do something."),
     ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
     ("secrets", "hansa.cli.secrets:secrets", 3, "List secrets; set, delete or rotate them."),
+    ("service-accounts", "hansa.cli.access:accounts", 3, "List service accounts; make or delete one."),
     ("tenants", "hansa.cli.access:tenants", 3, "List all tenants."),
     ("audit", "hansa.cli.auditing:audit", 3, "List who changed what; export it, or verify that it is as it was written."),
     ("usage", "hansa.cli.spending:usage", 3, "Show what the tenant has used, by day, agent and model."),
