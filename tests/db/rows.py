@@ -10,7 +10,7 @@ A, B = UUID(int=0xA), UUID(int=0xB)
 ROWS: dict[str, dict[str, Any]] = {
     "api_keys": {"id": "k", "name": "n", "digest": b"d", "roles": ["viewer"]},
     "request_rates": {"due": 0.0},
-    "messaging_accounts": {"reason": "secret of b"},
+    "messaging_accounts": {"connections": 5},
     "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
     "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
     "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},
