@@ -9,6 +9,7 @@ from litestar.response import Stream
 
 from hansa.api import answers, requests
 from hansa.api.services import AnyRequest, services
+from hansa.audit.model import Action
 from hansa.auth.model import Principal
 from hansa.runs.leaving.importing import Imported
 from hansa.tenants.service import TenantView
@@ -47,7 +48,12 @@ async def get_tenant(request: AnyRequest, principal: Principal, name: str) -> Re
 @delete(
     "/v1/tenants/{name:str}",
     status_code=202,
-    opt={"permission": "platform:write", "answer": TenantView, "query": {"confirm": str, "policy": str}},
+    opt={
+        "audit": Action.TENANT_DELETED,
+        "permission": "platform:write",
+        "answer": TenantView,
+        "query": {"confirm": str, "policy": str},
+    },
 )
 async def delete_tenant(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
     """Close a tenant and do what its `deletionPolicy` says, or `policy` instead of it. `confirm` repeats its name. Nobody gets in from the
@@ -57,10 +63,14 @@ async def delete_tenant(request: AnyRequest, principal: Principal, name: str) ->
     return answers.value(view, status=202)
 
 
-@post("/v1/tenants/{name:str}/restore", status_code=200, opt={"permission": "platform:write", "answer": TenantView})
+@post(
+    "/v1/tenants/{name:str}/restore",
+    status_code=200,
+    opt={"audit": Action.TENANT_RESTORED, "permission": "platform:write", "answer": TenantView},
+)
 async def restore_tenant(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
     """Bring an archived tenant back, with its keys and all it had."""
-    return answers.value(await services(request).deletions.restore(name))
+    return answers.value(await services(request).deletions.restore(principal, name))
 
 
 @get("/v1/tenants/{name:str}/export", opt={"permission": "platform:write", "answer": BUNDLE})
@@ -75,7 +85,7 @@ async def export_tenant(request: AnyRequest, principal: Principal, name: str) ->
     "/v1/tenants:import",
     status_code=201,
     request_max_body_size=None,  # it has a bound of its own, and is read as a stream
-    opt={"permission": "platform:write", "body": BUNDLE, "answer": Imported, "query": {"name": str}},
+    opt={"audit": Action.TENANT_IMPORTED, "permission": "platform:write", "body": BUNDLE, "answer": Imported, "query": {"name": str}},
 )
 async def import_tenant(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Make a tenant of an export, under its own name or another. Safe to repeat: what is there already is left as it is, and counted."""

@@ -60,12 +60,15 @@ class Bucket:
     async def clear(self, prefix: str) -> None:
         """Nothing is: a bucket has no folders."""
 
-    async def keys(self, prefix: str, limit: int) -> list[str]:
+    async def keys(self, prefix: str, limit: int | None = None) -> list[str]:
         async with self._translated("listed"):
-            untyped: Any = self._store  # its stubs leave one of its answers untyped
-            async for some in untyped.list(prefix, chunk_size=limit):
-                return [str(each["path"]) for each in some]
-        return []
+            found: list[str] = []
+            store: Any = self._store  # what it may also answer with is of a package that is not here
+            async for batch in store.list(prefix):
+                found.extend(each["path"] for each in batch)
+                if limit is not None and len(found) >= limit:
+                    break
+            return found[:limit]
 
     @asynccontextmanager
     async def _translated(self, what: str) -> AsyncIterator[None]:

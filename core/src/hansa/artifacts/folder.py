@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TypeVar
@@ -24,7 +24,7 @@ LEFT_BEHIND_SECONDS = 3600.0
 class Folder:
     """A folder, made when it is not there. Raises `Misconfigured` when that can't be done."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, variable: str = "HANSA_ARTIFACTS_URL") -> None:
         self.name = f"the folder {root}"
         self._root = root
         try:
@@ -33,7 +33,7 @@ class Folder:
                 if left.stat().st_mtime < time.time() - LEFT_BEHIND_SECONDS:
                     left.unlink(missing_ok=True)
         except OSError as error:
-            raise Misconfigured(f"{self.name} of the artifacts can't be used: {error.strerror}", hint="Set HANSA_ARTIFACTS_URL.") from error
+            raise Misconfigured(f"{self.name} of the artifacts can't be used: {error.strerror}", hint=f"Set {variable}.") from error
 
     async def put(self, key: str, body: bytes) -> None:
         await self._done("written", lambda: self._write(self._root / key, body))
@@ -47,12 +47,8 @@ class Folder:
     async def clear(self, prefix: str) -> None:
         await self._done("deleted", lambda: shutil.rmtree(self._root / prefix, ignore_errors=True))
 
-    async def keys(self, prefix: str, limit: int) -> list[str]:
-        return await self._done("listed", lambda: self._keys(self._root / prefix, limit))
-
-    def _keys(self, folder: Path, limit: int) -> list[str]:
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return [str(path.relative_to(self._root)) for path in islice(files, limit)]
+    async def keys(self, prefix: str, limit: int | None = None) -> list[str]:
+        return await self._done("listed", lambda: list(islice(_list(self._root, prefix), limit)))
 
     async def _done(self, what: str, operation: Callable[[], T]) -> T:
         try:
@@ -80,6 +76,10 @@ class Folder:
             Path(temporary).unlink(missing_ok=True)
             raise
         _sync(path.parent)
+
+
+def _list(root: Path, prefix: str) -> Iterator[str]:
+    return (str(path.relative_to(root)) for path in (root / prefix).rglob("*") if path.is_file())
 
 
 def _read(path: Path) -> bytes | None:

@@ -10,6 +10,7 @@ from hansa.artifacts.content import Artifacts
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
+from hansa.llm.metering import Meter
 from hansa.llm.service import AgentModel, Gateway, LiveText
 from hansa.plugins.model import Plugins
 from hansa.runs.context import DurableContext, Model, Parts, Sources, Voice
@@ -20,6 +21,8 @@ from hansa.runs.model import Past, RunView
 from hansa.runs.steps import StepLog
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared, Worlds
+from hansa.tenants.secrets.service import TenantSecrets
+from hansa.tools.cage.service import Cages
 from hansa.tools.servers import Connections, ToolServers
 from hansa.tools.service import Surroundings, ToolBox
 from hansa_sdk import Completion, LLMRequest, Message, Role, RunFailed
@@ -38,11 +41,13 @@ class Equipment(msgspec.Struct, frozen=True):
     writer: Writer
     values: Values
     artifacts: Artifacts
+    secrets: TenantSecrets
     retention: Retention
     region: str
     worker: str
     workspaces: Path
     tool_settings: dict[str, str]
+    cages: Cages | None = None
     sources: Sources = Sources()
 
 
@@ -65,7 +70,7 @@ class NoModel:
     def __init__(self, missing: list[str]) -> None:
         self._missing = missing
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         raise RunFailed(
             "; ".join(self._missing), code="model_missing", hint="Apply a ModelProvider that has it; `hansa models` lists what there is."
         )
@@ -78,7 +83,8 @@ def model_of(equipment: Equipment, prepared: Prepared) -> Model:
 
 def surroundings_of(equipment: Equipment, tenant_id: UUID, run: RunView) -> Surroundings:
     """What the tools of a run may touch in this process."""
-    return Surroundings(equipment.workspaces / str(tenant_id) / str(run.id), equipment.http, equipment.tool_settings)
+    workspace = equipment.workspaces / str(tenant_id) / str(run.id)
+    return Surroundings(workspace, equipment.http, equipment.tool_settings, equipment.cages)
 
 
 def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:

@@ -27,8 +27,8 @@ async def open_housekeeping(equipment: Equipment, settings: Settings, queue: Que
     """Keep house while the context is open. A task that fails of itself ends the context's body too."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(Remover(equipment, queue).run(), name="tenants.remove")]
-        if settings.isolation.probe_seconds > 0:
-            prober = Prober(equipment.database, equipment.region, settings.isolation.probe_seconds)
+        if settings.worker.probe_seconds > 0:
+            prober = Prober(equipment.database, equipment.region, settings.worker.probe_seconds)
             tasks.append(group.create_task(prober.run(), name="tenants.probe"))
         if settings.worker.tenant:
             tasks.append(group.create_task(_seen(equipment, settings.worker.tenant), name="tenants.worker"))

@@ -6,9 +6,11 @@ from collections.abc import Awaitable, Callable
 from uuid import UUID
 
 from hansa import ids
+from hansa.audit import service as audit
+from hansa.audit.model import Action, AuditEvent
 from hansa.auth import store as key_store
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, Database
+from hansa.db.pool import Connection, Database, enter_tenant
 from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.tenants import store
 from hansa.tenants.service import DEFAULT_TENANT, Tenants, TenantView, missing, tenant_id
@@ -41,22 +43,32 @@ class Deletions:
                 raise Conflict(
                     f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it."
                 )
-            await self._close(connection, name, found["state"], policy or found["deletion_policy"], principal.name)
+            await self._close(connection, principal, name, found["state"], policy or found["deletion_policy"])
         await self._told()
         return await self._tenants.get(name)
 
-    async def _close(self, connection: Connection, name: str, state: str, policy: str, by: str) -> None:
-        if state == "deleting":
+    async def _close(self, connection: Connection, principal: Principal, name: str, state: str, policy: str) -> None:
+        if state == "deleting" or (state == "archived" and policy == "Retain"):
             return
         await store.suspend(connection, suspended=True)
         if policy == "Retain":
             await store.set_state(connection, "archived")
+            await self._recorded(connection, principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}"), principal)
             return
+        deletion = ids.new_id()
         await store.set_state(connection, "deleting")
         await key_store.revoke_all(connection)
-        await store.insert_deletion(connection, ids.new_id(), tenant_id(name), name=name, policy=policy, by=by)
+        await store.insert_deletion(connection, deletion, tenant_id(name), name=name, policy=policy, by=principal.name)
+        told = {"deletion": str(deletion), "policy": policy}
+        await self._recorded(connection, principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told), principal)
 
-    async def restore(self, name: str) -> TenantView:
+    async def _recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
+        """In the trail of the tenant itself, which may go with it, and in that of who did it."""
+        await audit.record(connection, event)
+        await enter_tenant(connection, principal.tenant_id)
+        await audit.record(connection, event)
+
+    async def restore(self, principal: Principal, name: str) -> TenantView:
         """Bring an archived tenant back, as its object says it is; its keys are good again."""
         async with self._database.tenant(tenant_id(name)) as connection:
             found = await store.lock_tenant(connection)
@@ -67,6 +79,7 @@ class Deletions:
             if found["state"] == "archived":
                 await store.set_state(connection, "active")
                 await store.suspend(connection, suspended=await store.is_suspended_by_object(connection))
+                await self._recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
         await self._told()
         return await self._tenants.get(name)
 

@@ -15,6 +15,11 @@ log = structlog.stdlib.get_logger("hansa.isolation")
 MESSAGE_CHARACTERS = 2_000
 
 
+def stale_seconds(seconds: float) -> float:
+    """How old the last probe may be before it says nothing any more."""
+    return max(90.0, 3 * seconds)
+
+
 class Prober:
     """One worker's share. `extra` has what else is to be tried, such as what NATS lets through; each gives the holes it found."""
 

@@ -77,7 +77,7 @@ class Tenants:
             if len(self._known) >= KNOWN:
                 self._known.clear()
             self._known[name] = clock.monotonic() + KNOWN_SECONDS
-        return msgspec.structs.replace(principal, tenant_id=tenant_id(name), tenant=name)
+        return msgspec.structs.replace(principal, tenant_id=tenant_id(name), tenant=name, home=principal.home or principal.tenant)
 
     async def forget(self, _: bytes = b"") -> None:
         """Look at every tenant again: some were closed, here or in another process."""
@@ -94,6 +94,14 @@ class Tenants:
         """Tenants by name, and where the next page begins."""
         rows = await store.page_tenants(self._database, after, limit + 1)
         return await self._views(rows[:limit]), rows[limit - 1]["name"] if len(rows) > limit else None
+
+    async def with_status(self, kind: str, name: str, body: str) -> str:
+        """An object as JSON text; a Tenant's status is not kept with it, but follows from what the tenant is now."""
+        if kind != "Tenant":
+            return body
+        view = await self.get(name)
+        status = {"observedGeneration": view.generation, "state": view.state, "conditions": view.conditions}
+        return msgspec.json.encode({**msgspec.json.decode(body), "status": status}).decode()
 
     async def _views(self, rows: Sequence[Any]) -> list[TenantView]:
         found = await store.read_region(self._database, self._region)

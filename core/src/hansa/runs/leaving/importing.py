@@ -16,6 +16,8 @@ from uuid import UUID
 import msgspec
 
 from hansa.apply.service import Applied, Item, Objects
+from hansa.audit import service as audit
+from hansa.audit.model import Action
 from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import Conflict, Invalid, TooLarge
@@ -73,6 +75,9 @@ class Importer:
         objects: list[Applied] = []
         for first in range(0, len(items), BATCH):
             objects += await self._apply(principal, items[first : first + BATCH])
+        told = {"sessions": became["sessions"], "objects": len(objects)}
+        async with self._database.tenant(principal.tenant_id) as connection:
+            await audit.record(connection, principal.did(Action.TENANT_IMPORTED, f"Tenant/{tenant}", after=told))
         failed = became["refused"] + sum(each.action == "failed" for each in objects)
         return Imported(tenant, became["sessions"], became["present"], tuple(objects), failed, keys, tuple(refused[:SHOWN]))
 

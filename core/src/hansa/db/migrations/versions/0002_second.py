@@ -9,5 +9,9 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    for part in ("tenants", "workers", "suspension"):
+    parts = (
+        *("audit", "identity", "issuers", "accounts", "budgets", "secrets", "messaging", "tenants", "workers"),
+        *("suspension", "metering", "engine", "leaving"),
+    )
+    for part in parts:
         run_script(f"0002_{part}.sql")
