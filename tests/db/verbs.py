@@ -18,6 +18,7 @@ from db.scratch import Scratch
 
 AGENTS = ("a", "b")
 CALL: dict[str, Any] = {"step": "1", "name": "t", "attempt": 1, "arguments": {}}
+STARTER: dict[str, Any] = {"name": "user:corp:u", "kind": "user", "on_behalf_of": "e", "may": ["runs:start"]}
 ENDED = frozenset({"completed", "failed", "canceled"})
 FACTS = """SELECT json_build_object(
   'sessions', (SELECT coalesce(json_agg(s), '[]') FROM hansa.sessions s WHERE tenant_id = $1),
@@ -76,15 +77,21 @@ class Tenant:
     async def agent(self, name: str, *, bound: int | None = None, suspended: bool = False, concurrency: str = "Enqueue") -> None:
         await self.app("SELECT hansa.agent_changed($1, $2, 1, $3, $4, $5, $6)", name, suspended, concurrency, self.pool, bound)
 
+    async def suspend(self, *, suspended: bool) -> None:
+        """The tenant itself, or let it go on."""
+        await self.app("SELECT hansa.tenant_changed($1, $2)", suspended)
+
     async def start(self, agent: str, *, session: UUID | None = None, priority: int = 0, later: bool = False) -> str:
         new = {"id": str(self._new()), "agent": agent, "new_session_id": str(self._new()), "priority": priority}
         new |= {"session_id": str(session)} if session else {"start_at": "2999-01-01T00:00:00Z"} if later else {}
+        new |= {} if priority else {"started_by": STARTER}
         sql = "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', $2, '\"in\"')"
         return await self.app(sql, json.dumps(new))
 
     async def start_many(self, agents: Sequence[str]) -> None:
         """Runs in sessions of their own, in one transaction."""
-        new = [json.dumps({"id": str(self._new()), "agent": agent, "new_session_id": str(self._new())}) for agent in agents]
+        ids = [{"id": str(self._new()), "new_session_id": str(self._new()), "started_by": STARTER} for _ in agents]
+        new = [json.dumps({**each, "agent": agent}) for each, agent in zip(ids, agents, strict=True)]
         none = [None] * len(agents)
         sql = "SELECT count(*) FROM hansa.run_start_many($1, 'local', $2, $2, $3::text[], $4::bytea[], $5, $6)"
         await self.app(sql, ["p"] * len(agents), none, none, new, ["1"] * len(agents))
@@ -166,7 +173,8 @@ class Tenant:
         return await self.app("SELECT outcome FROM hansa.run_resume($1, $2, $3, '1', 'p')", run, decision)
 
     async def fork(self, run: UUID, at: int) -> str:
-        return await self.app("SELECT outcome FROM hansa.run_fork($1, 'local', $2, $3, $4, $5)", run, at, self._new(), self._new())
+        sql = "SELECT outcome FROM hansa.run_fork($1, 'local', $2, $3, $4, $5, $6)"
+        return await self.app(sql, run, at, self._new(), self._new(), json.dumps(STARTER))
 
     async def send(self, session: UUID) -> str:
         return await self.app("SELECT outcome FROM hansa.event_send($1, $2, $3, 'e', '1')", session, self._new())

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import UUID
 
 from simulation.rows import FINAL, AgentRow, EventRow, RunRow, SessionRow, WaitRow
-from simulation.tables import Row, decoded, encoded
+from simulation.tables import Row, by, decoded, encoded
 from simulation.waits import Waits
 
 HELD = ("queued", "waiting", "suspended", "needs_review")
@@ -73,6 +73,9 @@ class Control(Waits):
         elif run.suspend_requested_at is not None:
             self.seen["a run is held as someone wants"] += 1
             self.run_park(run, "run")
+        elif self.suspended:
+            self.seen["a run is held with its tenant"] += 1
+            self.run_park(run, "tenant")
         elif agent is not None and agent.suspended:
             self.seen["a run is held with its agent"] += 1
             self.run_park(run, "agent")
@@ -109,6 +112,8 @@ class Control(Waits):
             return [{"outcome": "no_run", "answer": None}]
         agent = self.agents.get(run.agent)
         if run.state == "suspended" and word is None:
+            if self.suspended:
+                return [{"outcome": "tenant_suspended", "answer": None}]
             if agent is not None and agent.suspended:
                 return [{"outcome": "agent_suspended", "answer": None}]
             self.seen["a suspended run is resumed"] += 1
@@ -152,28 +157,41 @@ class Control(Waits):
                 self.run_continue(run)
         return suspended or bool(stopped)
 
+    def tenant_changed(self, tenant: Any, suspended: bool) -> bool:  # noqa: FBT001 - the arguments of the SQL
+        self.suspended = suspended
+        stopped = [run for run in self.runs.values() if (run.state, run.suspended_by) == ("suspended", "tenant")]
+        if not suspended:
+            for run in sorted(stopped, key=lambda run: run.id):
+                self.seen["a run goes on with its tenant"] += 1
+                self.run_continue(run)
+        return suspended or bool(stopped)
+
     def agent_deleted(self, tenant: Any, name: str) -> None:
         self.agents.pop(name, None)
         self.slots_fill(name)
 
     def run_fork(self, *arguments: Any) -> list[Row]:
-        """Arguments: tenant, region, run, at, new run, new session."""
+        """Arguments: tenant, region, run, at, new run, new session, by whom."""
         run_id, at, new_run, new_session = arguments[2:6]
+        starter = arguments[6] if len(arguments) > 6 else None
         old = self.runs.get(run_id)
         if old is None:
             return [{"outcome": "no_run", "answer": None}]
         agent = self.agents.get(old.agent)
+        if self.suspended:
+            return [{"outcome": "tenant_suspended", "answer": encoded(old.agent)}]
         if agent is None or agent.suspended:
             return [{"outcome": "no_agent" if agent is None else "agent_suspended", "answer": encoded(old.agent)}]
         if not old.queued_seq <= at <= old.events[-1].seq:
             return [{"outcome": "at_outside", "answer": encoded([old.queued_seq, old.events[-1].seq])}]
         self.sessions[new_session] = SessionRow(new_session, old.agent, forked_from=old.session_id, forked_seq=old.queued_seq)
         run = RunRow(new_run, new_session, 1, old.agent, old.revision, old.input, pool=old.pool, priority=old.priority, epoch=1)
+        run.started_by = starter
         self.add_run(run)
         before = [event for event in old.events if event.seq <= at]
         done = {event.step for event in before if event.step is not None and _has_result(event)}
         origin = encoded({"run_id": run_id, "seq": at})
-        self.log(run, "run.queued", None, f'{{"input":{old.input},"forked_from":{origin}}}')
+        self.log(run, "run.queued", None, f'{{"input":{old.input}{by(starter)},"forked_from":{origin}}}')
         for event in before:
             if event.step in done:
                 self.log(run, event.type, event.step, event.data)

@@ -67,6 +67,7 @@ class RunRow(msgspec.Struct):
     parent_run: UUID | None = None
     parent_step: str | None = None
     depth: int = 0
+    started_by: str | None = None
     finished_at: float | None = None
     events: list[EventRow] = []
 

@@ -33,6 +33,11 @@ def encoded(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def by(starter: str | None) -> str:
+    """What the first event of a run says of who started it, after its input."""
+    return f',"by":{starter}' if starter else ""
+
+
 def decoded(text: str | None) -> Any:
     return None if text is None else msgspec.json.decode(text)
 
@@ -48,6 +53,8 @@ class Tables:
     def __init__(self, now: Callable[[], float], *, broken: str = "") -> None:
         self.now = now
         self.broken = broken
+        self.suspended = False
+        """Whether the tenant is."""
         self.agents: dict[str, AgentRow] = {}
         self.sessions: dict[UUID, SessionRow] = {}
         self.runs: dict[UUID, RunRow] = {}
@@ -104,6 +111,7 @@ class Tables:
                 "attempt": run.attempt,
                 "parent_run": run.parent_run,
                 "suspended_by": run.suspended_by,
+                "started_by": _raw(run.started_by),
                 "waits": [{"kind": wait.kind, "step": wait.step, "key": wait.key} for wait in self.waits_of(run.id)] if shown else [],
             }
         )

@@ -26,7 +26,7 @@ TABLES = {
     "runs": (
         *("id", "session_id", "queued_seq", "agent", "revision", "input", "state", "gate", "pool", "priority", "slot", "woken"),
         *("rolled_back", "interrupted", "output", "error", "input_tokens", "output_tokens", "epoch", "takeovers", "writes", "attempt"),
-        *("cancel_requested_at", "suspend_requested_at", "suspended_by", "parent_run", "parent_step", "depth", "finished_at"),
+        *("cancel_requested_at", "suspend_requested_at", "suspended_by", "parent_run", "parent_step", "depth", "started_by", "finished_at"),
     ),
     "events": ("session_id", "seq", "run_id", "type", "step", "data"),
     "waits": ("run_id", "step", "kind", "key", "look_at"),
@@ -41,7 +41,7 @@ TABLES = {
 LEASES_RUN_OUT = """UPDATE hansa.runs r SET lease_until = now() - interval '1 hour' + n.n * interval '1 s'
   FROM (SELECT id, row_number() OVER (ORDER BY id) AS n FROM hansa.runs WHERE tenant_id = $1 AND state = 'running' AND {}) n
   WHERE r.tenant_id = $1 AND r.id = n.id"""
-JSON = frozenset({"input", "output", "error", "data", "subject", "answer", "payload"})
+JSON = frozenset({"input", "output", "error", "data", "subject", "answer", "payload", "started_by"})
 Rows = dict[str, list[Row]]
 
 
@@ -67,12 +67,12 @@ class Twin(Tenant):
         return held
 
     async def _load(self, held: Sequence[Held]) -> None:
-        columns = "run, agent, revision, input, takeovers, attempt, depth, wish, history, steps"
+        columns = "run, agent, revision, input, takeovers, attempt, depth, wish, history, steps, started_by"
         sql = f"SELECT coalesce(json_agg(l ORDER BY run), '[]') FROM (SELECT {columns} FROM hansa.run_load($1, $2, $3)) l"
         runs, epochs = [each.run for each in held], [each.epoch for each in held]
         found = json.loads(await super().app(sql, runs, epochs))
         rows = [{name: row[name] for name in columns.split(", ")} for row in self.model.run_load(self.id, runs, epochs)]
-        mine = [row | {name: _plain(row[name]) for name in ("input", "history", "steps")} for row in rows]
+        mine = [row | {name: _plain(row[name]) for name in ("input", "history", "steps", "started_by")} for row in rows]
         compare("run_load", found, sorted(_built(mine), key=lambda row: row["run"]))
 
     async def reserve(self, *asks: Row) -> list[Row]:

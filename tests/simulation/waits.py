@@ -30,7 +30,10 @@ class Waits(Money):
             self.approvals[UUID(key)] = ApprovalRow(UUID(key), run.id, step, data["kind"], encoded(data["subject"]), look_at)
         elif kind == "child":
             call: Row = {"id": key, "agent": data["agent"], "input": data["input"], "parent_run": run.id, "parent_step": step}
-            self.send(UUID(key), "run.call", str(run.id), call | {"depth": run.depth + 1, "priority": run.priority})
+            user = decoded(run.started_by).get("on_behalf_of") if run.started_by else None
+            starter = {"name": f"agent:{run.agent}", "kind": "agent", "on_behalf_of": user, "may": data.get("may")}
+            call |= {"depth": run.depth + 1, "priority": run.priority, "started_by": starter}
+            self.send(UUID(key), "run.call", str(run.id), call)
         elif kind == "event":
             letters = [each for each in self.mailbox if each.session_id == run.session_id and each.name == key]
             if letters:

@@ -2,17 +2,12 @@
 
 from typing import Annotated, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-CURRENCY_PATTERN = r"^[A-Z]{3}$"
-Currency = Annotated[str, Meta(pattern=CURRENCY_PATTERN)]
-
-
-class Bounds(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
-    """A part of an object, like all of them: see `hansa_crds.model.Part`."""
+from hansa_crds.parts import Currency, Part
 
 
-class TenantBudget(Bounds, frozen=True, kw_only=True):
+class TenantBudget(Part, frozen=True, kw_only=True):
     """How much money a tenant's models may cost, by the prices of their ModelProviders; never more, whoever asks at the same time."""
 
     amount: Annotated[float, Meta(ge=0, le=1_000_000_000, description="Most that all its calls of models may cost in a period.")]
@@ -43,7 +38,15 @@ class TenantBudget(Bounds, frozen=True, kw_only=True):
     warn_at: Annotated[int, Meta(ge=1, le=100, description="Percent of the amount from which on its use is shown as a warning.")] = 80
 
 
-class TenantQuotas(Bounds, frozen=True, kw_only=True):
+class MessagingQuotas(Part, frozen=True, kw_only=True):
+    """What NATS lets the tenant's own programs have; the server itself refuses what goes beyond."""
+
+    connections: Annotated[int, Meta(ge=0, le=100_000, description="Most connections of its own programs at once; 0: none gets in.")] = 100
+    subscriptions: Annotated[int, Meta(ge=1, le=100_000, description="Most subscriptions of one connection.")] = 100
+    payload_bytes: Annotated[int, Meta(ge=1, le=1_048_576, description="Most bytes of one message.")] = 65_536
+
+
+class TenantQuotas(Part, frozen=True, kw_only=True):
     """Bounds of what a tenant may use."""
 
     concurrent_runs: Annotated[
@@ -65,3 +68,4 @@ class TenantQuotas(Bounds, frozen=True, kw_only=True):
         ),
     ] = 0
     budget: Annotated[TenantBudget | None, Meta(description="Most that its models may cost; left out: no bound.")] = None
+    messaging: Annotated[MessagingQuotas, Meta(description="Bounds of its own programs on NATS.")] = MessagingQuotas()

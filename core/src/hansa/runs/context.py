@@ -97,6 +97,7 @@ class DurableContext:
         self._parts = parts
         self._ids = StepIds()
         self._invalid_calls = 0
+        self._tainted_by = ""
         self.usage = Usage()
         self.cost = 0
         """What the models took, by their prices, in millionths."""
@@ -185,8 +186,10 @@ class DurableContext:
         done = known.get(EventType.TOOL_COMPLETED)
         if done is not None:
             outcome = msgspec.convert(done, ToolOutcome)
+            self._read(step, name, untrusted=done.get("untrusted", False))
         elif EventType.RUN_RETURNED in known:
             outcome = calls.outcome_of(known[EventType.RUN_RETURNED])
+            self._read(step, name, untrusted=self._parts.tools.is_untrusted(name))
         else:
             outcome = as_recorded(await self._call(step, calls.Call(name, arguments), dict(known)), ToolOutcome)
         self._invalid_calls = self._invalid_calls + 1 if outcome.invalid_arguments else 0
@@ -206,28 +209,49 @@ class DurableContext:
             attempt = calls.next_attempt(known)
         except calls.InDoubt as doubt:
             raise NeedsReview(step, doubt.call) from doubt
-        outcome = tools.refusal(call.name, call.arguments)
-        if outcome is None and tools.needs_approval(call.name) and EventType.TOOL_CALLED not in known:
+        outcome, ran = tools.refusal(call.name, call.arguments), False
+        if outcome is None and self._asks(call, known):
             outcome = await self._approval(step, call, known)
         if outcome is None and tools.is_agent(call.name):
             if self._parts.depth < calls.MAX_DEPTH or EventType.RUN_CALLED in known:
-                return calls.outcome_of(await self._child(step, call, known))
+                outcome = calls.outcome_of(await self._child(step, call, known))
+                self._read(step, call.name, untrusted=tools.is_untrusted(call.name))
+                return outcome
             outcome = calls.outcome_of(calls.too_deep(call.name))
         if outcome is None:
             effect, key = tools.effect(call.name), f"{self._run.id}:{step}"
             if attempt and effect is not Effect.READ:
                 intent = {**msgspec.to_builtins(call), "effect": effect.value, "idempotency_key": key, "attempt": attempt}
                 await journal.write(Entry(EventType.TOOL_CALLED, intent, step))
-            outcome = await tools.run(ToolCall(id=key, name=call.name, arguments=call.arguments))
-        journal.put(Entry(EventType.TOOL_COMPLETED, {**msgspec.to_builtins(call), **msgspec.to_builtins(outcome)}, step))
+            outcome, ran = await tools.run(ToolCall(id=key, name=call.name, arguments=call.arguments)), True
+        said = {**msgspec.to_builtins(call), **msgspec.to_builtins(outcome)}
+        if ran and tools.is_untrusted(call.name):
+            said["untrusted"] = True  # stands in the log, so that a replay is tainted by the same steps, whatever the tool declares then
+            self._read(step, call.name, untrusted=True)
+        journal.put(Entry(EventType.TOOL_COMPLETED, said, step))
         return outcome
+
+    def _read(self, step: str, name: str, *, untrusted: bool) -> None:
+        """Remember the first answer that strangers may have written."""
+        if untrusted and not self._tainted_by:
+            self._tainted_by = f"{name} at step {step}"
+
+    def _asks(self, call: calls.Call, known: dict[EventType, Any]) -> bool:
+        """Whether a person must approve a call that is not begun. One who was asked already decides, whatever is read meanwhile."""
+        if {EventType.TOOL_CALLED, EventType.RUN_CALLED} & known.keys():
+            return False
+        tools = self._parts.tools
+        tainted = bool(self._tainted_by) and tools.needs_approval_once_tainted(call.name)
+        return EventType.APPROVAL_REQUESTED in known or tainted or tools.needs_approval(call.name)
 
     async def _approval(self, step: str, call: calls.Call, known: dict[EventType, Any]) -> ToolOutcome | None:
         """Have a person look at a call; None: it may be made."""
         decided = known.get(EventType.APPROVAL_DECIDED)
         if decided is None:
-            subject = {"agent": self.agent.name, **msgspec.to_builtins(call)}
-            decided = await self._ask(step, {**msgspec.to_builtins(call), "kind": "tool"}, subject, known)
+            said = msgspec.to_builtins(call)
+            if self._tainted_by and not self._parts.tools.needs_approval(call.name):
+                said["because"] = f"the run has read untrusted text: {self._tainted_by}"
+            decided = await self._ask(step, {**said, "kind": "tool"}, {"agent": self.agent.name, **said}, known)
         return calls.refused(decided)
 
     async def _ask(self, step: str, said: dict[str, Any], subject: dict[str, Any], known: dict[EventType, Any]) -> Any:

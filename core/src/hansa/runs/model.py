@@ -85,13 +85,15 @@ class CallableAgent(msgspec.Struct, frozen=True):
 
 
 class World(msgspec.Struct, frozen=True):
-    """What objects say of an agent's revision, as of `version`: decoded JSON; a tool server is its manifest and status."""
+    """What objects say of an agent's revision, as of `version`: decoded JSON; a tool server is its manifest and status; `allowed` is
+    that of its Tenant, if it says any."""
 
     version: int
     manifest: dict[str, Any]
     providers: list[dict[str, Any]]
     tool_servers: list[dict[str, Any]]
     agents: list[CallableAgent]
+    allowed: dict[str, Any] | None = None
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -116,7 +118,7 @@ class Past(msgspec.Struct, frozen=True):
 
 class Loaded(msgspec.Struct, frozen=True):
     """A claimed run, ready to be driven. `takeovers`: workers lost in a row without any progress; `active`: seconds it was driven so far;
-    `wish`: cancel, suspend or suspend_agent; `world`: the version of the objects; `damage`: what is missing of
+    `wish`: cancel, suspend, suspend_agent or suspend_tenant; `world`: the version of the objects; `damage`: what is missing of
     its log, if anything; `metered`: its tenant has a budget."""
 
     run: RunView

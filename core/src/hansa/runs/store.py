@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from hansa.auth.idempotency import IdempotencyKey
-from hansa.auth.model import Principal
+from hansa.auth.model import Principal, Starter
 from hansa.db.pool import Connection, Database
 from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, World, Write, Written, canonical
 from hansa.runs.values import Columns
@@ -36,6 +36,7 @@ class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
     parent_run: UUID | None = None
     parent_step: str | None = None
     depth: int = 0
+    started_by: Starter | None = None
 
 
 class Accept(msgspec.Struct, frozen=True):
@@ -156,6 +157,10 @@ def _loaded(row: asyncpg.Record, session_id: UUID) -> Loaded:
     )
 
 
+WORLD = """SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2) AS world, (SELECT o.manifest -> 'spec' -> 'allowed'
+  FROM hansa.objects o WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Tenant' LIMIT 1) AS allowed"""
+
+
 async def world(database: Database, tenant_id: UUID, agent: str, revision: int) -> World:
     """What objects say of an agent's revision."""
     async with database.tenant(tenant_id) as connection:
@@ -164,8 +169,8 @@ async def world(database: Database, tenant_id: UUID, agent: str, revision: int) 
 
 async def find_world(connection: Connection, agent: str, revision: int) -> World:
     """The same, in the caller's transaction."""
-    text = await connection.fetchval("SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2)", agent, revision)
-    return msgspec.json.decode(text, type=World)
+    (row,) = await connection.fetch(WORLD, agent, revision)
+    return msgspec.structs.replace(msgspec.json.decode(row["world"], type=World), allowed=msgspec.json.decode(row["allowed"] or "null"))
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -269,12 +274,12 @@ async def resume(
 
 
 async def fork(
-    connection: Connection, tenant_id: UUID, run_id: UUID, *, region: str, at: int, new: tuple[UUID, UUID]
+    connection: Connection, principal: Principal, run_id: UUID, *, region: str, at: int, new: tuple[UUID, UUID]
 ) -> tuple[str, str | None]:
     """(outcome, answer as JSON text). `new`: the ids of the new run and its session."""
-    row = await connection.fetchrow(
-        "SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5, $6)", tenant_id, region, run_id, at, *new
-    )
+    starter = msgspec.json.encode(principal.starter).decode()
+    sql = "SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5, $6, $7)"
+    row = await connection.fetchrow(sql, principal.tenant_id, region, run_id, at, *new, starter)
     return ("", None) if row is None else (row["outcome"], row["answer"])
 
 

@@ -5,6 +5,7 @@ from datetime import date
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from hansa.db.pool import Connection, Database, enter_tenant
 from hansa_crds import TenantQuotas, TenantSpec
@@ -34,14 +35,15 @@ async def ensure_region(connection: Connection, name: str) -> None:
 async def update_tenant(connection: Connection, spec: TenantSpec) -> None:
     """Change the tenant of the connection to what its object says."""
     await connection.execute(
-        "UPDATE hansa.tenants SET display_name = $1, suspended = $2, weight = $3, concurrent_runs = $4, requests_per_second = $5 "
+        "UPDATE hansa.tenants SET display_name = $1, weight = $2, concurrent_runs = $3, requests_per_second = $4, role_bindings = $5 "
         "WHERE tenant_id = (SELECT hansa.tenant())",
         spec.display_name,
-        spec.suspend,
         spec.weight,
         spec.quotas.concurrent_runs or None,
         spec.quotas.requests_per_second or None,
+        msgspec.json.encode(spec.identity.role_bindings).decode(),
     )
+    await connection.execute("SELECT hansa.tenant_changed((SELECT hansa.tenant()), $1)", spec.suspend)
 
 
 async def set_budget(connection: Connection, quotas: TenantQuotas) -> None:

@@ -72,7 +72,7 @@ GRANT SELECT, INSERT, UPDATE ON hansa.budgets, hansa.usage TO hansa_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON hansa.reservations TO hansa_app;
 
 ALTER TABLE hansa.runs DROP CONSTRAINT runs_suspended_by_check,
-  ADD CONSTRAINT runs_suspended_by_check CHECK (suspended_by IN ('run', 'agent', 'budget'));
+  ADD CONSTRAINT runs_suspended_by_check CHECK (suspended_by IN ('run', 'agent', 'tenant', 'budget')) NOT VALID;
 ALTER TABLE hansa.waits DROP CONSTRAINT waits_kind_check,
   ADD CONSTRAINT waits_kind_check CHECK (kind IN ('start', 'timer', 'retry', 'child', 'approval', 'event', 'budget'));
 
