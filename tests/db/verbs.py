@@ -77,6 +77,10 @@ class Tenant:
     async def agent(self, name: str, *, bound: int | None = None, suspended: bool = False, concurrency: str = "Enqueue") -> None:
         await self.app("SELECT hansa.agent_changed($1, $2, 1, $3, $4, $5, $6)", name, suspended, concurrency, self.pool, bound)
 
+    async def suspend(self, *, suspended: bool) -> None:
+        """The tenant itself, or let it go on."""
+        await self.app("SELECT hansa.tenant_changed($1, $2)", suspended)
+
     async def start(self, agent: str, *, session: UUID | None = None, priority: int = 0, later: bool = False) -> str:
         new = {"id": str(self._new()), "agent": agent, "new_session_id": str(self._new()), "priority": priority}
         new |= {"session_id": str(session)} if session else {"start_at": "2999-01-01T00:00:00Z"} if later else {}

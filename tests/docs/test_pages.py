@@ -38,8 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, provider: OidcProvider) -> I
     place = tmp_path_factory.mktemp("clone")
     subprocess.run(["cp", "-a", str(ROOT / "gitops"), str(ROOT / "docs"), str(place)], check=True)
     (place / ".venv").symlink_to(ROOT / ".venv")
-    # With leases so short that a page on killed workers is read in time.
-    quick = f"HANSA_WORKER_LEASE_SECONDS=6 HANSA_WORKER_RENEW_SECONDS=1 HANSA_EGRESS_ISSUERS_ALLOW={provider.url.removeprefix('http://')}"
+    # With leases so short that a page on killed workers is read in time, and checkpoints so soon that one is there.
+    quick = "HANSA_WORKER_LEASE_SECONDS=6 HANSA_WORKER_RENEW_SECONDS=1 HANSA_AUDIT_SEAL_SECONDS=2"
+    quick += f" HANSA_EGRESS_ISSUERS_ALLOW={provider.url.removeprefix('http://')}"
     typed(place, f"{quick} hansa up --data .hansa --port 0 --detach && hansa apply -f gitops/tenants/default")
     yield place
     typed(place, "hansa down --data .hansa")

@@ -86,6 +86,9 @@ class Control(Waits):
         elif run.suspend_requested_at is not None:
             self.seen["a run is held as someone wants"] += 1
             self.run_park(run, "run")
+        elif self.suspended:
+            self.seen["a run is held with its tenant"] += 1
+            self.run_park(run, "tenant")
         elif agent is not None and agent.suspended:
             self.seen["a run is held with its agent"] += 1
             self.run_park(run, "agent")
@@ -102,6 +105,8 @@ class Control(Waits):
             return [{"outcome": "no_run", "answer": None}]
         agent = self.agents.get(run.agent)
         if run.state == "suspended" and word is None:
+            if self.suspended:
+                return [{"outcome": "tenant_suspended", "answer": None}]
             if agent is not None and agent.suspended:
                 return [{"outcome": "agent_suspended", "answer": None}]
             self.seen["a suspended run is resumed"] += 1
@@ -145,6 +150,15 @@ class Control(Waits):
                 self.run_continue(run)
         return suspended or bool(stopped)
 
+    def tenant_changed(self, tenant: Any, suspended: bool) -> bool:  # noqa: FBT001 - the arguments of the SQL
+        self.suspended = suspended
+        stopped = [run for run in self.runs.values() if (run.state, run.suspended_by) == ("suspended", "tenant")]
+        if not suspended:
+            for run in sorted(stopped, key=lambda run: run.id):
+                self.seen["a run goes on with its tenant"] += 1
+                self.run_continue(run)
+        return suspended or bool(stopped)
+
     def agent_deleted(self, tenant: Any, name: str) -> None:
         self.agents.pop(name, None)
         self.slots_fill(name)
@@ -157,6 +171,8 @@ class Control(Waits):
         if old is None:
             return [{"outcome": "no_run", "answer": None}]
         agent = self.agents.get(old.agent)
+        if self.suspended:
+            return [{"outcome": "tenant_suspended", "answer": encoded(old.agent)}]
         if agent is None or agent.suspended:
             return [{"outcome": "no_agent" if agent is None else "agent_suspended", "answer": encoded(old.agent)}]
         if not old.queued_seq <= at <= old.events[-1].seq:

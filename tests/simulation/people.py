@@ -54,6 +54,7 @@ class People:
                 self._look_after(run)
                 self._meddle(run)
         self._hold_agents()
+        self._hold_tenant()
 
     def rest(self) -> bool:
         """Whether nothing is left to be done."""
@@ -102,6 +103,12 @@ class People:
             if wanted != agent.suspended:
                 self._model.agent_changed(TENANT, agent.name, 1, wanted, agent.concurrency, agent.pool, agent.bound)
                 self._ring("queued")
+
+    def _hold_tenant(self) -> None:
+        wanted = self._weather.stormy and self._random.random() < (0.6 if self._model.suspended else 0.003)
+        if wanted != self._model.suspended:
+            self._model.tenant_changed(TENANT, wanted)
+            self._ring("queued")
 
     def _look_after(self, run: RunRow) -> None:
         """What a person does about a run that waits for one."""

@@ -14,7 +14,8 @@ import msgspec
 from hansa.artifacts.content import Artifacts
 from hansa.artifacts.folder import Folder
 from hansa.egress.client import HttpClient
-from hansa.llm.service import Gateway, LiveText, Target
+from hansa.llm.metering import Meter, Target
+from hansa.llm.service import Gateway, LiveText
 from hansa.plugins.model import Plugins
 from hansa.runs.model import World
 from hansa.runs.worlds import Prepared, Worlds, prepare
@@ -118,7 +119,7 @@ class Model(Gateway):
     def __init__(self) -> None:
         """It has no providers to open."""
 
-    async def complete(self, targets: Sequence[Target], request: LLMRequest, live: LiveText) -> Completion:
+    async def complete(self, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         trouble = TROUBLE.get()
         await asyncio.sleep(trouble.choice(PAUSES))
         if trouble.random() < 0.2:

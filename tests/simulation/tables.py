@@ -41,6 +41,8 @@ class Tables:
     def __init__(self, now: Callable[[], float], *, broken: str = "") -> None:
         self.now = now
         self.broken = broken
+        self.suspended = False
+        """Whether the tenant is."""
         self.agents: dict[str, AgentRow] = {}
         self.sessions: dict[UUID, SessionRow] = {}
         self.runs: dict[UUID, RunRow] = {}

@@ -42,6 +42,7 @@ class Walk:
             (self._fork, 1),
             (self._lease, 2),
             (self._change_agent, 4),
+            (self._change_tenant, 1),
         ]
 
     async def go(self, steps: int) -> None:
@@ -153,12 +154,17 @@ class Walk:
         """Somebody wants it, or nobody does any more."""
         held = self._claimed()
         if held is not None:
-            for verb in self._random.choice(([], ["agent"], ["suspend"], ["suspend", "cancel"])):
-                if verb == "agent":
+            verbs = self._random.choice(([], ["tenant"], ["agent"], ["suspend"], ["suspend", "cancel"]))
+            for verb in verbs:
+                if verb == "tenant":
+                    await self._tenant.suspend(suspended=True)
+                elif verb == "agent":
                     await self._tenant.agent(self._model.runs[held.run].agent, suspended=True)
                 else:
                     await self._tenant.of_run(verb, held.run)
             await self._tenant.of_run("hold", held.run, held.epoch)
+            if verbs == ["tenant"]:
+                await self._tenant.suspend(suspended=False)
 
     async def _resume(self) -> None:
         stopped = [run for run in self._model.runs.values() if run.state in ("suspended", "needs_review") or run.suspend_requested_at]
@@ -189,3 +195,11 @@ class Walk:
             await self._tenant.app("SELECT hansa.agent_deleted($1, $2)", name)
         bound, policy = self._random.choice((None, 1, 1, 2, 3)), self._random.choice(POLICIES)
         await self._tenant.agent(name, bound=bound, suspended=draw > 0.8, concurrency=policy)
+
+    async def _change_tenant(self) -> None:
+        suspended = self._random.random() < 0.3
+        await self._tenant.suspend(suspended=suspended)
+        if suspended:  # not for long: little happens meanwhile
+            await self._start()
+            await self._lease()
+            await self._tenant.suspend(suspended=False)

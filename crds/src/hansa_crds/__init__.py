@@ -26,7 +26,9 @@ from hansa_crds.model import (
     ToolServerSpec,
 )
 from hansa_crds.parts import API_VERSION, GROUP, VERSION, Effect
+from hansa_crds.policies import ArgumentRule, CageBounds, TenantAllowed
 from hansa_crds.problem import Code, Keys, Problem
+from hansa_crds.quotas import TenantBudget, TenantQuotas
 from hansa_crds.tenant import TenantSpec
 from hansa_crds.validation import check, problems
 
@@ -41,6 +43,8 @@ __all__ = [
     "AgentRuntime",
     "AgentSpec",
     "AgentTools",
+    "ArgumentRule",
+    "CageBounds",
     "Code",
     "Column",
     "Credentials",
@@ -62,7 +66,10 @@ __all__ = [
     "RegionSpec",
     "RoleBinding",
     "Tenant",
+    "TenantAllowed",
+    "TenantBudget",
     "TenantIdentity",
+    "TenantQuotas",
     "TenantSpec",
     "ToolServer",
     "ToolServerSpec",

@@ -16,6 +16,8 @@ from hansa_crds.parts import (
     REF_PATTERN,
     URL_PATTERN,
     AnnotationValue,
+    Currency,
+    Destination,
     DnsLabel,
     Effect,
     LabelValue,
@@ -27,6 +29,7 @@ from hansa_crds.parts import (
     ToolName,
     ToolNameOrAll,
 )
+from hansa_crds.policies import ArgumentRule, CageBounds
 from hansa_crds.tenant import TenantSpec
 
 
@@ -115,6 +118,24 @@ class AgentTools(Part, frozen=True, kw_only=True):
         tuple[ToolNameOrAll, ...],
         Meta(max_length=64, description="Names of the tools that a person must approve before each call; `*`: all of the entry."),
     ] = ()
+    effect: Annotated[
+        Effect | None,
+        Meta(description="What repeating a call does, in place of what each tool of the entry declares. Not for agents."),
+    ] = None
+    untrusted: Annotated[
+        bool | None,
+        Meta(
+            description=(
+                "Whether answers hold text that strangers wrote, see `taint`; left out: what a plugin's tool says, true for a ToolServer"
+                " and for an agent."
+            )
+        ),
+    ] = None
+    arguments: Annotated[tuple[ArgumentRule, ...], Meta(max_length=32, description="What the arguments of calls must obey.")] = ()
+    cage: Annotated[
+        CageBounds | None,
+        Meta(description="Bounds of programs that its tools run in a cage; only for a `plugin`. Left out: the operator's."),
+    ] = None
 
 
 class AgentLimits(Part, frozen=True, kw_only=True):
@@ -166,6 +187,24 @@ class AgentSpec(Part, frozen=True, kw_only=True):
     ] = None
     runtime: Annotated[AgentRuntime, Meta(description="The program that drives the agent.")] = AgentRuntime()
     tools: Annotated[tuple[AgentTools, ...], Meta(max_length=32, description="Tools the agent may call; left out: none.")] = ()
+    taint: Annotated[
+        Literal["Off", "RequireApproval"],
+        Meta(
+            description=(
+                "What follows once a run has read text that strangers wrote: with `RequireApproval` a person must approve its calls with"
+                " `keyed` and `unsafe` effects, and its calls of agents."
+            )
+        ),
+    ] = "Off"
+    egress: Annotated[
+        Annotated[tuple[Destination, ...], Meta(max_length=64)] | None,
+        Meta(
+            description=(
+                "Hosts that its plugins' tools may send requests to; it narrows what operator and tenant let out. Left out: no narrower;"
+                " empty: none."
+            )
+        ),
+    ] = None
     limits: Annotated[AgentLimits, Meta(description="Bounds of one run.")] = AgentLimits()
     output_schema: Annotated[
         dict[str, Any] | None,
@@ -211,6 +250,9 @@ class ModelPrices(Part, frozen=True, kw_only=True):
 
     input: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model reads.")] = 0.0
     output: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model writes.")] = 0.0
+    currency: Annotated[
+        Currency | None, Meta(description="Currency of the prices, such as `EUR`; left out: that of the tenant's budget.")
+    ] = None
 
 
 class ProviderModel(Part, frozen=True, kw_only=True):

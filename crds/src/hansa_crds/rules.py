@@ -20,6 +20,7 @@ from hansa_crds.model import (
     Tenant,
     ToolServerSpec,
 )
+from hansa_crds.policies import ArgumentRule
 from hansa_crds.problem import Keys, Problem, listed, meant, path_of, problem, shown
 
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -76,6 +77,10 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
             ExactlyOne(("plugin", "toolServer", "agent"), "write one entry for each plugin, ToolServer and agent"),
             DistinctItems("allow"),
             DistinctItems("requireApproval"),
+        ),
+        ArgumentRule: (
+            ExactlyOne(("schema", "cel"), "write one rule for each"),
+            SchemaObject("schema"),
         ),
         AgentSpec: (
             Once("inputTemplate", "{input}"),

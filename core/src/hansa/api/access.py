@@ -8,6 +8,7 @@ from litestar import Response, delete, get, post
 
 from hansa.api import answers, bodies, requests
 from hansa.api.services import AnyRequest, services
+from hansa.audit.model import Action
 from hansa.auth.api_keys import Made
 from hansa.auth.idempotency import Answer, once
 from hansa.auth.model import Grant, Kind, Principal, permissions_of
@@ -127,7 +128,7 @@ async def get_api_key(request: AnyRequest, principal: Principal, key_id: str) ->
     return answers.text(await services(request).api_keys.get(principal, key_id))
 
 
-@post("/v1/api-keys", status_code=201, opt={"permission": "keys:write", "body": MakeApiKey, "answer": NewApiKey})
+@post("/v1/api-keys", status_code=201, opt={"audit": Action.KEY_MADE, "permission": "keys:write", "body": MakeApiKey, "answer": NewApiKey})
 async def make_api_key(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Make a key that may do no more than the caller. Its text is shown this once and kept nowhere."""
     key = await requests.idempotency_key(request)
@@ -144,7 +145,11 @@ async def make_api_key(request: AnyRequest, principal: Principal) -> Response[by
     return _shown(await once(services(request).equipment.database, principal, key, operation), made)
 
 
-@post("/v1/api-keys/{key_id:str}/rotate", status_code=201, opt={"permission": "keys:write", "body": RotateApiKey, "answer": NewApiKey})
+@post(
+    "/v1/api-keys/{key_id:str}/rotate",
+    status_code=201,
+    opt={"audit": Action.KEY_ROTATED, "permission": "keys:write", "body": RotateApiKey, "answer": NewApiKey},
+)
 async def rotate_api_key(request: AnyRequest, principal: Principal, key_id: str) -> Response[bytes]:
     """Make a successor that may do the same; both are good until the grace is over."""
     key = await requests.idempotency_key(request)
@@ -161,7 +166,7 @@ async def rotate_api_key(request: AnyRequest, principal: Principal, key_id: str)
     return _shown(answer, made)
 
 
-@delete("/v1/api-keys/{key_id:str}", status_code=204, opt={"permission": "keys:write"})
+@delete("/v1/api-keys/{key_id:str}", status_code=204, opt={"audit": Action.KEY_REVOKED, "permission": "keys:write"})
 async def revoke_api_key(request: AnyRequest, principal: Principal, key_id: str) -> None:
     """Revoke a key at once and for good. It stays in the list."""
     await services(request).api_keys.revoke(principal, key_id)
@@ -191,7 +196,11 @@ async def get_service_account(request: AnyRequest, principal: Principal, name: s
     return answers.text(await services(request).accounts.get(principal, name))
 
 
-@post("/v1/service-accounts", status_code=201, opt={"permission": "keys:write", "body": MakeServiceAccount, "answer": ServiceAccount})
+@post(
+    "/v1/service-accounts",
+    status_code=201,
+    opt={"audit": Action.ACCOUNT_MADE, "permission": "keys:write", "body": MakeServiceAccount, "answer": ServiceAccount},
+)
 async def make_service_account(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Make a service account that may do no more than the caller."""
     key = await requests.idempotency_key(request)
@@ -204,7 +213,7 @@ async def make_service_account(request: AnyRequest, principal: Principal) -> Res
     return answers.kept(await once(services(request).equipment.database, principal, key, operation))
 
 
-@delete("/v1/service-accounts/{name:str}", status_code=204, opt={"permission": "keys:write"})
+@delete("/v1/service-accounts/{name:str}", status_code=204, opt={"audit": Action.ACCOUNT_DELETED, "permission": "keys:write"})
 async def delete_service_account(request: AnyRequest, principal: Principal, name: str) -> None:
     """Delete a service account and its keys, at once."""
     await services(request).accounts.delete(principal, name)

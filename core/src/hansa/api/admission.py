@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from hansa.api import requests
+from hansa.api import refusals, requests
 from hansa.api.services import AnyRequest, services
 from hansa.auth.model import ROLES, Principal
 from hansa.errors import Forbidden, Invalid, Malformed
@@ -17,17 +17,20 @@ MAX_USER = 200
 async def principal(request: AnyRequest) -> Principal:
     """The authenticated caller, who has the permission that the route names; asked for by every handler of `/v1`."""
     caller = await services(request).authenticator.authenticate(requests.header(request, b"authorization"))
+    request.scope["state"]["principal"] = caller  # for those who tell of a refusal
     await services(request).rates.admit(caller)
     opt = request.route_handler.opt
     needed = opt["permission"]
     if not caller.may(needed):
         raise _missing(needed, caller)
     _check_address(request, opt)
+    if "audit" in opt:
+        caller = msgspec.structs.replace(caller, origin=refusals.origin(request))
     tenant = requests.header(request, b"hansa-tenant")
     if tenant not in (None, caller.tenant):
         caller = await services(request).tenants.acting(caller, tenant)
-    client = request.scope["client"]
-    return msgspec.structs.replace(caller, on_behalf_of=_end_user(request, caller), address=client[0] if client else None)
+    user = _end_user(request, caller)
+    return caller if user is None else msgspec.structs.replace(caller, on_behalf_of=user)
 
 
 def _end_user(request: AnyRequest, caller: Principal) -> str | None:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from hansa import clock
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth import store
 from hansa.auth.bindings import account_roles, roles_of
 from hansa.auth.model import PERMISSIONS, ROLES, Grant, Principal, permissions_of
@@ -43,7 +45,9 @@ class ApiKeys:
         roles = await self._roles(connection, grant)
         check_names(roles, grant.scopes)
         check_within(principal, roles, grant.scopes)
-        return await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        made = await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        await record(connection, principal.did(Action.KEY_MADE, _target(made[1]), after=msgspec.json.decode(made[1])))
+        return made
 
     async def rotate(self, connection: Connection, principal: Principal, key_id: str, *, grace: timedelta) -> Made:
         """Make a successor that may do the same, and let the key itself end after `grace`; until then both are good."""
@@ -61,8 +65,12 @@ class ApiKeys:
             service_account=known["service_account"],
         )
         check_within(principal, await self._roles(connection, grant), grant.scopes)
-        await store.expire_key(connection, key_id, clock.now() + grace)
-        return await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        until = clock.now() + grace
+        await store.expire_key(connection, key_id, until)
+        made = await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        change = {"successor": msgspec.json.decode(made[1]), "good_until": until}
+        await record(connection, principal.did(Action.KEY_ROTATED, f"ApiKey/{key_id}", after=change))
+        return made
 
     async def _roles(self, connection: Connection, grant: Grant) -> tuple[str, ...]:
         """The roles that a key of this grant has now."""
@@ -76,9 +84,13 @@ class ApiKeys:
     async def revoke(self, principal: Principal, key_id: str) -> None:
         """Revoke a key: no request that comes later is let in with it. Safe to repeat."""
         async with self._database.tenant(principal.tenant_id) as connection:
-            known = await store.read_key(connection, key_id)
+            known = await store.read_key(connection, key_id, lock=True)
             if known is None or not await store.revoke_key(connection, key_id):
                 raise _missing(key_id)
+            after = await store.read_key(connection, key_id)
+            if after is not None and after["body"] != known["body"]:
+                before, now = msgspec.json.decode(known["body"]), msgspec.json.decode(after["body"])
+                await record(connection, principal.did(Action.KEY_REVOKED, f"ApiKey/{key_id}", before=before, after=now))
         await self.changed()
 
     async def changed(self) -> None:
@@ -155,6 +167,10 @@ def check_within(principal: Principal, roles: Sequence[str], scopes: Sequence[st
 
 def _invalid(path: str, code: str, message: str) -> Invalid:
     return Invalid(f"{path}: {message}", errors=(FieldError(path, code, message),))
+
+
+def _target(key: str) -> str:
+    return f"ApiKey/{msgspec.json.decode(key)['id']}"
 
 
 def _missing(key_id: str) -> NotFound:

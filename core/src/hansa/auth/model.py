@@ -5,11 +5,13 @@ A role is a set of permissions; a route names the one it needs.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 
+from hansa.audit.model import Action, Actor, AuditEvent, Origin
+from hansa.audit.redaction import difference
 from hansa_crds import Issuer, RoleBinding
 
 PERMISSIONS: Mapping[str, str] = {
@@ -29,21 +31,28 @@ PERMISSIONS: Mapping[str, str] = {
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
     "users:act": "name the end user on whose behalf one acts (header Hansa-On-Behalf-Of)",
+    "usage:read": "see what the tenant has used, and what it may",
+    "messages:join": "get credentials for one's own programs on NATS, and revoke all of the tenant",
     "sessions:import": "import sessions, that is: write a past",
+    "secrets:read": "list secrets, never what they hold",
+    "secrets:write": "set, delete and rotate secrets",
     "keys:read": "list and read API keys, without their secrets, and service accounts",
     "keys:write": "make, rotate and revoke API keys and service accounts that may do no more than their maker",
     "access:read": "see what somebody else in the tenant may",
+    "audit:read": "read, verify and export the audit trail",
 }
 
-READING = frozenset({"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read"})
+READING = frozenset(
+    {"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read", "usage:read"}
+)
 PLATFORM = frozenset({"platform:write", "tenants:read", "tenants:act"})
 TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
+    "auditor": READING | {"audit:read", "keys:read", "access:read"},
     "approver": READING | {"approvals:decide"},
-    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry"},
-    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "users:act", "access:read"},
-    "auditor": READING | {"keys:read", "access:read"},
+    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry", "messages:join", "secrets:read"},
+    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "audit:read", "users:act", "access:read"},
     "delegate": frozenset({"self:read", "users:act"}),
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),
@@ -75,7 +84,9 @@ class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller. `name` is stable and unique in the tenant: the scope of idempotency keys.
 
     `scopes`: the only permissions of its roles that it has; None: it has them all. `rated`: its tenant's requests are counted.
-    `groups`: those that its issuer names. `on_behalf_of`: the end user that it says it acts for. `address`: where the request came from.
+    `home`: the tenant that its credential belongs to, when it acts in another. `origin`: where its request came from; known where
+    something is changed.
+    `groups`: those that its issuer names. `on_behalf_of`: the end user that it says it acts for.
     """
 
     tenant_id: UUID
@@ -84,10 +95,11 @@ class Principal(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     scopes: tuple[str, ...] | None = None
     rated: bool = False
+    home: str = ""
+    origin: Origin = Origin()
     kind: Kind = "key"
     groups: tuple[str, ...] = ()
     on_behalf_of: str | None = None
-    address: str | None = None
 
     def may(self, permission: str) -> bool:
         if self.scopes is not None and permission not in self.scopes:
@@ -98,6 +110,12 @@ class Principal(msgspec.Struct, frozen=True):
     def permissions(self) -> frozenset[str]:
         """All that it may."""
         return permissions_of(self.roles, self.scopes)
+
+    def did(self, action: Action, target: str, *, before: Any = None, after: Any = None, reason: str = "") -> AuditEvent:
+        """What the audit trail says of what this caller did. Of `before` and `after`, if both are objects, it says what differs."""
+        was, now = difference(before, after)
+        actor = Actor(name=self.name, kind=self.kind, tenant=self.home, roles=self.roles, on_behalf_of=self.on_behalf_of or "")
+        return AuditEvent(action=action, actor=actor, target=target, origin=self.origin, before=was, after=now, reason=reason)
 
     @property
     def starter(self) -> Starter:

@@ -22,6 +22,17 @@ from hansa.errors import Unauthenticated, Unavailable
 log = structlog.stdlib.get_logger("hansa.auth")
 CACHE_SECONDS = 2.0
 CACHE_KEYS = 10_000
+UNKNOWN, UNKNOWN_HINT = "the API key is not known here", "Was it made by this installation?"
+"""Also of a key that is here and has another secret: who guesses learns nothing."""
+
+
+class KnownKeyRefused(Unauthenticated):
+    """The credential names an API key that is there, and is not let in: the key's tenant is told in its audit trail."""
+
+    def __init__(self, detail: str, stored: StoredKey, *, hint: str) -> None:
+        super().__init__(detail, hint=hint)
+        self.tenant_id = stored.tenant_id
+        self.name = f"key:{stored.id}"
 
 
 class Authenticator:
@@ -62,12 +73,14 @@ class Authenticator:
             return await self._bearers.principal(credential)
         parsed = keys.parse(credential)
         until, stored = await self._find(parsed.id)
-        if stored is None or not hmac.compare_digest(stored.digest, keys.digest(parsed.secret, self._pepper)):
-            raise Unauthenticated("the API key is not known here", hint="Was it made by this installation?")
+        if stored is None:
+            raise Unauthenticated(UNKNOWN, hint=UNKNOWN_HINT)
+        if not hmac.compare_digest(stored.digest, keys.digest(parsed.secret, self._pepper)):
+            raise KnownKeyRefused(UNKNOWN, stored, hint=UNKNOWN_HINT)
         if stored.revoked_at is not None:
-            raise Unauthenticated("the API key has been revoked", hint="Use its successor.")
+            raise KnownKeyRefused("the API key has been revoked", stored, hint="Use its successor.")
         if stored.expires_at is not None and stored.expires_at <= clock.now():
-            raise Unauthenticated("the API key has expired", hint="Use its successor.")
+            raise KnownKeyRefused("the API key has expired", stored, hint="Use its successor.")
         if stored.expires_at is not None:
             until = min(until, clock.monotonic() + (stored.expires_at - clock.now()).total_seconds())
         if stored.unused:

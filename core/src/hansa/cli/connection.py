@@ -14,6 +14,7 @@ from cyclopts import Parameter
 
 from hansa import settings
 from hansa.cli import logins
+from hansa.egress.local import SYSTEM, Trust
 from hansa.errors import Invalid, Misconfigured, Unauthenticated, Unavailable
 
 DEFAULT_DATA = ".hansa"
@@ -42,6 +43,7 @@ class Target(msgspec.Struct, frozen=True):
     key_source: str
     tenant: str = ""
     on_behalf_of: str = ""
+    trust: Trust = SYSTEM
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -94,7 +96,8 @@ def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Tar
             hint="`hansa login` needs none. The key that belongs to a data folder is only used for the server of that folder.",
         )
     tenant = _header("a tenant", connection.tenant or told.tenant)
-    return Target(url, key, meant.source, key_source, tenant, _header("an end user", connection.on_behalf_of or told.on_behalf_of))
+    user = _header("an end user", connection.on_behalf_of or told.on_behalf_of)
+    return Target(url, key, meant.source, key_source, tenant, user, Trust(told.ca_file, told.cert_file, told.key_file))
 
 
 def _header(what: str, text: str) -> str:

@@ -50,6 +50,14 @@ class EventPublished(msgspec.Struct, frozen=True):
     data: Any
 
 
+class EventSent(msgspec.Struct, frozen=True):
+    """An event for one session: its run that waits for it goes on, or the next one that will."""
+
+    session: UUID
+    name: str
+    data: Any
+
+
 async def kept(connection: Connection, tenant_id: UUID, value: Any) -> str:
     """A value as the log has it, what is large kept in the caller's transaction. None is too large for the database: no message is."""
     text, taken = split_whole(value)
@@ -106,4 +114,10 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
         woke = await store.publish(connection, message.tenant_id, event.name, data)
         return [ring for outcome, run_id in woke for ring in woken(outcome, run_id)]
 
-    return {"run.call": call, "run.returned": returned, "run.cancel": cancel, "event.published": published}
+    async def sent(connection: Connection, message: Message) -> Sequence[Ring]:
+        event = msgspec.json.decode(message.payload, type=EventSent)
+        data = await kept(connection, message.tenant_id, event.data)
+        outcome, run_id = await store.send_event(connection, message.tenant_id, event.session, message.id, name=event.name, data=data)
+        return woken(outcome, run_id)  # a session that is gone by now needs no event
+
+    return {"run.call": call, "run.returned": returned, "run.cancel": cancel, "event.published": published, "event.sent": sent}

@@ -114,6 +114,7 @@ class Connections:
                 arguments=dict,
                 run=partial(self._call, known, tool),
                 timeout=CALL_SECONDS,
+                untrusted=True,
             )
             for name, tool in known.tools.items()
         }
