@@ -41,9 +41,11 @@ ROWS: dict[str, dict[str, Any]] = {
         "reason": "r",
         "created_at": datetime.now(UTC),
     },
+    "audit_heads": {"seq": 1, "at": datetime.now(UTC), "hash": b"d" * 32},
+    "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
-ONE_A_TENANT = ("request_rates", "messaging_accounts")
+ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads")
 NAMES = ("id", "name", "agent", "key", "principal")
 """Columns whose texts name something: they are told apart by a number."""
 

@@ -149,7 +149,7 @@ async def open_accounts(settings: NatsSettings, region: str, *, name: str) -> As
         back.set()
 
     options = {**logging_in(operator.system, name), "reconnected_cb": reconnected}
-    async with connected(settings.url, f"{name}-accounts", options) as client:
+    async with connected(settings, f"{name}-accounts", options) as client:
         yield Accounts(operator, client, region, url=settings.url, back=back)
 
 

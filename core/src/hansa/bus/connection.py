@@ -4,6 +4,7 @@ Nothing sent here is the only copy of anything: a lost message costs at most a p
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -117,10 +118,27 @@ class Bus:
                 log.info("bus.unsubscribe", subject=subject, error=str(error))
 
 
+def _tls(settings: NatsSettings) -> ssl.SSLContext | None:
+    """How to speak TLS; None leaves the client to what the address says, with the authorities of the system."""
+    if not (settings.ca_file or settings.cert_file):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if settings.cert_file:
+            context.load_cert_chain(settings.cert_file, settings.key_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(
+            f"the certificates for NATS can't be used: {error}",
+            hint="Check HANSA_NATS_CA_FILE, HANSA_NATS_CERT_FILE and HANSA_NATS_KEY_FILE.",
+        ) from error
+    return context
+
+
 @asynccontextmanager
 async def open_bus(settings: NatsSettings, *, name: str) -> AsyncIterator[Bus]:
     """Connect, and stay connected: a silent cut is noticed within 4 s, reconnecting never ends."""
-    async with connected(settings.url, name, login(settings)) as client:
+    async with connected(settings, name, login(settings)) as client:
         yield Bus(client)
 
 
@@ -159,7 +177,7 @@ async def _first(connecting: Coroutine[Any, Any, None], refused: asyncio.Event) 
 
 
 @asynccontextmanager
-async def connected(url: str, name: str, logging_in: dict[str, Any]) -> AsyncIterator[Client]:
+async def connected(settings: NatsSettings, name: str, logging_in: dict[str, Any]) -> AsyncIterator[Client]:
     """A client that mends itself for ever. Raises `Misconfigured` when the server refuses the login, or `Unavailable`."""
     told: list[str] = []
     refused = asyncio.Event()
@@ -182,12 +200,13 @@ async def connected(url: str, name: str, logging_in: dict[str, Any]) -> AsyncIte
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.2,
         "connect_timeout": 5,
+        "tls": _tls(settings),
     }
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            await _first(client.connect(url, **options), refused)
+            await _first(client.connect(settings.url, **options), refused)
     except (NatsError, OSError, TimeoutError) as error:
-        reason, place = str(error) or (told[0] if told else type(error).__name__), _place(url)
+        reason, place = str(error) or (told[0] if told else type(error).__name__), _place(settings.url)
         await client.close()
         if REFUSED in reason.lower():
             hint = "Check HANSA_NATS_CREDS_FILE and HANSA_NATS_OPERATOR_FILE, or HANSA_NATS_TOKEN_FILE: they must be this server's."

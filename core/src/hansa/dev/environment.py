@@ -13,7 +13,7 @@ from hansa.dev.folder import DataFolder
 
 ADMIN_URL = "HANSA_DATABASE_URL"
 ROLES = {"HANSA_DATABASE_APP_URL": ("hansa_app", "app-password"), "HANSA_DATABASE_SYSTEM_URL": ("hansa_system", "system-password")}
-PEPPER = "key-pepper"
+PEPPER, AUDIT_KEY, KEY_ENCRYPTION = "key-pepper", "audit-key", "key-encryption-keys"
 NATS_OPERATOR, NATS_LOGINS = "HANSA_NATS_OPERATOR_FILE", ("HANSA_NATS_TOKEN_FILE", "HANSA_NATS_CREDS_FILE", "HANSA_NATS_OPERATOR_FILE")
 
 
@@ -35,6 +35,8 @@ def for_processes(environ: Mapping[str, str], places: Places) -> dict[str, str]:
     env = {
         **{variable: role_url(places.database, role, folder.secret(secret)) for variable, (role, secret) in ROLES.items()},
         "HANSA_KEY_PEPPER_FILE": str(folder.secret_file(PEPPER)),
+        "HANSA_AUDIT_KEY_FILE": str(folder.secret_file(AUDIT_KEY)),
+        "HANSA_SECRETS_KEY_FILE": str(folder.secret_file(KEY_ENCRYPTION)),
         **environ,
         "HANSA_NATS_URL": places.nats,
         "HANSA_API_KEY_FILE": str(folder.api_key),

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
-from hansa_sdk import ProviderKind, Runtime, Tool
+from hansa_sdk import KeyProviderKind, ProviderKind, Runtime, SecretSourceKind, Tool
 
 
 class PluginState(StrEnum):
@@ -28,6 +28,8 @@ class PluginInfo(msgspec.Struct, frozen=True):
     tools: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
+    key_providers: tuple[str, ...] = ()
+    secret_sources: tuple[str, ...] = ()
 
 
 class Plugins(msgspec.Struct, frozen=True):
@@ -37,7 +39,13 @@ class Plugins(msgspec.Struct, frozen=True):
     tools: Mapping[str, tuple[str, Tool]]
     providers: Mapping[str, tuple[str, ProviderKind]]
     runtimes: Mapping[str, tuple[str, Runtime]]
+    key_providers: Mapping[str, tuple[str, KeyProviderKind]] = {}
+    secret_sources: Mapping[str, tuple[str, SecretSourceKind]] = {}
 
     def loaded(self) -> tuple[str, ...]:
         """Names of the plugins that work."""
         return tuple(info.name for info in self.infos if info.state is PluginState.LOADED)
+
+    def brings(self, kind: str) -> str:
+        """The plugin that brings a kind of provider; the kind's own name while none does."""
+        return self.providers[kind][0] if kind in self.providers else kind

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from hansa import ids
-from hansa.auth.model import Principal
+from hansa.auth.model import Principal, Starter
 from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection
 from hansa.messages.model import Message, Receivers, Ring
@@ -34,6 +34,7 @@ class RunCall(msgspec.Struct, frozen=True):
     parent_step: str
     depth: int
     priority: int
+    started_by: Starter | None = None
 
 
 class RunCanceled(msgspec.Struct, frozen=True):
@@ -84,8 +85,9 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
             parent_run=asked.parent_run,
             parent_step=asked.parent_step,
             depth=asked.depth,
+            started_by=asked.started_by,
         )
-        caller = Principal(message.tenant_id, "", CALLER, ())
+        caller = Principal(message.tenant_id, "", CALLER, (), kind="agent")
         run_input = await kept(connection, message.tenant_id, asked.input)
         outcome, answer = await store.start_here(connection, region, store.Accept(caller, new, run_input, None))
         if outcome == "accepted":

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from hansa.tools.cage.service import Narrower
+from hansa_crds import ArgumentRule
 from hansa_sdk import Tool
 
 CALL_SCHEMA = {
@@ -15,9 +17,24 @@ CALL_SCHEMA = {
 """Parameters of an agent that is called as a tool."""
 
 
+class Policy(msgspec.Struct, frozen=True):
+    """What an agent says of one tool, or of an agent that it may call, beside its effect. `egress`: where its requests may go; None:
+    anywhere."""
+
+    rules: tuple[ArgumentRule, ...] = ()
+    approval: bool = False
+    untrusted: bool = False
+    cage: Narrower = Narrower()
+    egress: tuple[str, ...] | None = None
+
+
 class Selection(msgspec.Struct, frozen=True):
-    """Tools by name, each with where it comes from; descriptions of callable agents by name; names that need a person's approval."""
+    """Tools by name, each with where it comes from; descriptions of callable agents by name; policies of both by name.
+
+    `taint`: after an untrusted answer a person must approve writes.
+    """
 
     tools: Mapping[str, tuple[str, Tool]]
     agents: Mapping[str, str] = {}
-    approvals: frozenset[str] = frozenset()
+    policies: Mapping[str, Policy] = {}
+    taint: bool = False

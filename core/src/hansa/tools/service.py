@@ -14,28 +14,37 @@ import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
-from hansa.tools.model import CALL_SCHEMA, Selection
+from hansa.egress.narrowing import narrowed
+from hansa.tools.cage.service import Cages, Narrower, RunCage
+from hansa.tools.model import CALL_SCHEMA, Policy, Selection
+from hansa.tools.policies import broken_rule
 from hansa.tools.schemas import wrong_arguments
 from hansa_sdk import Effect, Tool, ToolCall, ToolFailed, ToolOutcome, ToolSpec
 
 log = structlog.stdlib.get_logger("hansa.tools")
 MAX_ANSWER_BYTES = 262_144
+UNBOUNDED = Narrower()
+EGRESS_OF_AGENT = "the agent's list (spec.egress)"
+WRITES = frozenset({Effect.KEYED, Effect.UNSAFE})
+"""Effects that a person must approve once untrusted text was read, where the agent says so."""
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What the tools of one run may touch."""
+    """What the tools of one run may touch. Without `cages` no program is run."""
 
     workspace: Path
     http: HttpClient
     settings: Mapping[str, str]
+    cages: Cages | None = None
 
 
 class CallContext:
     """Implements `hansa_sdk.ToolContext` for one call."""
 
-    def __init__(self, surroundings: Surroundings, idempotency_key: str) -> None:
+    def __init__(self, surroundings: Surroundings, idempotency_key: str, cage: Narrower = UNBOUNDED) -> None:
         self._surroundings = surroundings
         self._key = idempotency_key
+        self._cage = cage
 
     @property
     def idempotency_key(self) -> str:
@@ -51,6 +60,12 @@ class CallContext:
         return self._surroundings.http
 
     @property
+    def cage(self) -> RunCage:
+        if self._surroundings.cages is None:
+            raise ToolFailed("there is no cage in this process")
+        return RunCage(self._surroundings.cages, self.workspace, self._cage)
+
+    @property
     def settings(self) -> Mapping[str, str]:
         return self._surroundings.settings
 
@@ -64,7 +79,8 @@ class ToolBox:
     def __init__(self, selection: Selection, surroundings: Surroundings) -> None:
         self._tools = selection.tools
         self._agents = selection.agents
-        self._approvals = selection.approvals
+        self._policies = selection.policies
+        self._taint = selection.taint
         self._surroundings = surroundings
 
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -83,7 +99,18 @@ class ToolBox:
 
     def needs_approval(self, name: str) -> bool:
         """Whether a person must approve each call."""
-        return name in self._approvals
+        return self._policy(name).approval
+
+    def needs_approval_once_tainted(self, name: str) -> bool:
+        """Whether a person must approve calls after the run has read untrusted text: writes, and agents, which may write."""
+        return self._taint and (name in self._agents or self.effect(name) in WRITES)
+
+    def is_untrusted(self, name: str) -> bool:
+        """Whether answers hold text that strangers wrote."""
+        return self._policy(name).untrusted
+
+    def _policy(self, name: str) -> Policy:
+        return self._policies.get(name, Policy())
 
     def refusal(self, name: str, arguments: dict[str, Any]) -> ToolOutcome | None:
         """Why a call can't be made, as the model will be told; None: it can."""
@@ -99,15 +126,20 @@ class ToolBox:
                 _read(tool, arguments)
             except msgspec.ValidationError as error:
                 wrong = str(error)
-        return ToolOutcome(f"the arguments of {name} are wrong: {wrong}", is_error=True, invalid_arguments=True) if wrong else None
+        if wrong:
+            return ToolOutcome(f"the arguments of {name} are wrong: {wrong}", is_error=True, invalid_arguments=True)
+        broken = broken_rule(self._policy(name).rules, ToolCall(id="", name=name, arguments=arguments))
+        return ToolOutcome(f"this agent may not call {name} so: {broken}", is_error=True, invalid_arguments=True) if broken else None
 
     async def run(self, call: ToolCall) -> ToolOutcome:
         """Make a call that `refusal` lets pass. Cancelling the task stops the tool."""
         source, tool = self._tools[call.name]
+        policy = self._policy(call.name)
         arguments = _read(tool, call.arguments)
         try:
-            async with asyncio.timeout(tool.timeout):
-                answer = await tool.run(CallContext(self._surroundings, call.id), arguments)
+            with narrowed(EGRESS_OF_AGENT, policy.egress):
+                async with asyncio.timeout(tool.timeout):
+                    answer = await tool.run(CallContext(self._surroundings, call.id, policy.cage), arguments)
             return _outcome(call.name, answer)
         except ToolFailed as error:
             return ToolOutcome(f"{error.detail}. {error.hint}".removesuffix(". "), is_error=True)

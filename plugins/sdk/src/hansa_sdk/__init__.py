@@ -4,6 +4,7 @@ Knows nothing of Hansa's core: neither database, nor messaging, nor HTTP server.
 contract; everything else may change between minor versions.
 """
 
+from hansa_sdk.cage import Cage, Caged
 from hansa_sdk.errors import (
     CallFailed,
     PluginError,
@@ -11,6 +12,9 @@ from hansa_sdk.errors import (
     ProviderRefused,
     ProviderUnavailable,
     RunFailed,
+    SecretError,
+    SecretRefused,
+    SecretUnavailable,
     ToolFailed,
     WaitExpired,
 )
@@ -32,16 +36,21 @@ from hansa_sdk.llm import (
     Usage,
 )
 from hansa_sdk.runtime import AgentDefinition, Example, Limits, RunContext, Runtime, ToolOutcome
+from hansa_sdk.secrets import KeyProvider, KeyProviderKind, SecretServices, SecretSource, SecretSourceKind, WrappedKey
 from hansa_sdk.tools import Effect, Tool, ToolContext, tool
 
 __all__ = [
     "API_VERSION",
     "AgentDefinition",
+    "Cage",
+    "Caged",
     "CallFailed",
     "Completion",
     "Effect",
     "Example",
     "HookSpecs",
+    "KeyProvider",
+    "KeyProviderKind",
     "LLMProvider",
     "LLMRequest",
     "LLMResponse",
@@ -58,6 +67,12 @@ __all__ = [
     "RunContext",
     "RunFailed",
     "Runtime",
+    "SecretError",
+    "SecretRefused",
+    "SecretServices",
+    "SecretSource",
+    "SecretSourceKind",
+    "SecretUnavailable",
     "StopReason",
     "TextSink",
     "Tool",
@@ -68,6 +83,7 @@ __all__ = [
     "ToolSpec",
     "Usage",
     "WaitExpired",
+    "WrappedKey",
     "hookimpl",
     "hookspec",
     "tool",
