@@ -166,10 +166,10 @@ async def test_requests_go_only_where_the_agent_says(people: People) -> None:
 
 
 async def test_a_program_is_held_to_the_bounds_of_its_entry(people: People) -> None:
-    name = await people.apply({**CAGE, "cage": {"seconds": 0.3, "memoryMebibytes": 64}})
-    run = await people.run(name, shell("sleep 20"), shell("ulimit -v"))
-    slow, bound = await people.told(run)
+    brief, small = await people.apply({**CAGE, "cage": {"seconds": 0.3}}), await people.apply({**CAGE, "cage": {"memoryMebibytes": 64}})
+    (slow,) = await people.told(await people.run(brief, shell("sleep 20")))
     assert "took too long" in slow["stopped"]
+    (bound,) = await people.told(await people.run(small, shell("ulimit -v")))
     assert bound["stdout"] == f"{2 * 64 * 1024}\n"
 
 

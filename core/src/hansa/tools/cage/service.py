@@ -26,9 +26,10 @@ SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternativ
 """What programs need of a system, and no secret lies in. What is not there is left out."""
 LONGEST_SECONDS = 3600.0
 _MEBIBYTE = 1024 * 1024
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 30.0
 """For a launcher to build a cage and to clear it away, beside the program's own time."""
-_PROBE_SECONDS = 10.0
+_PROBE_SECONDS = 30.0
+_END_SECONDS = 5.0
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from hansa.tools.cage.launcher import main; main()"
 
 
@@ -148,7 +149,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        async with asyncio.timeout(_GRACE_SECONDS / 2):
+        async with asyncio.timeout(_END_SECONDS):
             await process.wait()
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
