@@ -29,7 +29,7 @@ NOBODY = 65534
 """Who a program is outside when Hansa runs as root."""
 _SOMEBODY = 1000
 """Who it is inside, where there is a namespace of users."""
-_OPEN_FILES = 128
+_OPEN_FILES = 64
 _NICENESS = 10
 _FIRST_TO_DIE = "1000"
 

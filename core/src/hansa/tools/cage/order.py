@@ -81,7 +81,8 @@ def guarantees(layers: Iterable[str]) -> list[str]:
     landlock = max((int(layer.rpartition("-")[2]) for layer in found if layer.startswith(f"{LANDLOCK}-")), default=0)
     holds = {
         "files": MOUNTS in found or landlock > 0,
-        "network": NETWORK in found or SECCOMP in found,
+        # A socket that is a file is on no network: a file system without it, or no sockets at all.
+        "network": SECCOMP in found or {NETWORK, MOUNTS} <= found,
         "processes": PROCESSES in found or landlock >= SIGNALS_FROM,
         "syscalls": SECCOMP in found,
     }

@@ -1,7 +1,8 @@
 """seccomp: system calls that no tool needs and that attack kernels, neighbours or networks are answered with "not permitted".
 
 A list of what is refused, not of what is allowed: programs are strangers, and libraries grow. Files and processes are guarded by other
-layers; this one closes sockets, namespaces, mounts, debugging, keys and kernel doors. Linux only; standard library only.
+layers; this one closes sockets, namespaces, mounts, debugging, keys, memory without an owner and kernel doors. Linux only; standard
+library only.
 """
 
 import ctypes
@@ -41,7 +42,11 @@ _REFUSED = {
     "kexec_file_load": (320, 294),
     "kexec_load": (246, 104),
     "keyctl": (250, 219),
+    # Memory that belongs to no process is counted for none.
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     "mount": (165, 40),
+    "msgget": (68, 186),
     "move_mount": (429, 429),
     "mount_setattr": (442, 442),
     "name_to_handle_at": (303, 264),
@@ -59,8 +64,10 @@ _REFUSED = {
     "request_key": (249, 218),
     "setdomainname": (171, 162),
     "sethostname": (170, 161),
+    "semget": (64, 190),
     "setns": (308, 268),
     "settimeofday": (164, 170),
+    "shmget": (29, 194),
     "socket": (41, 198),
     "swapoff": (168, 225),
     "swapon": (167, 224),
