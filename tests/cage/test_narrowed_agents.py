@@ -173,6 +173,17 @@ async def test_a_program_is_held_to_the_bounds_of_its_entry(people: People) -> N
     assert bound["stdout"] == f"{2 * 64 * 1024}\n"
 
 
+async def test_a_program_with_a_network_goes_through_the_door(people: People) -> None:
+    ask = "import urllib.request, urllib.error\ntry:\n    urllib.request.urlopen('http://example.com/')\nexcept OSError as error:\n"
+    code = f"{ask}    print(getattr(error, 'code', error), error.read().decode() if hasattr(error, 'read') else '')"
+    call = {"name": "python", "arguments": {"code": code}}
+    listed = await people.apply({"plugin": "cage", "cage": {"network": True}}, egress=["*.example.org"])
+    (told,) = await people.told(await people.run(listed, call))
+    assert told["stdout"].startswith("403 http://example.com:80 is refused (not_listed): it is not on the agent's list (spec.egress)")
+    (told,) = await people.told(await people.run(await people.apply({"plugin": "cage"}), call))
+    assert "403" not in told["stdout"]
+
+
 NOT_OBEYED: list[tuple[Json, Json, str, str]] = [
     ({**CAGE, "arguments": [{"cel": "args.x <"}]}, {}, "spec.tools[0].arguments[0].cel", "Syntax error"),
     ({**CAGE, "arguments": [{"cel": "amount < 3"}]}, {}, "spec.tools[0].arguments[0].cel", "undeclared reference to 'amount'"),

@@ -141,7 +141,7 @@ def main() -> None:
     outside, inside = _Pipes.make()
     if not os.fork():
         _begin(order, inside)
-    for pipe in inside:
+    for pipe in (*inside, *([order.hatch] if order.hatch >= 0 else [])):
         os.close(pipe)
     ended = Watch(order, outside).until_ended()
     sys.stdout.write(json.dumps(ended._asdict()))

@@ -41,6 +41,7 @@ class Bounds(NamedTuple):
 class Order(NamedTuple):
     """One call. `program` is an argument list with a whole path first. `without`: layers to leave out, for tests.
 
+    `hatch`: the descriptor over which the socket of a proxy is handed out; -1: the program has no network at all.
     With `program` empty nothing is run: the answer says which layers hold on this machine.
     """
 
@@ -51,6 +52,7 @@ class Order(NamedTuple):
     bounds: Bounds
     required: list[str]
     without: list[str]
+    hatch: int = -1
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> "Order":

@@ -17,6 +17,7 @@ _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 _ALLOW = 0x7FFF0000
 _NOT_PERMITTED, _NO_SUCH_CALL = 0x00050000 | 1, 0x00050000 | 38
 _X32 = 0x40000000
+_AF_INET = 2
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -87,18 +88,21 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
-def restrict() -> None:
-    """Refuse the listed calls from here on, for good; `no_new_privs` must be on. Raises OSError, also on processors without a list."""
+def restrict(*, sockets: bool) -> None:
+    """Refuse the listed calls from here on, for good; `no_new_privs` must be on. `sockets`: those of IPv4 may be made.
+
+    Raises OSError, also on processors without a list.
+    """
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         raise OSError(f"no numbers of system calls are known for {machine}")
-    code = b"".join(_instructions(machine))
+    code = b"".join(_instructions(machine, sockets=sockets))
     kept = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.cast(kept, ctypes.c_void_p))
     kernel.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0)
 
 
-def _instructions(machine: str) -> list[bytes]:
+def _instructions(machine: str, *, sockets: bool) -> list[bytes]:
     place = list(_ARCHITECTURES).index(machine)
     code = [
         _statement(_LOAD, _ARCHITECTURE_AT),
@@ -108,8 +112,10 @@ def _instructions(machine: str) -> list[bytes]:
         # A library that can't use it takes clone, whose flags a filter can read.
         *_answer_if(_JUMP_EQUAL, _CLONE3, _NO_SUCH_CALL),
     ]
-    for numbers in _REFUSED.values():
-        if numbers[place] >= 0:
+    for name, numbers in _REFUSED.items():
+        if name == "socket" and sockets:
+            code += _only_inet(numbers[place])
+        elif numbers[place] >= 0:
             code += _answer_if(_JUMP_EQUAL, numbers[place], _NOT_PERMITTED)
     any_namespace = sum(kernel.NEW_NAMESPACE.values()) | 0x02000000  # and that of control groups
     return [
@@ -119,6 +125,13 @@ def _instructions(machine: str) -> list[bytes]:
         *_answer_if(_JUMP_ANY, any_namespace, _NOT_PERMITTED),
         _statement(_RETURN, _ALLOW),
     ]
+
+
+def _only_inet(number: int) -> list[bytes]:
+    """Allow a call whose first argument is the family of IPv4, refuse it with another."""
+    family = _answer_unless(_JUMP_EQUAL, _AF_INET, _NOT_PERMITTED)
+    judged = [_statement(_LOAD, _FIRST_ARGUMENT_AT), *family, _statement(_RETURN, _ALLOW)]
+    return [_statement(_JUMP_EQUAL, number, 0, len(judged)), *judged]
 
 
 def _answer_if(jump: int, value: int, answer: int) -> tuple[bytes, bytes]:
