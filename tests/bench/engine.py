@@ -13,9 +13,11 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.apply.narrowing import Judges
 from hansa.apply.service import Item, Objects
 from hansa.auth.model import Principal
 from hansa.bus.subjects import session_live
+from hansa.egress.policy import EgressPolicy
 from hansa.process import open_equipment
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor, open_acceptor
@@ -71,7 +73,13 @@ class Engine:
     async def apply(self, caller: Principal) -> None:
         """Apply the workload's agents for a tenant."""
         discover = self.equipment.tool_servers.discover
-        objects = Objects(self.equipment.database, self.equipment.plugins, discover, variables=admitted({}, ""), flaw=expressions.flaw)
+        objects = Objects(
+            self.equipment.database,
+            self.equipment.plugins,
+            discover,
+            variables=admitted({}, ""),
+            judges=Judges(flaw=expressions.flaw, issuers=EgressPolicy()),
+        )
         async with self.equipment.database.tenant(caller.tenant_id) as connection:
             items = [Item(manifest) for manifest in manifests()]
             applied = await objects.apply(connection, caller, items, manager="bench", discovered={})

@@ -5,19 +5,26 @@ of the model database, or nointent.
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 from uuid import UUID
+
+import httpx2
 
 from hansa.runs.context import Sources
 from hansa.runs.equipment import Equipment
 from hansa.runs.journal import Writer
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
-from hansa.runs.model import Claim, EventType, Write, Written
+from hansa.runs.model import Ask, Claim, EventType, Grant, Write, Written
 from hansa.runs.worker import Worker
 from hansa.runs.writer import open_writer
+from hansa.secrets.keyring import Keyring
+from hansa.secrets.redaction import Redactor
 from hansa.settings import WorkerSettings
+from hansa.tenants.secrets.service import TenantSecrets
+from hansa_sdk import SecretServices
 from simulation.database import ModelDatabase
 from simulation.loop import Process, VirtualLoop
 from simulation.people import REGION, People
@@ -26,6 +33,8 @@ from simulation.programs import Line as Witnessed
 from simulation.wire import Doorbells, Line, LinkedBus, LinkedDatabase, Weather, instant
 
 LEASE = 5.0
+NO_KEYS = Keyring({}, {}, services=SecretServices(httpx2.AsyncClient(), {}), current="none", stack=AsyncExitStack())
+"""No run of a simulated world uses a secret."""
 SETTINGS = WorkerSettings(concurrency=4, lease_seconds=LEASE, renew_seconds=1.5, poll_seconds=5.0, grace_seconds=0.5)
 PATIENCE = 300.0
 """Virtual seconds after which a world that has not come to rest is stuck."""
@@ -48,6 +57,9 @@ class HastyWriter:
             return Written(0, "running")
         return await task
 
+    async def reserve(self, claim: Claim, ask: Ask) -> Grant:
+        return await self._writer.reserve(claim, ask)
+
     async def _after(self, last: "asyncio.Task[Written | None] | None", claim: Claim, write: Write) -> Written | None:
         if last is not None:
             await last
@@ -69,6 +81,7 @@ class World:
         self.people = People(self.model, self.weather, self.bells)
         self.processes: list[Process] = []
         self.troubles: list[str] = []
+        self.bill: list[int] = []
         self._stopping: dict[str, asyncio.Event] = {}
         self._idle: dict[UUID, tuple[int, float]] = {}
         self._quiet_since = 0.0
@@ -111,12 +124,13 @@ class World:
                     database=database,
                     bus=bus,
                     plugins=self.catalog.plugins,
-                    gateway=Model(),
+                    gateway=Model(self.bill),
                     http=self.catalog.surroundings.http,
                     tool_servers=self.catalog.tool_servers,
                     worlds=KnownWorlds(self.catalog),
                     writer=HastyWriter(writer) if self.broken == "nointent" else writer,
                     values=values,
+                    secrets=TenantSecrets(database, NO_KEYS, Redactor()),
                     retention=Retention(database, self.catalog.artifacts, 0),
                     region=REGION,
                     worker=process.name,

@@ -21,3 +21,8 @@ def new_id() -> UUID:
 def new_secret(length: int, alphabet: str) -> str:
     """`length` characters drawn evenly from `alphabet` by the operating system's generator."""
     return "".join(secrets.choice(alphabet) for _ in range(length))
+
+
+def new_key(length: int = 32) -> bytes:
+    """Random bytes of the operating system's generator: keys and nonces."""
+    return os.urandom(length)

@@ -1,5 +1,6 @@
 """Hansa's objects: types, validation and the registry of kinds. Depends on msgspec only."""
 
+from hansa_crds.identity import Issuer, RoleBinding, TenantIdentity
 from hansa_crds.kinds import KINDS, Column, Kind, kind_of
 from hansa_crds.model import (
     Agent,
@@ -27,6 +28,7 @@ from hansa_crds.model import (
 from hansa_crds.parts import API_VERSION, GROUP, VERSION, Effect
 from hansa_crds.policies import ArgumentRule, CageBounds, TenantAllowed
 from hansa_crds.problem import Code, Keys, Problem
+from hansa_crds.quotas import TenantBudget, TenantQuotas
 from hansa_crds.tenant import TenantSpec
 from hansa_crds.validation import check, problems
 
@@ -49,6 +51,7 @@ __all__ = [
     "Effect",
     "Example",
     "HansaObject",
+    "Issuer",
     "Keys",
     "Kind",
     "ModelChoice",
@@ -61,8 +64,12 @@ __all__ = [
     "ProviderModel",
     "Region",
     "RegionSpec",
+    "RoleBinding",
     "Tenant",
     "TenantAllowed",
+    "TenantBudget",
+    "TenantIdentity",
+    "TenantQuotas",
     "TenantSpec",
     "ToolServer",
     "ToolServerSpec",

@@ -16,6 +16,7 @@ from hansa_crds.parts import (
     REF_PATTERN,
     URL_PATTERN,
     AnnotationValue,
+    Currency,
     Destination,
     DnsLabel,
     Effect,
@@ -249,6 +250,9 @@ class ModelPrices(Part, frozen=True, kw_only=True):
 
     input: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model reads.")] = 0.0
     output: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model writes.")] = 0.0
+    currency: Annotated[
+        Currency | None, Meta(description="Currency of the prices, such as `EUR`; left out: that of the tenant's budget.")
+    ] = None
 
 
 class ProviderModel(Part, frozen=True, kw_only=True):

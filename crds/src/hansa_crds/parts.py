@@ -25,6 +25,11 @@ TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 APPROVAL_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*|\*)$"
 ENV_PATTERN = r"^[A-Z][A-Z0-9_]*$"
 URL_PATTERN = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][!$-~]*)?$"
+ISSUER_PATTERN = r"^(https://[A-Za-z0-9.:_-]+|http://(127\.0\.0\.1|localhost)(:[0-9]+)?)(/[A-Za-z0-9._~%=/-]*)?$"
+CLAIM_PATTERN = r"^[A-Za-z][A-Za-z0-9_.:/-]*$"
+SUBJECT_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?:[!-~]([ -~]*[!-~])?$"
+WORD_PATTERN = r"^[!-~]+$"
+CURRENCY_PATTERN = r"^[A-Z]{3}$"
 DESTINATION_PATTERN = (
     r"^((\*\.)?[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]*[a-z0-9_])?)*(/[0-9]{1,2})?"
     r"|\[[0-9a-f:.]+(/[0-9]{1,3})?\])(:[0-9]{1,5})?$"
@@ -44,6 +49,11 @@ PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
         APPROVAL_PATTERN: "the name of a tool, or `*` for all of the entry",
         ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
         URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
+        ISSUER_PATTERN: "an address that begins with `https://` (or `http://127.0.0.1`, for trying out), without `?` and `#`",
+        CLAIM_PATTERN: "the name of a claim: letters, digits and `_ . : / -`, with a letter first",
+        SUBJECT_PATTERN: "the name of an issuer of the tenant, `:`, and what it calls the user or group, as in `corp:ada@acme.example`",
+        WORD_PATTERN: "printable ASCII without blanks",
+        CURRENCY_PATTERN: "three capitals, as in `EUR`",
         DESTINATION_PATTERN: "a host, `*.` and a domain, an address or a network (IPv6 in brackets), each with `:port` or without",
         ALLOWED_PATTERN: "letters, digits and `. _ : / @ + -`, and `*` for any text",
     }
@@ -59,6 +69,7 @@ ModelAlias = Annotated[str, Meta(min_length=1, max_length=63, pattern=ALIAS_PATT
 PluginName = Annotated[str, Meta(min_length=1, max_length=63, pattern=PLUGIN_PATTERN)]
 ToolName = Annotated[str, Meta(min_length=1, max_length=128, pattern=TOOL_PATTERN)]
 ToolNameOrAll = Annotated[str, Meta(min_length=1, max_length=128, pattern=APPROVAL_PATTERN)]
+Currency = Annotated[str, Meta(pattern=CURRENCY_PATTERN)]
 Destination = Annotated[str, Meta(min_length=1, max_length=260, pattern=DESTINATION_PATTERN)]
 Allowed = Annotated[str, Meta(min_length=1, max_length=317, pattern=ALLOWED_PATTERN)]
 Effect = Literal["read", "idempotent", "keyed", "unsafe"]

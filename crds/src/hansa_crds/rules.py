@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from msgspec import Struct
 
+from hansa_crds.identity import RoleBinding, TenantIdentity
 from hansa_crds.model import (
     AgentSpec,
     AgentTools,
@@ -88,6 +89,8 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
         ),
         ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
         ToolServerSpec: (DistinctItems("allow"),),
+        TenantIdentity: (DistinctItems("issuers", ("name",), "give each issuer a name of its own"),),
+        RoleBinding: (DistinctItems("roles"), DistinctItems("users"), DistinctItems("groups"), DistinctItems("serviceAccounts")),
         Tenant: (NoNamespace("Tenant"),),
         Region: (NoNamespace("Region"),),
     }

@@ -74,7 +74,13 @@ async def list_plugins(request: AnyRequest, principal: Principal) -> Response[by
 
 
 def _view(info: PluginInfo) -> PluginView:
-    provides = {"tools": info.tools, "providers": info.providers, "runtimes": info.runtimes}
+    provides = {
+        "tools": info.tools,
+        "providers": info.providers,
+        "runtimes": info.runtimes,
+        "key_providers": info.key_providers,
+        "secret_sources": info.secret_sources,
+    }
     return PluginView(info.name, info.distribution, info.version, info.state.value, info.reason, provides)
 
 

@@ -5,9 +5,11 @@ Pure. The same lists are asked again when a run begins: what was applied before 
 
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from hansa.apply.model import KnownServer
 from hansa.apply.references import schema_flaw
-from hansa.egress.policy import parse_entry
+from hansa.egress.policy import EgressPolicy, parse_entry
 from hansa.errors import FieldError, Misconfigured
 from hansa.plugins.model import Plugins
 from hansa.tenants.allowance import Allowance
@@ -16,6 +18,13 @@ from hansa_crds.problem import nearest
 
 Flaw = Callable[[str], str]
 """Says why a condition can't be understood; empty: it can."""
+
+
+class Judges(msgspec.Struct, frozen=True):
+    """Who is asked what may stand in an object. `issuers`: what the door lets out to the issuers that Tenants name."""
+
+    flaw: Flaw
+    issuers: EgressPolicy
 
 
 def beyond(

@@ -142,12 +142,12 @@ def _stack(folder: Path) -> Check:
 def _api(connection: Connection) -> Iterator[Check]:
     try:
         target = find(connection)
-        with open_local_client(target.url, {}, _READY_SECONDS) as bare:
+        with open_local_client(target.url, {}, _READY_SECONDS, trust=target.trust) as bare:
             ready = _readiness(bare, target.url)
         yield ready
         if ready.state == "fail":
             return
-        with open_local_client(target.url, {"authorization": f"Bearer {target.key}"}, ANSWER_SECONDS) as client:
+        with open_local_client(target.url, {"authorization": f"Bearer {target.key}"}, ANSWER_SECONDS, trust=target.trust) as client:
             api = Api(client, target)
             models: list[Json] = api.get("/v1/models")["data"]
             yield Check("api key", "ok", f"accepted, from {target.key_source}")

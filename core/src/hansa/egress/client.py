@@ -16,6 +16,7 @@ from hansa.egress.judge import judge_text
 from hansa.egress.policy import EgressPolicy
 from hansa.egress.refusal import EgressRefused, Rule
 from hansa.egress.transport import JudgedTransport
+from hansa.errors import Misconfigured
 
 HttpClient = httpx2.AsyncClient
 """What callers hold, by a name that does not tie them to the library."""
@@ -41,6 +42,18 @@ def open_client(policy: EgressPolicy, resolver: Resolver | None = None, *, tls: 
     `resolver` replaces the system's; `tls` replaces the system's trust, as for a private certificate authority.
     """
     return EgressClient(policy, JudgedTransport(policy, resolver or system_resolver, tls or httpx2.create_ssl_context(trust_env=False)))
+
+
+def trusting(ca_file: str) -> ssl.SSLContext | None:
+    """Trust in the certificate authority of a PEM file beside the system's; None for an empty name. Raises `Misconfigured`."""
+    if not ca_file:
+        return None
+    tls = httpx2.create_ssl_context(trust_env=False)
+    try:
+        tls.load_verify_locations(ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(f"{ca_file} is not a readable PEM file of certificates", hint="See HANSA_SECRETS_CA_FILE.") from error
+    return tls
 
 
 class EgressClient(httpx2.AsyncClient):

@@ -4,7 +4,6 @@ A provider is opened once a process and configuration, and shared. Must not know
 """
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -15,9 +14,10 @@ import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
+from hansa.llm.metering import FreeMeter, Meter, OverBudget, Target
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
-from hansa_crds import ModelChoice, ModelPrices, ModelProvider
+from hansa_crds import ModelChoice, ModelProvider
 from hansa_sdk import (
     Completion,
     LLMProvider,
@@ -28,7 +28,6 @@ from hansa_sdk import (
     ProviderRefused,
     ProviderServices,
     ProviderUnavailable,
-    Usage,
 )
 
 log = structlog.stdlib.get_logger("hansa.llm")
@@ -44,18 +43,24 @@ class LiveText(Protocol):
     def reset(self) -> None: ...
 
 
-class Target(msgspec.Struct, frozen=True):
-    """One model that may answer: a provider's object and the model's name there."""
-
-    provider: ModelProvider
-    model: str
-
-
 class _Failure(msgspec.Struct, frozen=True):
     """Why one target did not answer; `final`: it would not answer later either."""
 
     text: str
     final: bool
+    over: OverBudget | None = None
+
+
+class _Ear:
+    """Hears an answer. `doubt`: after a failure, whether the provider may have answered nevertheless, and be paid for it."""
+
+    def __init__(self, live: LiveText) -> None:
+        self._live = live
+        self.doubt = False
+
+    def text(self, piece: str) -> None:
+        self.doubt = True
+        self._live.text(piece)
 
 
 class Gateway:
@@ -87,10 +92,11 @@ class Gateway:
             return "it needs spec.endpoint"
         return ""
 
-    async def complete(self, targets: Sequence[Target], request: LLMRequest, live: LiveText) -> Completion:
-        """The first good answer of the targets, in their order.
+    async def complete(self, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
+        """The first good answer of the targets, in their order; a target whose answer may cost too much is passed over.
 
-        Raises `ProviderUnavailable` after retries everywhere, or `ProviderRefused` when no retry helps anywhere.
+        Raises `ProviderUnavailable` after retries everywhere, `ProviderRefused` when no retry helps anywhere, or the meter's `OverBudget`
+        when that alone stands against it.
         """
         give_up, attempts, failures = clock.monotonic() + request.timeout, 0, list[_Failure]()
         for position, target in enumerate(targets):
@@ -105,12 +111,19 @@ class Gateway:
                 if left <= 0:
                     break
                 attempts += 1
+                ear = _Ear(live)
                 try:
-                    response = await self._ask(target, msgspec.structs.replace(request, model=target.model, timeout=left), live)
+                    asked = await meter.begin(target, msgspec.structs.replace(request, model=target.model, timeout=left))
+                    response = await self._ask(target, asked, ear, left)
+                except OverBudget as error:
+                    failures.append(_Failure(f"{name}: {error.detail}", final=True, over=error))
+                    break
                 except ProviderRefused as error:
+                    meter.failed(lost=ear.doubt or error.in_doubt)
                     failures.append(_Failure(f"{name}: {error.detail}. {error.hint}".removesuffix(". "), final=True))
                     break
                 except ProviderUnavailable as error:
+                    meter.failed(lost=ear.doubt or error.in_doubt)
                     failures.append(_Failure(f"{name}: {error.detail}", final=False))
                     live.reset()
                     pause = error.retry_after if error.retry_after is not None else 0.25 * 2**attempt
@@ -119,24 +132,26 @@ class Gateway:
                         break
                     await asyncio.sleep(pause)
                 else:
-                    return Completion(response, name, attempts, _cost(target, response.usage))
+                    return Completion(response, name, attempts, meter.answered(response.usage))
             live.reset()
         raise _no_answer(failures, request.timeout)
 
-    async def _ask(self, target: Target, request: LLMRequest, live: LiveText) -> Any:
+    async def _ask(self, target: Target, request: LLMRequest, ear: "_Ear", left: float) -> Any:
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(left):
                 provider, slots = await self._provider(target.provider)
                 async with slots:
-                    return await provider.complete(request, live.text)
+                    return await provider.complete(request, ear.text)
         except TimeoutError as error:
-            raise ProviderUnavailable(f"no answer within {request.timeout:.0f} s") from error
+            raise ProviderUnavailable(f"no answer within {left:.0f} s", in_doubt=True) from error
         except (ProviderRefused, ProviderUnavailable):
             raise
         # A provider plugin is a stranger's code: its defect counts as this model being away, is logged, and fallbacks go on.
         except Exception as error:
             log.exception("llm.provider_broke", provider=target.provider.metadata.name, plugin=target.provider.spec.plugin)
-            raise ProviderUnavailable(f"the plugin {target.provider.spec.plugin} broke: {type(error).__name__}: {error}") from error
+            raise ProviderUnavailable(
+                f"the plugin {target.provider.spec.plugin} broke: {type(error).__name__}: {error}", in_doubt=True
+            ) from error
 
     async def _provider(self, provider: ModelProvider) -> tuple[LLMProvider, asyncio.Semaphore]:
         spec, kind = provider.spec, self._plugins.providers[provider.spec.plugin][1]
@@ -150,19 +165,16 @@ class Gateway:
             return self._open[name]
 
 
-def _cost(target: Target, usage: Usage) -> int:
-    """What tokens cost, in millionths: a price is of a million tokens, so it is that of one in millionths. Rounded up."""
-    prices = next((model.prices for model in target.provider.spec.models if model.name == target.model), ModelPrices())
-    return math.ceil(usage.input_tokens * prices.input + usage.output_tokens * prices.output)
-
-
 @asynccontextmanager
 async def _opened(kind: ProviderKind, config: ProviderConfig, services: ProviderServices) -> AsyncIterator[LLMProvider]:
     async with kind.open(config, services) as provider:
         yield provider
 
 
-def _no_answer(failures: Sequence[_Failure], timeout: float) -> ProviderError:
+def _no_answer(failures: Sequence[_Failure], timeout: float) -> ProviderError | OverBudget:
+    over = next((failure.over for failure in failures if failure.over is not None), None)
+    if over is not None and all(failure.final for failure in failures):
+        return over
     told = "no model answered: " + ("; ".join(dict.fromkeys(failure.text for failure in failures)) or f"nothing within {timeout:g} s")
     if failures and all(failure.final for failure in failures):
         return ProviderRefused(told, hint="`hansa models` shows which can be used.")
@@ -176,8 +188,8 @@ class AgentModel:
         self._gateway = gateway
         self._targets = targets
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
-        return await self._gateway.complete(self._targets, request, live)
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter | None = None) -> Completion:
+        return await self._gateway.complete(self._targets, request, live, meter or FreeMeter())
 
 
 def resolve(choices: Sequence[ModelChoice], providers: Sequence[ModelProvider]) -> tuple[list[Target], list[str]]:

@@ -17,10 +17,23 @@ import structlog
 from hansa.errors import Misconfigured
 from hansa.plugins.model import PluginInfo, Plugins, PluginState
 from hansa.settings import PluginSettings
-from hansa_sdk import API_VERSION, HookSpecs, ProviderKind, Tool
+from hansa_sdk import API_VERSION, HookSpecs, KeyProviderKind, ProviderKind, SecretSourceKind, Tool
 
 GROUP = "hansa.plugins"
-HOOKS = ("hansa_tools", "hansa_llm_providers", "hansa_runtimes")
+HOOKS = {
+    "hansa_tools": "tools",
+    "hansa_llm_providers": "providers",
+    "hansa_runtimes": "runtimes",
+    "hansa_key_providers": "key_providers",
+    "hansa_secret_sources": "secret_sources",
+}
+"""Each hook, and where what it registers is found: in `Plugins` and in `PluginInfo`."""
+KINDS = {
+    "hansa_tools": Tool,
+    "hansa_llm_providers": ProviderKind,
+    "hansa_key_providers": KeyProviderKind,
+    "hansa_secret_sources": SecretSourceKind,
+}
 log = structlog.stdlib.get_logger("hansa.plugins")
 
 
@@ -43,7 +56,7 @@ def load(settings: PluginSettings, found: Iterable[EntryPoint] | None = None) ->
             collected.infos.append(_info(point, PluginState.DISABLED, "not in HANSA_PLUGINS"))
         else:
             collected.add(point)
-    return Plugins(tuple(collected.infos), collected.tools, collected.providers, collected.runtimes)
+    return Plugins(tuple(collected.infos), **collected.registries)
 
 
 class _Collected:
@@ -51,9 +64,7 @@ class _Collected:
 
     def __init__(self, *, trace: bool) -> None:
         self.infos: list[PluginInfo] = []
-        self.tools: dict[str, tuple[str, Any]] = {}
-        self.providers: dict[str, tuple[str, Any]] = {}
-        self.runtimes: dict[str, tuple[str, Any]] = {}
+        self.registries: dict[str, dict[str, tuple[str, Any]]] = {place: {} for place in HOOKS.values()}
         self._trace = trace
 
     def add(self, point: EntryPoint) -> None:
@@ -67,10 +78,10 @@ class _Collected:
             self.infos.append(_info(point, PluginState.FAILED, reason))
             return
         names: dict[str, tuple[str, ...]] = {}
-        for hook, registry in zip(HOOKS, (self.tools, self.providers, self.runtimes), strict=True):
-            names[hook] = tuple(item.name for item in items[hook])
+        for hook, place in HOOKS.items():
+            names[place] = tuple(item.name for item in items[hook])
             for item in items[hook]:
-                other = registry.setdefault(item.name, (point.name, item))
+                other = self.registries[place].setdefault(item.name, (point.name, item))
                 if other[0] != point.name or other[1] is not item:
                     other_from = next((info.distribution for info in self.infos if info.name == other[0]), _distribution(point))
                     raise Misconfigured(
@@ -78,15 +89,7 @@ class _Collected:
                         f"both register {item.name!r} through {hook}",
                         hint="Uninstall one of them or leave it out of HANSA_PLUGINS.",
                     )
-        self.infos.append(
-            _info(
-                point,
-                PluginState.LOADED,
-                tools=names["hansa_tools"],
-                providers=names["hansa_llm_providers"],
-                runtimes=names["hansa_runtimes"],
-            )
-        )
+        self.infos.append(_info(point, PluginState.LOADED, "", **names))
 
 
 class PluginRefused(Exception):
@@ -123,7 +126,7 @@ def _checked(hook: str, answer: Any) -> Sequence[Any]:
     if not isinstance(answer, list | tuple):
         raise PluginRefused(f"its hook {hook} returned {type(answer).__name__}, a list is expected")
     items = cast(Sequence[Any], answer)
-    kind = {"hansa_tools": Tool, "hansa_llm_providers": ProviderKind}.get(hook)
+    kind = KINDS.get(hook)
     for item in items:
         if kind is not None:
             fits = isinstance(item, kind)

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 import msgspec
 
-from hansa_sdk import ProviderKind, Runtime, Tool
+from hansa_sdk import KeyProviderKind, ProviderKind, Runtime, SecretSourceKind, Tool
 
 
 class PluginState(StrEnum):
@@ -28,6 +28,8 @@ class PluginInfo(msgspec.Struct, frozen=True):
     tools: tuple[str, ...] = ()
     providers: tuple[str, ...] = ()
     runtimes: tuple[str, ...] = ()
+    key_providers: tuple[str, ...] = ()
+    secret_sources: tuple[str, ...] = ()
 
 
 class Plugins(msgspec.Struct, frozen=True):
@@ -37,6 +39,8 @@ class Plugins(msgspec.Struct, frozen=True):
     tools: Mapping[str, tuple[str, Tool]]
     providers: Mapping[str, tuple[str, ProviderKind]]
     runtimes: Mapping[str, tuple[str, Runtime]]
+    key_providers: Mapping[str, tuple[str, KeyProviderKind]] = {}
+    secret_sources: Mapping[str, tuple[str, SecretSourceKind]] = {}
 
     def loaded(self) -> tuple[str, ...]:
         """Names of the plugins that work."""

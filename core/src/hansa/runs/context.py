@@ -16,8 +16,10 @@ from uuid import UUID
 import msgspec
 
 from hansa import clock, ids
+from hansa.llm.metering import Meter
 from hansa.llm.service import LiveText
 from hansa.runs import calls
+from hansa.runs.budget.metering import NothingLeft, StepMeter
 from hansa.runs.journal import Journal
 from hansa.runs.model import Entry, EventType, RunView, Wait, as_recorded, plain
 from hansa.runs.steps import StepIds, StepLog, check_same, digest
@@ -55,7 +57,7 @@ class NeedsReview(asyncio.CancelledError):
 class Model(Protocol):
     """The agent's model, with its fallbacks, as the gateway has set it up."""
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion: ...
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter) -> Completion: ...
 
 
 class Voice(Protocol):
@@ -132,8 +134,7 @@ class DurableContext:
             response, cost = msgspec.convert(known, LLMResponse), known.get("cost", 0)
         else:
             self._parts.journal.reach_out(f"the model request at step {step}")
-            async with self._parts.voice.speak(step) as live:
-                completion = await self._parts.model.complete(request, live)
+            completion = await self._complete(step, request)
             # The runtime is given what a replay will give it, to the order of keys: else it could tell the two apart.
             response, cost = as_recorded(completion.response, LLMResponse), completion.cost
             data = {
@@ -146,6 +147,21 @@ class DurableContext:
             self._parts.journal.put(Entry(EventType.MODEL_COMPLETED, data, step), usage=response.usage)
         self._spend(response.usage, cost)
         return response
+
+    async def _complete(self, step: str, request: LLMRequest) -> Completion:
+        """Have the model answer within what the tenant may spend; what that takes is counted whether it answers or not."""
+        meter = StepMeter(self._parts.journal, self.agent.name, step)
+        try:
+            async with self._parts.voice.speak(step) as live:
+                completion = await self._parts.model.complete(request, live, meter)
+        # Counted whatever went wrong, but not when the call was stopped: then all that is reserved for it may have been spent.
+        except Exception as error:
+            self._parts.journal.spend(meter.spends)
+            if isinstance(error, NothingLeft):
+                raise error.consequence() from error
+            raise
+        self._parts.journal.spend(meter.spends)
+        return completion
 
     def _spend(self, usage: Usage, cost: int) -> None:
         """Count what a model took, and end the run that has taken too much."""

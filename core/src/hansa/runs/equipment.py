@@ -8,6 +8,7 @@ import msgspec
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
+from hansa.llm.metering import Meter
 from hansa.llm.service import AgentModel, Gateway, LiveText
 from hansa.plugins.model import Plugins
 from hansa.runs.context import DurableContext, Model, Parts, Sources, Voice
@@ -18,6 +19,7 @@ from hansa.runs.model import Past, RunView
 from hansa.runs.steps import StepLog
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared, Worlds
+from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tools.cage.service import Cages
 from hansa.tools.servers import Connections, ToolServers
 from hansa.tools.service import Surroundings, ToolBox
@@ -36,6 +38,7 @@ class Equipment(msgspec.Struct, frozen=True):
     worlds: Worlds
     writer: Writer
     values: Values
+    secrets: TenantSecrets
     retention: Retention
     region: str
     worker: str
@@ -64,7 +67,7 @@ class NoModel:
     def __init__(self, missing: list[str]) -> None:
         self._missing = missing
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         raise RunFailed(
             "; ".join(self._missing), code="model_missing", hint="Apply a ModelProvider that has it; `hansa models` lists what there is."
         )

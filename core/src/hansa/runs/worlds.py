@@ -11,7 +11,8 @@ import msgspec
 
 from hansa.apply.model import KnownServer
 from hansa.db.pool import Database
-from hansa.llm.service import Target, resolve
+from hansa.llm.metering import Target
+from hansa.llm.service import resolve
 from hansa.plugins.model import Plugins
 from hansa.runs import store
 from hansa.runs.model import World

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -9,8 +10,8 @@ import structlog
 from hansa.settings import LogSettings
 
 
-def configure(settings: LogSettings, *, process: str) -> None:
-    """Set up logging for the whole process; called once by the composition root."""
+def configure(settings: LogSettings, *, process: str, redact: Callable[[str], str]) -> None:
+    """Set up logging for the whole process; called once by the composition root. Each line is what `redact` leaves of it."""
     level = getattr(logging, settings.level.upper(), logging.INFO)
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -20,6 +21,10 @@ def configure(settings: LogSettings, *, process: str) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer = structlog.dev.ConsoleRenderer(colors=False) if settings.format == "text" else structlog.processors.JSONRenderer()
+
+    def rendered(logger: Any, method: str, event: Any) -> str:
+        return redact(str(renderer(logger, method, event)))
+
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -28,7 +33,7 @@ def configure(settings: LogSettings, *, process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, rendered]
         )
     )
     root = logging.getLogger()

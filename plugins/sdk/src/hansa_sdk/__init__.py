@@ -12,6 +12,9 @@ from hansa_sdk.errors import (
     ProviderRefused,
     ProviderUnavailable,
     RunFailed,
+    SecretError,
+    SecretRefused,
+    SecretUnavailable,
     ToolFailed,
     WaitExpired,
 )
@@ -33,6 +36,7 @@ from hansa_sdk.llm import (
     Usage,
 )
 from hansa_sdk.runtime import AgentDefinition, Example, Limits, RunContext, Runtime, ToolOutcome
+from hansa_sdk.secrets import KeyProvider, KeyProviderKind, SecretServices, SecretSource, SecretSourceKind, WrappedKey
 from hansa_sdk.tools import Effect, Tool, ToolContext, tool
 
 __all__ = [
@@ -45,6 +49,8 @@ __all__ = [
     "Effect",
     "Example",
     "HookSpecs",
+    "KeyProvider",
+    "KeyProviderKind",
     "LLMProvider",
     "LLMRequest",
     "LLMResponse",
@@ -61,6 +67,12 @@ __all__ = [
     "RunContext",
     "RunFailed",
     "Runtime",
+    "SecretError",
+    "SecretRefused",
+    "SecretServices",
+    "SecretSource",
+    "SecretSourceKind",
+    "SecretUnavailable",
     "StopReason",
     "TextSink",
     "Tool",
@@ -71,6 +83,7 @@ __all__ = [
     "ToolSpec",
     "Usage",
     "WaitExpired",
+    "WrappedKey",
     "hookimpl",
     "hookspec",
     "tool",

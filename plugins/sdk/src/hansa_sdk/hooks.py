@@ -8,6 +8,7 @@ import pluggy
 
 from hansa_sdk.llm import ProviderKind
 from hansa_sdk.runtime import Runtime
+from hansa_sdk.secrets import KeyProviderKind, SecretSourceKind
 from hansa_sdk.tools import Tool
 
 API_VERSION = 1
@@ -33,4 +34,14 @@ class HookSpecs:
     @hookspec
     def hansa_runtimes(self) -> list[Runtime]:
         """Give the agent runtimes this plugin brings."""
+        return []
+
+    @hookspec
+    def hansa_key_providers(self) -> list[KeyProviderKind]:
+        """Give the kinds of key provider this plugin brings."""
+        return []
+
+    @hookspec
+    def hansa_secret_sources(self) -> list[SecretSourceKind]:
+        """Give the kinds of secret source this plugin brings."""
         return []

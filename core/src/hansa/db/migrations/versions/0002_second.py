@@ -1,0 +1,12 @@
+"""The second schema: what has changed since the first release, one part a file. A function of 0001 that a part replaces is named there."""
+
+from hansa.db.migrate import run_script
+
+revision = "0002"
+down_revision = "0001"
+
+
+def upgrade() -> None:
+    parts = ("audit", "identity", "issuers", "accounts", "budgets", "secrets", "messaging", "suspension", "metering", "engine")
+    for part in parts:
+        run_script(f"0002_{part}.sql")
