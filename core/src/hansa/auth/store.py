@@ -21,7 +21,8 @@ FROM hansa.api_keys k JOIN hansa.tenants t USING (tenant_id) WHERE k.id = $1
 """
 FIND_ISSUERS = """
 SELECT i.tenant_id, t.name AS tenant, i.entry, t.role_bindings, t.requests_per_second IS NOT NULL AS rated
-FROM hansa.issuers i JOIN hansa.tenants t USING (tenant_id) WHERE i.issuer = $1 ORDER BY i.tenant_id, i.audience
+FROM hansa.issuers i JOIN hansa.tenants t USING (tenant_id) WHERE i.issuer = $1 AND t.state = 'active'
+ORDER BY i.tenant_id, i.audience
 """
 VIEW = """json_build_object('id', id, 'name', name, 'service_account', service_account, 'roles', roles, 'scopes', scopes,
   'made_by', made_by, 'created_at', created_at, 'expires_at', expires_at, 'used_at', used_at, 'revoked_at', revoked_at)"""
