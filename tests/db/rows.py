@@ -1,6 +1,6 @@
 """Rows of a tenant in every table, to be kept from another one."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -41,11 +41,33 @@ ROWS: dict[str, dict[str, Any]] = {
         "reason": "r",
         "created_at": datetime.now(UTC),
     },
+    "issuers": {"issuer": "https://b.example", "audience": "secret of b", "entry": "{}"},
+    "service_accounts": {"name": "n", "roles": ["viewer"]},
+    "data_keys": {"generation": 1, "kek": "k", "key_id": "k", "wrapped": b"d" * 32},
+    "secrets": {"name": "n", "version": 1, "source": "s", "path": "secret of b", "made_by": "k"},
+    "budgets": {
+        "currency": "EUR",
+        "period": "day",
+        "on_limit": "reject",
+        "charges_lost": True,
+        "warn_at": 80,
+        "begun": date(2026, 1, 1),
+        "day": date(2026, 1, 1),
+    },
+    "reservations": {"run_id": UUID(int=2), "step": "1", "epoch": 1, "agent": "a", "model": "secret of b", "cost": 1, "tokens": 1},
+    "usage": {
+        "day": date(2026, 1, 1),
+        "agent": "a",
+        "model": "secret of b",
+        "shard": 0,
+        **dict.fromkeys(("calls", "input_tokens", "output_tokens", "cost", "lost_calls", "lost_tokens", "lost_cost"), 1),
+    },
     "audit_heads": {"seq": 1, "at": datetime.now(UTC), "hash": b"d" * 32},
     "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
+    "audit_anchors": {"seq": 1, "hash": b"d" * 32, "statement": '{"told":"secret of b"}'},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
-ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads")
+ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads", "audit_anchors", "budgets", "data_keys", "issuers")
 NAMES = ("id", "name", "agent", "key", "principal")
 """Columns whose texts name something: they are told apart by a number."""
 
