@@ -19,6 +19,7 @@ class Context(msgspec.Struct, kw_only=True):
     http: httpx2.AsyncClient
     settings: Mapping[str, str] = {}
     idempotency_key: str = "run-1:step-1"
+    cage: Any = None
 
     def now(self) -> datetime:
         return datetime(2026, 3, 29, 0, 30, tzinfo=UTC)

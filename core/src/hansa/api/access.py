@@ -196,7 +196,11 @@ async def get_service_account(request: AnyRequest, principal: Principal, name: s
     return answers.text(await services(request).accounts.get(principal, name))
 
 
-@post("/v1/service-accounts", status_code=201, opt={"permission": "keys:write", "body": MakeServiceAccount, "answer": ServiceAccount})
+@post(
+    "/v1/service-accounts",
+    status_code=201,
+    opt={"audit": Action.ACCOUNT_MADE, "permission": "keys:write", "body": MakeServiceAccount, "answer": ServiceAccount},
+)
 async def make_service_account(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Make a service account that may do no more than the caller."""
     key = await requests.idempotency_key(request)
@@ -209,7 +213,7 @@ async def make_service_account(request: AnyRequest, principal: Principal) -> Res
     return answers.kept(await once(services(request).equipment.database, principal, key, operation))
 
 
-@delete("/v1/service-accounts/{name:str}", status_code=204, opt={"permission": "keys:write"})
+@delete("/v1/service-accounts/{name:str}", status_code=204, opt={"audit": Action.ACCOUNT_DELETED, "permission": "keys:write"})
 async def delete_service_account(request: AnyRequest, principal: Principal, name: str) -> None:
     """Delete a service account and its keys, at once."""
     await services(request).accounts.delete(principal, name)

@@ -8,6 +8,7 @@ from litestar import Response, delete, get, post
 
 from hansa.api import answers, bodies, requests
 from hansa.api.services import AnyRequest, services
+from hansa.audit.model import Action
 from hansa.auth.idempotency import once
 from hansa.auth.model import Principal
 from hansa.bus.accounts import Login
@@ -66,15 +67,19 @@ async def get_nats_account(request: AnyRequest, principal: Principal) -> Respons
     )
 
 
-@post("/v1/nats-credentials", status_code=201, opt={"permission": "messages:join", "body": MakeCredentials, "answer": NatsCredentials})
+@post(
+    "/v1/nats-credentials",
+    status_code=201,
+    opt={"audit": Action.CREDENTIALS_MADE, "permission": "messages:join", "body": MakeCredentials, "answer": NatsCredentials},
+)
 async def make_nats_credentials(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Make credentials for a program of the tenant, which may do no more than the caller. They are shown this once and kept nowhere."""
     key = await requests.idempotency_key(request)
     asked = await bodies.body(request, MakeCredentials)
     made: list[Login] = []
 
-    async def operation(_: Connection) -> tuple[int, str]:
-        login = await services(request).messaging.login(principal, asked.name, seconds=asked.ttl_seconds)
+    async def operation(connection: Connection) -> tuple[int, str]:
+        login = await services(request).messaging.login(connection, principal, asked.name, seconds=asked.ttl_seconds)
         made.append(login)
         until = datetime.fromtimestamp(login.until, UTC).isoformat()
         return 201, msgspec.json.encode(NatsCredentials(asked.name, login.account, _url(request), until)).decode()
@@ -86,7 +91,7 @@ async def make_nats_credentials(request: AnyRequest, principal: Principal) -> Re
     return answers.value(shown, status=answer.status)
 
 
-@delete("/v1/nats-credentials", status_code=204, opt={"permission": "messages:join"})
+@delete("/v1/nats-credentials", status_code=204, opt={"audit": Action.CREDENTIALS_REVOKED, "permission": "messages:join"})
 async def revoke_nats_credentials(request: AnyRequest, principal: Principal) -> None:
     """Revoke all credentials of the tenant at once: its programs are cut off, and come back with new ones only."""
     await services(request).messaging.revoke(principal)

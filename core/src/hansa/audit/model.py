@@ -21,6 +21,14 @@ class Action(StrEnum):
     KEY_MADE = "key.made"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
+    ACCOUNT_MADE = "service_account.made"
+    ACCOUNT_DELETED = "service_account.deleted"
+    SECRET_SET = "secret.set"  # noqa: S105 - what was done, not a secret
+    SECRET_DELETED = "secret.deleted"  # noqa: S105
+    DATA_KEY_ROTATED = "data_key.rotated"
+    DATA_KEYS_REWRAPPED = "data_keys.rewrapped"
+    CREDENTIALS_MADE = "nats_credentials.made"
+    CREDENTIALS_REVOKED = "nats_credentials.revoked"
     APPROVAL_DECIDED = "approval.decided"
     RUN_CANCELED = "run.canceled"
     RUN_SUSPENDED = "run.suspended"
@@ -41,6 +49,14 @@ ACTIONS: Mapping[Action, str] = {
     Action.KEY_MADE: "an API key was made",
     Action.KEY_ROTATED: "an API key was given a successor",
     Action.KEY_REVOKED: "an API key was revoked",
+    Action.ACCOUNT_MADE: "a service account was made",
+    Action.ACCOUNT_DELETED: "a service account was deleted, with its keys",
+    Action.SECRET_SET: "a secret was given its first or next version",
+    Action.SECRET_DELETED: "a secret was deleted",
+    Action.DATA_KEY_ROTATED: "the tenant's data key was given a successor",
+    Action.DATA_KEYS_REWRAPPED: "data keys of all tenants were brought under the current key-encryption key",
+    Action.CREDENTIALS_MADE: "credentials for a program of the tenant on NATS were made",
+    Action.CREDENTIALS_REVOKED: "all credentials of the tenant on NATS were revoked",
     Action.APPROVAL_DECIDED: "a call was approved or denied, or a question answered",
     Action.RUN_CANCELED: "a run was to be canceled",
     Action.RUN_SUSPENDED: "a run was to be held",

@@ -4,6 +4,8 @@ those of whoever made them; a Tenant's role bindings may give them more.
 
 from collections.abc import Awaitable, Callable, Sequence
 
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth import store
 from hansa.auth.api_keys import check_names, check_within
 from hansa.auth.model import Principal
@@ -25,6 +27,8 @@ class ServiceAccounts:
         body = await store.insert_account(connection, principal, name=name, description=description, roles=roles)
         if body is None:
             raise Conflict(f"there is a service account {name!r} already", hint="Delete it first, or choose another name.")
+        change = {"description": description, "roles": list(roles)}
+        await record(connection, principal.did(Action.ACCOUNT_MADE, f"ServiceAccount/{name}", after=change))
         return body
 
     async def delete(self, principal: Principal, name: str) -> None:
@@ -32,6 +36,7 @@ class ServiceAccounts:
         async with self._database.tenant(principal.tenant_id) as connection:
             if not await store.delete_account(connection, name):
                 raise _missing(name)
+            await record(connection, principal.did(Action.ACCOUNT_DELETED, f"ServiceAccount/{name}"))
         await self._changed()
 
     async def get(self, principal: Principal, name: str) -> str:

@@ -12,6 +12,8 @@ from uuid import UUID
 
 import structlog
 
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth.model import Principal
 from hansa.bus import claims, subjects
 from hansa.bus.accounts import Accounts, Login, Refused
@@ -73,23 +75,25 @@ class Messaging:
         known = await store.read(connection)
         return known, condition(known, self._word(known) if self._accounts else None)
 
-    async def login(self, principal: Principal, name: str, *, seconds: int) -> Login:
+    async def login(self, connection: Connection, principal: Principal, name: str, *, seconds: int) -> Login:
         """Credentials that may do what the caller may: send events if it may start runs, hear news if it may read them."""
         accounts = self._configured()
         await self.settle(principal.tenant_id)
-        async with self._database.tenant(principal.tenant_id) as connection:
-            known, found = await self.state(connection)
+        known, found = await self.state(connection)
         if known is None or found.status != "True":
             if found.reason == "Suspended":
                 raise Conflict(found.message)
             raise Unavailable(f"the tenant's NATS account is not ready: {found.message}", hint="Try again shortly.", retry_after=1.0)
-        return accounts.login(known.wanted(), name, seconds=min(seconds, LONGEST_SECONDS), rights=rights_of(principal))
+        made = accounts.login(known.wanted(), name, seconds=min(seconds, LONGEST_SECONDS), rights=rights_of(principal))
+        await record(connection, principal.did(Action.CREDENTIALS_MADE, f"NatsCredentials/{name}", after={"until": made.until}))
+        return made
 
     async def revoke(self, principal: Principal) -> None:
         """Turn away all programs of the tenant; new credentials let them in again. Safe to repeat."""
         self._configured()
         async with self._database.tenant(principal.tenant_id) as connection:
             await store.revoke(connection, principal.tenant_id)
+            await record(connection, principal.did(Action.CREDENTIALS_REVOKED, "NatsCredentials"))
         found = await self.settle(principal.tenant_id)
         if found.reason == "AccountNotMade":
             raise Unavailable(f"NATS does not know of it yet: {found.message}", hint="It will be told once it is back.", retry_after=1.0)
