@@ -50,7 +50,7 @@ class Accounts:
     """Use `open_accounts`. Every method raises `Unavailable` when NATS is away, and `Refused`."""
 
     def __init__(self, operator: Operator, client: Client, region: str, *, server: NatsSettings, back: asyncio.Event) -> None:
-        """`server`: where it is and how it is spoken to; `back` is set whenever the server has been away and is back, perhaps without its disk."""
+        """`server`: where it is and how it is spoken to; `back` is set whenever it has been away and is back, perhaps without its disk."""
         self._client = client
         self.operator = operator
         self.region = region
