@@ -41,6 +41,8 @@ _COMMANDS = (
     ("approve", "hansa.cli.approvals:approve", 2, "Approve a call that a run asks to make."),
     ("deny", "hansa.cli.approvals:deny", 2, "Deny a call that a run asks to make."),
     ("answer", "hansa.cli.approvals:answer", 2, "Answer a question that a run asks."),
+    ("login", "hansa.cli.login:login", 3, "Log in with an account at an OpenID provider."),
+    ("logout", "hansa.cli.login:logout", 3, "Forget a log-in."),
     ("auth", "hansa.cli.access:auth", 3, "Show who you are, and whether you may do something."),
     ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
     ("secrets", "hansa.cli.secrets:secrets", 3, "List secrets; set, delete or rotate them."),
