@@ -20,6 +20,8 @@ from api.keys import OTHER_TENANT, issue
 from api.sse import opened
 from hansa.auth.model import PLATFORM, ROLES
 from hansa.bus import reach
+from hansa.bus.accounts import Accounts
+from hansa.errors import Unavailable
 from hansa.runs.model import canonical
 from hansa.tenants.service import DEFAULT_TENANT, tenant_id
 from isolation.probes import Probes
@@ -251,9 +253,19 @@ async def _nats(scene: Scene, probes: Probes) -> None:
         finally:
             await client.close()
     async with accounts_of(scene.stack) as accounts:
-        found = await reach.probe(accounts, tenant_id(OTHER_TENANT), tenant_id(DEFAULT_TENANT))
+        found = await _reached(accounts)
     probes.counts["NATS"] += found.probes
     probes.leaks += [f"NATS: {leak}" for leak in (*found.leaks, *found.broken)]
+
+
+async def _reached(accounts: Accounts) -> reach.Reach:
+    """What the other tenant reaches. Its account is there as soon as a control plane has looked after the server's accounts."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await reach.probe(accounts, tenant_id(OTHER_TENANT), tenant_id(DEFAULT_TENANT))
+            except Unavailable:
+                await asyncio.sleep(0.3)
 
 
 async def _quiet(_: Exception) -> None:
