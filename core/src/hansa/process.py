@@ -26,6 +26,7 @@ from hansa.db import selfcheck
 from hansa.db.pool import open_database
 from hansa.egress.client import open_client, trusting
 from hansa.egress.policy import EgressPolicy, entries
+from hansa.egress.tunnel import Tunnels
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier
 from hansa.plugins import loader
@@ -66,16 +67,15 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
     variables = admitted(os.environ, settings.credentials.allow)
+    for_tools = EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
     trust = trusting(settings.secrets.ca_file)
-    cages = Cages(settings.cage)
+    cages = Cages(settings.cage, Tunnels(for_tools))
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
         open_artifacts(settings.artifacts, data_dir) as artifacts,
         open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.allow))) as to_providers,
-        open_client(
-            EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
-        ) as for_tools,
+        open_client(for_tools) as to_the_web,
         open_client(EgressPolicy(allow_http=False, allow=entries(settings.secrets.allow)), tls=trust) as to_key_providers,
         open_keyring(
             plugins.key_providers,
@@ -93,7 +93,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 bus=bus,
                 plugins=plugins,
                 gateway=gateway,
-                http=for_tools,
+                http=to_the_web,
                 tool_servers=ToolServers(to_providers, variables),
                 region=settings.place.region,
                 worker=name,

@@ -5,7 +5,8 @@ The server keeps what it was told last, and may lose it with its disk: whoever u
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ from hansa.errors import Unavailable
 from hansa.settings import NatsSettings
 
 ANSWER_SECONDS = 2.0
+SHA256_BYTES = 32
 
 
 class Refused(Exception):
@@ -91,6 +93,30 @@ class Accounts:
     async def lookup(self, account: str) -> str:
         """What the server knows of an account; empty: nothing."""
         return (await self._request(subjects.account_lookup(account), b"")).decode()
+
+    async def otherwise(self, digests: Mapping[str, bytes]) -> dict[str, str]:
+        """Of all accounts that the server knows, those of which it has something else than the text with this SHA-256, or of which no
+        digest is given: public key -> what it has. When there are none, nothing is sent but one hash of all.
+        """
+        ours = bytes(SHA256_BYTES)
+        for digest in digests.values():
+            ours = bytes(a ^ b for a, b in zip(ours, digest, strict=True))
+        found: dict[str, str] = {}
+        client: Any = self._client  # its stubs leave options untyped
+        try:
+            inbox = client.new_inbox()
+            subscription = await client.subscribe(inbox)
+            try:
+                await client.publish(subjects.ACCOUNTS_PACK, ours, reply=inbox)
+                while text := (await subscription.next_msg(timeout=ANSWER_SECONDS)).data.decode():
+                    account, _, token = text.partition("|")
+                    if hashlib.sha256(token.encode()).digest() != digests.get(account):
+                        found[account] = token
+            finally:
+                await subscription.unsubscribe()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}", retry_after=1.0) from error
+        return found
 
     def login(self, account: Account, name: str, *, seconds: int, rights: Rights) -> Login:
         """A new user of a tenant's account."""

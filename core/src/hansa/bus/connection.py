@@ -24,7 +24,7 @@ log = structlog.stdlib.get_logger("hansa.bus")
 CONNECT_SECONDS = 10.0
 REFUSED = "authorization"
 ANSWER_SECONDS = 5.0
-PENDING_MESSAGES = 4096
+PENDING_MESSAGES, PENDING_BYTES = 4096, 16 << 20
 Handler = Callable[[bytes], Awaitable[None]]
 
 
@@ -84,7 +84,9 @@ class Bus:
             task.add_done_callback(tasks.discard)
 
         client: Any = self._client
-        subscription = await client.subscribe(subject, queue=group, cb=received, pending_msgs_limit=PENDING_MESSAGES)
+        subscription = await client.subscribe(
+            subject, queue=group, cb=received, pending_msgs_limit=PENDING_MESSAGES, pending_bytes_limit=PENDING_BYTES
+        )
         try:
             yield
         finally:
