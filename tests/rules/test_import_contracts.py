@@ -42,6 +42,7 @@ SOUND = {
     "hansa_anthropic/provider.py": "import anthropic, httpx2, hansa_sdk\n",
     "hansa_local/provider.py": "import xllamacpp\n",
     "hansa_sdk/hooks.py": "import pluggy\n",
+    "hansa_vault/login.py": "import hvac.exceptions\n",
 }
 
 BREAKING: Mapping[str, dict[str, str]] = {
@@ -64,6 +65,7 @@ BREAKING: Mapping[str, dict[str, str]] = {
     "door-git": {"hansa_tools/git.py": "import dulwich\n"},
     "door-anthropic": {"hansa/api/models.py": "import anthropic\n"},
     "door-llama": {"hansa_openai/model.py": "import xllamacpp\n"},
+    "door-vault": {"hansa/secrets/keyring.py": "import hvac\n"},
 }
 
 

@@ -14,11 +14,13 @@ import msgspec
 from hansa.artifacts.content import Artifacts
 from hansa.artifacts.folder import Folder
 from hansa.egress.client import HttpClient
-from hansa.llm.service import Gateway, LiveText, Target
+from hansa.llm.model import LiveText
+from hansa.llm.service import Gateway, Target
 from hansa.plugins.model import Plugins
 from hansa.runs.model import World
 from hansa.runs.worlds import Prepared, Worlds, prepare
 from hansa.secrets.variables import Variables
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tools.servers import Connections, ToolServers
 from hansa.tools.service import Surroundings
 from hansa_sdk import (
@@ -118,7 +120,7 @@ class Model(Gateway):
     def __init__(self) -> None:
         """It has no providers to open."""
 
-    async def complete(self, targets: Sequence[Target], request: LLMRequest, live: LiveText) -> Completion:
+    async def complete(self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText) -> Completion:
         trouble = TROUBLE.get()
         await asyncio.sleep(trouble.choice(PAUSES))
         if trouble.random() < 0.2:
@@ -156,10 +158,10 @@ class Catalog:
     def __init__(self) -> None:
         acts = {each.name: ("acts", each) for each in map(_act, Effect)}
         self.plugins = Plugins((), acts, {}, {"program": ("program", Program())})
-        self.tool_servers = ToolServers(cast(HttpClient, None), Variables({}, ()))
+        self.tool_servers = ToolServers(cast(HttpClient, None), Lookup(Variables({}, ())))
         self.surroundings = Surroundings(Path("none"), cast(HttpClient, None), {})
         self.artifacts = Artifacts(Folder(Path("none")))
-        self.connections = Connections(self.tool_servers)
+        self.connections = Connections(self.tool_servers, UUID(int=0))
         names = [{"name": name, "description": ""} for name in MANIFESTS]
         self.worlds = {
             name: msgspec.convert({"version": 1, "manifest": each, "providers": [PROVIDER], "tool_servers": [], "agents": names}, World)

@@ -28,6 +28,7 @@ PLUGIN_PATTERN = r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$"
 TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 APPROVAL_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*|\*)$"
 ENV_PATTERN = r"^[A-Z][A-Z0-9_]*$"
+MEMBER_PATTERN = r"^[A-Za-z0-9._-]+$"
 URL_PATTERN = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][!$-~]*)?$"
 
 PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
@@ -41,6 +42,7 @@ PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
         PLUGIN_PATTERN: "lower-case letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
         TOOL_PATTERN: "letters, digits, `_`, `-` and `.`, with a letter, digit or `_` first",
         APPROVAL_PATTERN: "the name of a tool, or `*` for all of the entry",
+        MEMBER_PATTERN: "letters, digits, `.`, `_` and `-`",
         ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
         URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
     }
@@ -54,6 +56,7 @@ AnnotationValue = Annotated[str, Meta(max_length=262_144)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=253, pattern=MODEL_PATTERN)]
 ModelAlias = Annotated[str, Meta(min_length=1, max_length=63, pattern=ALIAS_PATTERN)]
 PluginName = Annotated[str, Meta(min_length=1, max_length=63, pattern=PLUGIN_PATTERN)]
+SecretKey = Annotated[str, Meta(min_length=1, max_length=253, pattern=MEMBER_PATTERN)]
 ToolName = Annotated[str, Meta(min_length=1, max_length=128, pattern=TOOL_PATTERN)]
 ToolNameOrAll = Annotated[str, Meta(min_length=1, max_length=128, pattern=APPROVAL_PATTERN)]
 Effect = Literal["read", "idempotent", "keyed", "unsafe"]
@@ -127,6 +130,13 @@ class AgentRuntime(Part, frozen=True, kw_only=True):
     config: Annotated[dict[str, Any], Meta(max_length=64, description="Settings of the runtime; the runtime says which it has.")] = {}
 
 
+class SecretRef(Part, frozen=True, kw_only=True):
+    """A secret of the tenant, by name."""
+
+    secret: Annotated[DnsLabel, Meta(description="Name of a secret of the tenant (`hansa secrets`), looked up at each use.")]
+    key: Annotated[SecretKey | None, Meta(description="Which value of the secret, when it is a JSON object or has several.")] = None
+
+
 class AgentTools(Part, frozen=True, kw_only=True):
     """Tools an agent may call: those of a plugin, those of a ToolServer, or another agent; one of them in one entry."""
 
@@ -148,6 +158,10 @@ class AgentTools(Part, frozen=True, kw_only=True):
         tuple[ToolNameOrAll, ...],
         Meta(max_length=64, description="Names of the tools that a person must approve before each call; `*`: all of the entry."),
     ] = ()
+    secrets: Annotated[
+        dict[ToolName, SecretRef],
+        Meta(max_length=16, description="Secrets for the tools of a plugin that ask for such, by the name that the tool has for it."),
+    ] = {}
 
 
 class AgentLimits(Part, frozen=True, kw_only=True):
@@ -249,14 +263,13 @@ class Credentials(Part, frozen=True, kw_only=True):
     """Where a worker finds a secret. The secret itself is never part of an object."""
 
     env: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=128,
-            pattern=ENV_PATTERN,
-            description="Name of the worker's environment variable that holds the secret; never the secret itself.",
-        ),
-    ]
+        Annotated[str, Meta(min_length=1, max_length=128, pattern=ENV_PATTERN)] | None,
+        Meta(description="Name of the worker's environment variable that holds the secret, not the secret; write this or `secret`."),
+    ] = None
+    secret: Annotated[
+        DnsLabel | None, Meta(description="Name of a secret of the tenant (`hansa secrets`), looked up at each use; write this or `env`.")
+    ] = None
+    key: Annotated[SecretKey | None, Meta(description="Which value of the secret, when it is a JSON object or has several.")] = None
 
 
 class ModelPrices(Part, frozen=True, kw_only=True):

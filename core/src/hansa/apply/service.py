@@ -20,6 +20,7 @@ from hansa.errors import Conflict, FieldError, NotFound
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
+from hansa.tenants.secrets import store as secret_store
 from hansa.tenants.service import tenant_id
 from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, ToolServer, check, kind_of
 from hansa_crds.problem import path_of
@@ -84,7 +85,7 @@ class Objects:
             async with slots:
                 if clock.monotonic() >= give_up:
                     return ToolServerStatus(False, "not asked: the other ToolServers of the request were too slow; apply it again")
-                return await self._discover(server)
+                return await self._discover(tenant_id(_tenant(principal, server)), server)
 
         return dict(zip(servers, await asyncio.gather(*map(ask, servers.values())), strict=True))
 
@@ -125,6 +126,8 @@ class Objects:
             results[number] = _failed(item, refused) if refused else await self._write(connection, item, found, manager)
             if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
                 results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
+            if not refused:
+                results[number] = await _with_missing_secret(connection, found, results[number])
             if tenant != principal.tenant:
                 results[number] = msgspec.structs.replace(results[number], tenant=tenant)
         # Last, and also for what a tool server says now: a tenant's row is held only until the commit.
@@ -241,6 +244,15 @@ class Objects:
             for agent in agents
             if any(error.path.startswith("spec.model") for error in unresolved(agent, self._plugins, left, [], variables=self._variables))
         ]
+
+
+async def _with_missing_secret(connection: Connection, found: HansaObject, applied: Applied) -> Applied:
+    """A note on credentials that are still to be set: objects and secrets come in any order."""
+    credentials = found.spec.credentials if isinstance(found, ModelProvider | ToolServer) else None
+    if credentials is None or credentials.secret is None or await secret_store.read(connection, credentials.secret) is not None:
+        return applied
+    note = f"there is no secret {credentials.secret!r} yet: hansa secrets set {credentials.secret}"
+    return msgspec.structs.replace(applied, note="; ".join(filter(None, (applied.note, note))))
 
 
 def _kind(manifest: Any) -> Any:

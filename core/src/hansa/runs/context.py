@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 
 from hansa import clock, ids
-from hansa.llm.service import LiveText
+from hansa.llm.model import LiveText
 from hansa.runs import calls
 from hansa.runs.journal import Journal
 from hansa.runs.model import Entry, EventType, RunView, Wait, as_recorded, plain

@@ -9,7 +9,7 @@ from hansa.apply.model import KnownServer
 from hansa.plugins.model import Plugins
 from hansa.tools.model import Selection
 from hansa.tools.servers import Connections
-from hansa_crds import Agent, AgentTools
+from hansa_crds import Agent, AgentTools, SecretRef
 from hansa_sdk import RunFailed, Tool
 
 
@@ -22,6 +22,7 @@ def select(
     tools: dict[str, tuple[str, Tool]] = {}
     callees: dict[str, str] = {}
     approvals = set[str]()
+    secrets: dict[str, Mapping[str, SecretRef]] = {}
     for use in agent.spec.tools:
         if use.agent is not None:
             callees[use.agent] = agents.get(use.agent, "")
@@ -44,8 +45,10 @@ def select(
                     hint="Leave it out of one of them: write the others in `allow`.",
                 )
             tools[name] = (source, offered[name])
+            if use.secrets:
+                secrets[name] = use.secrets
         approvals.update(names if "*" in use.require_approval else use.require_approval)
-    return Selection(tools, callees, frozenset(approvals))
+    return Selection(tools, callees, frozenset(approvals), secrets)
 
 
 def _offered(use: AgentTools, plugins: Plugins, known: Mapping[str, KnownServer], connections: Connections) -> tuple[str, dict[str, Tool]]:

@@ -8,34 +8,57 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
+from hansa.errors import HansaError
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tools.model import CALL_SCHEMA, Selection
 from hansa.tools.schemas import wrong_arguments
+from hansa_crds import SecretRef
 from hansa_sdk import Effect, Tool, ToolCall, ToolFailed, ToolOutcome, ToolSpec
 
 log = structlog.stdlib.get_logger("hansa.tools")
 MAX_ANSWER_BYTES = 262_144
 
 
+class ToolSecrets:
+    """The secrets of one tenant, as its tools are given them, and struck out of what they answer."""
+
+    def __init__(self, lookup: Lookup, tenant_id: UUID) -> None:
+        self._lookup = lookup
+        self._tenant_id = tenant_id
+
+    async def value(self, ref: SecretRef) -> str:
+        """What a secret holds now."""
+        return await self._lookup.secret(self._tenant_id, ref)
+
+    def clean(self, outcome: ToolOutcome) -> ToolOutcome:
+        """An outcome without any secret of the tenant."""
+        return msgspec.structs.replace(outcome, content=self._lookup.redactor.value(self._tenant_id, outcome.content))
+
+
 class Surroundings(msgspec.Struct, frozen=True):
-    """What the tools of one run may touch."""
+    """What the tools of one run may touch. Without `secrets` there are none."""
 
     workspace: Path
     http: HttpClient
     settings: Mapping[str, str]
+    secrets: ToolSecrets | None = None
 
 
 class CallContext:
-    """Implements `hansa_sdk.ToolContext` for one call."""
+    """Implements `hansa_sdk.ToolContext` for one call. `given`: the secrets of the agent, under the names that the tool has for them."""
 
-    def __init__(self, surroundings: Surroundings, idempotency_key: str) -> None:
+    def __init__(self, surroundings: Surroundings, idempotency_key: str, tool: Tool, given: Mapping[str, SecretRef]) -> None:
         self._surroundings = surroundings
         self._key = idempotency_key
+        self._tool = tool
+        self._given = given
 
     @property
     def idempotency_key(self) -> str:
@@ -57,6 +80,20 @@ class CallContext:
     def now(self) -> datetime:
         return clock.now()
 
+    async def secret(self, name: str) -> str:
+        if name not in self._tool.secrets:
+            raise ToolFailed(f"{self._tool.name} does not declare a secret {name!r}", hint="Its @tool(secrets=...) must name it.")
+        ref = self._given.get(name)
+        if ref is None or self._surroundings.secrets is None:
+            hint = "The agent's spec.tools must give it one by `secrets`."
+            raise ToolFailed(f"{self._tool.name} wants a secret {name!r}, and the agent gives it none", hint=hint)
+        try:
+            return await self._surroundings.secrets.value(ref)
+        except HansaError as error:
+            # The model is told that it can't be had, the operator why.
+            log.warning("tool.secret_not_had", tool=self._tool.name, secret=ref.secret, code=error.code, reason=error.detail)
+            raise ToolFailed(f"the secret {ref.secret!r} can't be had now; {self._tool.name} did nothing") from error
+
 
 class ToolBox:
     """The tools one run may use, agents that it may call among them."""
@@ -65,6 +102,7 @@ class ToolBox:
         self._tools = selection.tools
         self._agents = selection.agents
         self._approvals = selection.approvals
+        self._secrets = selection.secrets
         self._surroundings = surroundings
 
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -102,12 +140,16 @@ class ToolBox:
         return ToolOutcome(f"the arguments of {name} are wrong: {wrong}", is_error=True, invalid_arguments=True) if wrong else None
 
     async def run(self, call: ToolCall) -> ToolOutcome:
-        """Make a call that `refusal` lets pass. Cancelling the task stops the tool."""
+        """Make a call that `refusal` lets pass. Cancelling the task stops the tool. No secret of the tenant is in what comes of it."""
+        outcome = await self._run(call)
+        return outcome if self._surroundings.secrets is None else self._surroundings.secrets.clean(outcome)
+
+    async def _run(self, call: ToolCall) -> ToolOutcome:
         source, tool = self._tools[call.name]
         arguments = _read(tool, call.arguments)
         try:
             async with asyncio.timeout(tool.timeout):
-                answer = await tool.run(CallContext(self._surroundings, call.id), arguments)
+                answer = await tool.run(CallContext(self._surroundings, call.id, tool, self._secrets.get(call.name, {})), arguments)
             return _outcome(call.name, answer)
         except ToolFailed as error:
             return ToolOutcome(f"{error.detail}. {error.hint}".removesuffix(". "), is_error=True)

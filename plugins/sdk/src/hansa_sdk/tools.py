@@ -50,6 +50,14 @@ class ToolContext(Protocol):
     @property
     def settings(self) -> Mapping[str, str]: ...
 
+    async def secret(self, name: str) -> str:
+        """A secret that the tool declares, as the agent's `spec.tools[].secrets` gives it, looked up now.
+
+        Raises `ToolFailed` when the tool does not declare it, the agent gives none, or it can't be had. Send it where it belongs and
+        nowhere else: what a tool answers and logs is cleaned of it, what it writes into files is not.
+        """
+        ...
+
     def now(self) -> datetime:
         """The time now, UTC."""
         ...
@@ -69,6 +77,8 @@ class Tool(msgspec.Struct, frozen=True):
     arguments: type[Any]
     run: Callable[[ToolContext, Any], Awaitable[Any]]
     timeout: float = 30.0
+    secrets: tuple[str, ...] = ()
+    """Names under which it asks its context for secrets."""
 
 
 class ToolDefinitionError(PluginError):
@@ -77,11 +87,14 @@ class ToolDefinitionError(PluginError):
     code = "tool_definition"
 
 
-def tool(*, effect: Effect | str, name: str | None = None, timeout: float = 30.0) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
+def tool(
+    *, effect: Effect | str, name: str | None = None, timeout: float = 30.0, secrets: tuple[str, ...] = ()
+) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
     """Make a `Tool` of `async def f(context: ToolContext, *, a: int, b: str = "x") -> JSON`.
 
     Parameters after the first must be keyword-only and annotated; `Annotated[int, msgspec.Meta(ge=0, description="...")]`
-    gives bounds and texts. The first paragraph of the docstring is the description. `timeout` is in seconds.
+    gives bounds and texts. The first paragraph of the docstring is the description. `timeout` is in seconds; `secrets` names what it asks
+    its context for.
     Raises `ToolDefinitionError` when the signature can't be described.
     """
 
@@ -100,6 +113,7 @@ def tool(*, effect: Effect | str, name: str | None = None, timeout: float = 30.0
             arguments=arguments,
             run=run,
             timeout=timeout,
+            secrets=secrets,
         )
 
     return make
