@@ -7,11 +7,12 @@ import asyncio
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +20,7 @@ from typing import Any, Self
 import httpx2
 
 import forkserver
-from hansa.dev.environment import Places, for_migrate, for_processes
+from hansa.dev.environment import Places, for_migrate, for_processes, for_worker
 from hansa.dev.servers import Servers, embedded_servers
 from hansa.settings import Settings, load
 
@@ -29,16 +30,29 @@ READY_SECONDS = 30.0
 class Process:
     """A running `hansa serve` or `hansa worker`."""
 
-    def __init__(self, name: str, env: dict[str, str], log: Path, *, port: int = 0, forked: bool = True) -> None:
-        """`forked`: from a process that has all imports already, which is quicker; as a user starts it if not."""
+    def __init__(
+        self,
+        name: str,
+        env: dict[str, str],
+        log: Path,
+        *,
+        port: int = 0,
+        forked: bool = True,
+        trust: ssl.SSLContext | None = None,
+        command: Sequence[str] = (),
+    ) -> None:
+        """`forked`: from a process that has all imports already, which is quicker; as a user starts it if not. `trust`: of one that
+        speaks TLS. `command`: what starts it, if not `hansa`."""
         self.log = log
         self.port = port
+        self.trust = trust
         log.touch()
-        self._process = _forked(name, env, log) if forked and "LD_PRELOAD" not in env else _popen(name, env, log)
+        own = command or (sys.executable, "-m", "hansa", name)
+        self._process = _forked(name, env, log) if forked and not command and "LD_PRELOAD" not in env else _popen(own, env, log)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.trust else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -58,7 +72,7 @@ class Process:
                 return self
             if died:
                 break
-            if self.port and _answers(self.url):
+            if self.port and _answers(self.url, self.trust):
                 return self
             time.sleep(0.05)
         raise AssertionError(f"the process is not ready:\n{self.log.read_text()[-4000:]}")
@@ -101,7 +115,10 @@ class Stack:
         self.servers = servers
         self.folder = folder
         self.forked = forked
-        self._places = Places(servers.folder, servers.postgres.url(password=True), servers.nats.url, str(servers.nats.token_file))
+        nats = servers.nats
+        self._places = Places(
+            servers.folder, servers.postgres.url(password=True), nats.url, str(nats.credentials_file), str(nats.operator_file)
+        )
         self._processes: list[Process] = []
 
     @property
@@ -130,19 +147,45 @@ class Stack:
 
     def serve(self, **extra: str) -> Process:
         """One more control plane, ready."""
+        return self._serve(None, extra)
+
+    def serve_over_tls(self, trust: ssl.SSLContext, **extra: str) -> Process:
+        """One more control plane, ready, which speaks TLS; `trust`: how to speak it to it."""
+        return self._serve(trust, extra)
+
+    def _serve(self, trust: ssl.SSLContext | None, extra: dict[str, str]) -> Process:
         port = free_port()
         env = {**self.environ, "HANSA_SERVER_PORT": str(port), **extra}
-        return self._keep(Process("serve", env, self.folder / f"serve-{len(self._processes)}.log", port=port, forked=self.forked))
+        log = self.folder / f"serve-{len(self._processes)}.log"
+        return self._keep(Process("serve", env, log, port=port, forked=self.forked, trust=trust))
 
     def worker(self, **extra: str) -> Process:
         """One more worker, started."""
         log = self.folder / f"worker-{len(self._processes)}.log"
-        return self._keep(Process("worker", {**self.environ, **extra}, log, forked=self.forked))
+        return self._keep(Process("worker", {**for_worker(self.environ), **extra}, log, forked=self.forked))
+
+    def adopt(self, command: Sequence[str], environ: dict[str, str], log: Path, *, port: int) -> Process:
+        """A control plane that is started by another command, ready."""
+        return self._keep(Process("serve", environ, log, port=port, command=command))
 
     def client(self, process: Process, **options: Any) -> httpx2.AsyncClient:
         """A client with the first key."""
         headers = {"authorization": f"Bearer {self.key}"}
-        return plain_client(process.url, headers=headers, **options)
+        return plain_client(process.url, headers=headers, trust=process.trust, **options)
+
+    def pid(self, server: str) -> int:
+        """The process of `postgres` or `nats`; 0 while it is down."""
+        try:
+            return int((self.servers.folder.run / f"{server}.pid").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
+    def freeze_server(self, server: str) -> None:
+        os.kill(self.pid(server), signal.SIGSTOP)
+
+    def kill_server(self, server: str) -> None:
+        """kill -9; the supervisor starts it again."""
+        os.kill(self.pid(server), signal.SIGKILL)
 
     def stop(self) -> None:
         for process in reversed(self._processes):
@@ -190,9 +233,9 @@ def open_stack(folder: Path, *, forked: bool = True) -> Iterator[Stack]:
         thread.join(30)
 
 
-def plain_client(url: str, **options: Any) -> httpx2.AsyncClient:
-    """A client of an address on this machine. It is plain HTTP: reading the system's certificates for it would cost 75 ms each."""
-    return httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30, verify=False, **options)
+def plain_client(url: str, *, trust: ssl.SSLContext | None = None, **options: Any) -> httpx2.AsyncClient:
+    """A client of an address on this machine. If it is plain HTTP, reading the system's certificates for it would cost 75 ms each."""
+    return httpx2.AsyncClient(base_url=url, trust_env=False, timeout=30, verify=trust or False, **options)
 
 
 def free_port() -> int:
@@ -206,13 +249,13 @@ def _forked(name: str, env: dict[str, str], log: Path) -> forkserver.Child:
     return forkserver.shared().start([name], env, (forkserver.NOTHING, log, log))
 
 
-def _popen(name: str, env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+def _popen(command: Sequence[str], env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
     with log.open("ab") as sink:
-        return subprocess.Popen([sys.executable, "-m", "hansa", name], env=env, stdout=sink, stderr=sink)
+        return subprocess.Popen(command, env=env, stdout=sink, stderr=sink)
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, trust: ssl.SSLContext | None) -> bool:
     try:
-        return httpx2.get(f"{url}/readyz", trust_env=False, timeout=2).status_code == 200
+        return httpx2.get(f"{url}/readyz", trust_env=False, timeout=2, verify=trust or False).status_code == 200
     except httpx2.TransportError:
         return False

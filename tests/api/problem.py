@@ -4,7 +4,7 @@ from typing import Any
 
 import httpx2
 
-MEMBERS = {"type", "title", "status", "detail", "instance", "code", "retryable", "trace_id"}
+MEMBERS = {"type", "title", "status", "detail", "instance", "code", "retryable", "trace_id", "request_id"}
 
 
 def problem(answer: httpx2.Response, status: int, code: str) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from uuid import UUID
 import pytest
 
 from artifacts.s3 import CREDENTIALS, S3Server, open_s3
-from hansa.artifacts.content import open_artifacts
+from hansa.artifacts.content import open_artifacts, place_of
+from hansa.audit.checkpoints import Checkpoint, Outside, fault, signed
+from hansa.audit.signing import Signer
 from hansa.errors import Damaged, Unavailable
 
 pytestmark = pytest.mark.timeout(600)  # the first build of the server
@@ -83,3 +85,17 @@ async def test_wrong_credentials_are_unavailable_and_not_told(s3: S3Server, tmp_
         with pytest.raises(Unavailable, match="privileges") as told:
             await artifacts.get(A, DIGEST)
     assert "another-made-up-one" not in str(told.value)
+
+
+async def test_checkpoints_of_the_audit_trail_lie_in_a_bucket_too(s3: S3Server, tmp_path: Path) -> None:
+    outside = Outside(place_of(s3.settings(), tmp_path))
+    signer = Signer(b"a secret that is made for tests")
+    assert await outside.numbers(str(A)) == []
+    for seq in (12, 3):
+        await outside.keep(signed(Checkpoint(tenant=str(A), seq=seq, at="t", hash="00", made_at="t"), signer))
+    assert await outside.numbers(str(A)) == [3, 12]
+    assert await outside.numbers(str(B)) == []
+    found = await outside.read(str(A), 12)
+    assert found is not None
+    assert fault(found, str(A), {signer.public_key}) == ""
+    assert await outside.read(str(B), 12) is None

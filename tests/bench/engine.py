@@ -13,9 +13,11 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.apply.narrowing import Judges
 from hansa.apply.service import Item, Objects
 from hansa.auth.model import Principal
 from hansa.bus.subjects import session_live
+from hansa.egress.policy import EgressPolicy
 from hansa.process import open_equipment
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor, open_acceptor
@@ -28,6 +30,7 @@ from hansa.runs.worker import Worker
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.tenants.service import DEFAULT_TENANT, tenant_id
+from hansa.tools import expressions
 from hansa_sdk import Usage
 from samples import SCRIPTED, agent
 
@@ -69,7 +72,14 @@ class Engine:
 
     async def apply(self, caller: Principal) -> None:
         """Apply the workload's agents for a tenant."""
-        objects = Objects(self.equipment.database, self.equipment.plugins, self.equipment.tool_servers.discover, variables=admitted({}, ""))
+        discover = self.equipment.tool_servers.discover
+        objects = Objects(
+            self.equipment.database,
+            self.equipment.plugins,
+            discover,
+            variables=admitted({}, ""),
+            judges=Judges(flaw=expressions.flaw, issuers=EgressPolicy()),
+        )
         async with self.equipment.database.tenant(caller.tenant_id) as connection:
             items = [Item(manifest) for manifest in manifests()]
             applied = await objects.apply(connection, caller, items, manager="bench", discovered={})

@@ -198,7 +198,8 @@ def _environment(servers: Servers, links: dict[str, Link], witness: Path) -> dic
         servers.folder,
         url._replace(netloc=f"{login}@{LOOPBACK}:{links['postgres'].port}").geturl(),
         f"nats://{LOOPBACK}:{links['nats'].port}",
-        str(servers.nats.token_file),
+        str(servers.nats.credentials_file),
+        str(servers.nats.operator_file),
     )
     path = os.pathsep.join(filter(None, (str(DOUBLES), os.environ.get("PYTHONPATH"))))
     return for_processes({**os.environ, **SETTINGS, "PYTHONPATH": path, "HANSA_TOOL_WITNESS": str(witness)}, places)

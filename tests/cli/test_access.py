@@ -52,6 +52,21 @@ def test_the_text_of_a_new_key_alone_is_on_stdout_and_works(admin: Person, contr
     assert holder.types("keys").status == 77
 
 
+def test_a_service_account_is_made_with_a_key_and_deleted_with_it(admin: Person, control_plane: Process) -> None:
+    name = f"ci-{ids.new_id().hex[-8:]}"
+    assert admin.types("service-accounts", "create", name, "--role", "operator", "--description", "builds").status == 0
+    holder = admin.with_key(control_plane, admin.sees("keys", "create", "k", "--service-account", name)["key"])
+    assert holder.sees("auth", "whoami")["name"] == f"service:{name}"
+    assert name in admin.types("service-accounts").out
+    for permission, said, status in (("runs:start", "yes\n", 0), ("keys:write", "no\n", 1)):
+        ended = admin.types("auth", "can-i", permission, "--as", f"service:{name}")
+        assert (ended.out, ended.status) == (said, status)
+    refused = holder.types("auth", "can-i", "runs:start", "--as", f"service:{name}")
+    assert (refused.status, "access:read" in refused.err) == (77, True)
+    assert admin.types("service-accounts", "delete", name).status == 0
+    assert holder.types("auth").status == 77
+
+
 def test_a_key_is_rotated_and_revoked(admin: Person, control_plane: Process) -> None:
     old = admin.sees("keys", "create", "rotated", "--role", "viewer", "--expires", "2999-01-01T00:00Z")
     new = admin.sees("keys", "rotate", old["id"], "--grace", "0.5")

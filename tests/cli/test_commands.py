@@ -304,7 +304,7 @@ def test_doctor_answers_every_check_without_a_server_and_ends_with_1(tmp_path: P
     ended = hansa("doctor", "-o", "json", cwd=tmp_path, PATH=os.environ["PATH"])
     checks = {check["name"]: check for check in json.loads(ended.out)}
     assert ended.status == 1
-    assert set(checks) == {"python", "PostgreSQL", "NATS", "data folder", "local stack", "api"}
+    assert set(checks) == {"python", "PostgreSQL", "NATS", "data folder", "cage", "local stack", "api"}
     assert [name for name, check in checks.items() if check["state"] == "fail"] == ["api"]
     assert "PostgreSQL" in checks["PostgreSQL"]["detail"]
     assert "hansa up" in checks["api"]["action"]

@@ -34,7 +34,7 @@ def test_a_field_in_the_wrong_place_is_told_its_place() -> None:
 
 
 def test_an_unknown_field_that_resembles_none_is_answered_with_the_known_ones() -> None:
-    assert only(objects.tenant(zzz=1)).suggestion == "known fields: `displayName`, `suspend`, `weight`, `quotas`"
+    assert only(objects.region(zzz=1)).suggestion == "known fields: `displayName`, `cordoned`"
 
 
 @pytest.mark.parametrize("field", ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"])

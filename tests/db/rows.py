@@ -10,6 +10,7 @@ A, B = UUID(int=0xA), UUID(int=0xB)
 ROWS: dict[str, dict[str, Any]] = {
     "api_keys": {"id": "k", "name": "n", "digest": b"d", "roles": ["viewer"]},
     "request_rates": {"due": 0.0},
+    "messaging_accounts": {"connections": 5},
     "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
     "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
     "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},
@@ -40,8 +41,11 @@ ROWS: dict[str, dict[str, Any]] = {
         "reason": "r",
         "created_at": datetime.now(UTC),
     },
+    "audit_heads": {"seq": 1, "at": datetime.now(UTC), "hash": b"d" * 32},
+    "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
+ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads")
 NAMES = ("id", "name", "agent", "key", "principal")
 """Columns whose texts name something: they are told apart by a number."""
 
@@ -58,7 +62,7 @@ async def fill(connection: asyncpg.Connection, tenant: UUID, *, word: str, rows:
     await connection.execute("UPDATE hansa.tenants SET display_name = $2 WHERE tenant_id = $1", tenant, word)
     for number in range(rows):
         for table, values in ROWS.items():
-            if table == "request_rates" and number:
+            if table in ONE_A_TENANT and number:
                 continue  # has one row a tenant
             await insert(connection, table, tenant, **{column: _varied(column, value, word, number) for column, value in values.items()})
 

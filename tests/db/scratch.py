@@ -1,7 +1,8 @@
 """A database of one's own in the session's PostgreSQL: migrated, and dropped at the end. For tests that break what is in it."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,18 +44,22 @@ class Scratch:
 
 
 @asynccontextmanager
-async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True, like: Scratch | None = None) -> AsyncIterator[Scratch]:
-    """A fresh database, or a copy of one; the roles are those of the whole server."""
+async def open_scratch(
+    stack: Stack, folder: Path, *, migrated: bool = True, like: Scratch | None = None, template: Settings | None = None
+) -> AsyncIterator[Scratch]:
+    """A fresh database, or a copy of one: of another scratch, or of a template. The roles are those of the whole server."""
     name = f"scratch_{uuid4().hex}"
-    if like is None:
-        await _admin(stack, f"CREATE DATABASE {name}")
-    else:
+    if like is not None:
         await like.owner.close()
-        await _admin(stack, f"CREATE DATABASE {name} TEMPLATE {urlsplit(like.settings.database.url).path[1:]}")
+        await _copy(stack, name, like.settings)
         await like.reconnect()
+    elif template is not None:
+        await _copy(stack, name, template)
+    else:
+        await _admin(stack, f"CREATE DATABASE {name}")
     try:
         settings = _moved(stack.settings, name, folder)
-        if migrated and like is None:
+        if migrated and like is None and template is None:
             await migrate(settings)
         scratch = Scratch(settings, await asyncpg.connect(settings.database.url))
         try:
@@ -63,6 +68,27 @@ async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True, lik
             await scratch.owner.close()
     finally:
         await _admin(stack, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@contextmanager
+def migrated_template(stack: Stack, folder: Path) -> Iterator[Settings]:
+    """A migrated database that nobody uses, to be copied: far quicker than to migrate another one."""
+    settings = _moved(stack.settings, f"template_{uuid4().hex}", folder)
+    name = urlsplit(settings.database.url).path[1:]
+    asyncio.run(_admin(stack, f"CREATE DATABASE {name}"))
+    try:
+        asyncio.run(_migrated(settings))
+        yield settings
+    finally:
+        asyncio.run(_admin(stack, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+async def _migrated(settings: Settings) -> None:
+    await migrate(settings)
+
+
+async def _copy(stack: Stack, name: str, source: Settings) -> None:
+    await _admin(stack, f"CREATE DATABASE {name} TEMPLATE {urlsplit(source.database.url).path[1:]}")
 
 
 async def _admin(stack: Stack, sql: str) -> None:

@@ -22,7 +22,7 @@ WHERE c.relnamespace = 'hansa'::regnamespace AND c.relkind IN ('r', 'p') ORDER B
 """
 SYSTEM_ONLY = ("removed_sessions",)
 """Tables that the app only reads."""
-DEFINERS = {"log_partitions_make", "log_partition_drop"}
+DEFINERS = {"log_partitions_make", "log_partition_drop", "audit_partitions_make"}
 """The functions with their owner's rights: only an owner makes and drops tables."""
 
 
@@ -53,7 +53,7 @@ async def app(scratch: Scratch, tenant: UUID | None) -> AsyncIterator[asyncpg.Co
 
 async def test_every_table_with_a_tenant_has_its_forced_policy(scratch: Scratch) -> None:
     tables = await scratch.fetch(WITH_TENANT)
-    partitions = {table["name"] for table in tables if re.fullmatch(r"events_(default|\d{8})", table["name"])}
+    partitions = {table["name"] for table in tables if re.fullmatch(r"(audit_)?events_(default|\d{8})", table["name"])}
     assert len(partitions) >= 3
     assert {table["name"] for table in tables} - partitions == {"tenants", *ROWS, *SYSTEM_ONLY}, "a table that this test does not know"
     whole = "(tenant_id = ( SELECT hansa.tenant() AS tenant))"
@@ -70,7 +70,7 @@ async def test_the_tenant_leads_every_key_and_every_reference(scratch: Scratch) 
     assert [row for row in rows if row["first"] != "tenant_id"] == []
 
 
-async def test_no_function_runs_with_more_rights_than_its_caller_but_two_for_the_system(scratch: Scratch) -> None:
+async def test_no_function_runs_with_more_rights_than_its_caller_but_those_of_the_system(scratch: Scratch) -> None:
     functions = await scratch.fetch("""
         SELECT proname, prosecdef, coalesce(proconfig::text LIKE '%search_path=%', false) AS fixed,
           has_function_privilege('hansa_app', oid, 'EXECUTE') AS app
@@ -151,6 +151,7 @@ async def test_the_system_role_reads_no_content(two_tenants: Scratch) -> None:
                 "UPDATE hansa.outbox SET state = 'delivered'",
                 "UPDATE hansa.inbox SET attempts = 0",
             ),
+            *("SELECT event FROM hansa.audit_events", "SELECT action FROM hansa.audit_events", "DELETE FROM hansa.audit_events"),
             *("SELECT answer FROM hansa.idempotency_keys", "INSERT INTO hansa.api_keys (id) VALUES ('x')"),
         ):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -165,6 +166,8 @@ async def test_the_app_rewrites_no_history(two_tenants: Scratch) -> None:
             *("UPDATE hansa.events SET data = '1'", "DELETE FROM hansa.events", "DELETE FROM hansa.runs", "DELETE FROM hansa.sessions"),
             *("UPDATE hansa.values SET body = '1'", "DELETE FROM hansa.values", "DELETE FROM hansa.removed_sessions"),
             *("SELECT data FROM hansa.events_default", "SELECT hansa.log_partition_drop(now())", "SELECT hansa.log_partitions_make(500)"),
+            *("UPDATE hansa.audit_events SET event = '{}'", "DELETE FROM hansa.audit_events", "TRUNCATE hansa.audit_events"),
+            *("DELETE FROM hansa.audit_heads", "UPDATE hansa.audit_heads SET sealed_seq = 9", "SELECT hansa.audit_partitions_make(500)"),
             *("UPDATE hansa.agent_revisions SET manifest = '1'", "UPDATE hansa.tenants SET name = 'other'", "SET ROLE hansa_owner"),
             *("SET row_security = off; SELECT count(*) FROM hansa.runs", "UPDATE hansa.idempotency_keys SET answer = '1'"),
         ):

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from db.scratch import Scratch
 from hansa import clock
 from hansa.auth import keys
+from hansa.auth.bearers import Bearers
+from hansa.auth.issuers import IssuerKeys, policy
 from hansa.auth.service import CACHE_SECONDS, Authenticator
 from hansa.db.pool import Database, open_database
+from hansa.egress.client import open_client
 from hansa.errors import Unauthenticated
 
 KEY = keys.make("live")[0]
@@ -25,6 +28,11 @@ class NoDatabase(Database):
 
     def __init__(self) -> None:
         """Has no pools: any question fails."""
+
+
+def authenticator(database: Database, pepper: bytes = PEPPER) -> Authenticator:
+    """One that has no way out to issuers."""
+    return Authenticator(database, pepper, Bearers(database, IssuerKeys(open_client(policy(())))))
 
 
 @given(st.data())
@@ -60,14 +68,14 @@ def test_what_is_no_key_is_refused_and_never_repeated(text: str) -> None:
 )
 async def test_what_is_no_key_is_refused_without_a_query(header: str | None, told: str) -> None:
     with pytest.raises(Unauthenticated, match=told):
-        await Authenticator(NoDatabase(), PEPPER).authenticate(header)
+        await authenticator(NoDatabase()).authenticate(header)
 
 
 async def test_a_typo_is_refused_by_the_checksum_without_a_query() -> None:
     text, _, _ = keys.make("live")
     swapped = text[:-8] + ("a" if text[-8] != "a" else "b") + text[-7:]
     with pytest.raises(Unauthenticated, match="checksum"):
-        await Authenticator(NoDatabase(), PEPPER).authenticate(f"Bearer {swapped}")
+        await authenticator(NoDatabase()).authenticate(f"Bearer {swapped}")
 
 
 async def test_a_key_is_known_with_its_pepper_until_it_is_revoked_or_expires(scratch: Scratch) -> None:
@@ -82,7 +90,7 @@ async def test_a_key_is_known_with_its_pepper_until_it_is_revoked_or_expires(scr
 
         async def knock(pepper: bytes = PEPPER, key: str = text) -> str:
             try:
-                principal = await Authenticator(database, pepper).authenticate(f"Bearer {key}")
+                principal = await authenticator(database, pepper).authenticate(f"Bearer {key}")
             except Unauthenticated as error:
                 return error.detail
             assert (principal.tenant_id, principal.tenant, principal.roles) == (tenant, "keys", ("viewer",))
@@ -108,11 +116,11 @@ async def test_a_caller_who_is_remembered_is_let_in_no_longer_than_the_key_lives
         *(tenant, key_id, keys.digest(secret, PEPPER), clock.now() + timedelta(seconds=1)),
     )
     async with open_database(scratch.settings.database) as database:
-        authenticator = Authenticator(database, PEPPER)
-        assert (await authenticator.authenticate(f"Bearer {text}")).tenant_id == tenant
+        known = authenticator(database)
+        assert (await known.authenticate(f"Bearer {text}")).tenant_id == tenant
         await asyncio.sleep(1.1)  # less than what is known of a key is kept for
         with pytest.raises(Unauthenticated, match="expired"):
-            await authenticator.authenticate(f"Bearer {text}")
+            await known.authenticate(f"Bearer {text}")
         assert CACHE_SECONDS > 1.5
 
 

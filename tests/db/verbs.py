@@ -18,6 +18,7 @@ from db.scratch import Scratch
 
 AGENTS = ("a", "b")
 CALL: dict[str, Any] = {"step": "1", "name": "t", "attempt": 1, "arguments": {}}
+STARTER: dict[str, Any] = {"name": "user:corp:u", "kind": "user", "on_behalf_of": "e", "may": ["runs:start"]}
 ENDED = frozenset({"completed", "failed", "canceled"})
 FACTS = """SELECT json_build_object(
   'sessions', (SELECT coalesce(json_agg(s), '[]') FROM hansa.sessions s WHERE tenant_id = $1),
@@ -76,15 +77,21 @@ class Tenant:
     async def agent(self, name: str, *, bound: int | None = None, suspended: bool = False, concurrency: str = "Enqueue") -> None:
         await self.app("SELECT hansa.agent_changed($1, $2, 1, $3, $4, $5, $6)", name, suspended, concurrency, self.pool, bound)
 
+    async def suspend(self, *, suspended: bool) -> None:
+        """The tenant itself, or let it go on."""
+        await self.app("SELECT hansa.tenant_changed($1, $2)", suspended)
+
     async def start(self, agent: str, *, session: UUID | None = None, priority: int = 0, later: bool = False) -> str:
         new = {"id": str(self._new()), "agent": agent, "new_session_id": str(self._new()), "priority": priority}
         new |= {"session_id": str(session)} if session else {"start_at": "2999-01-01T00:00:00Z"} if later else {}
+        new |= {} if priority else {"started_by": STARTER}
         sql = "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', $2, '\"in\"')"
         return await self.app(sql, json.dumps(new))
 
     async def start_many(self, agents: Sequence[str]) -> None:
         """Runs in sessions of their own, in one transaction."""
-        new = [json.dumps({"id": str(self._new()), "agent": agent, "new_session_id": str(self._new())}) for agent in agents]
+        ids = [{"id": str(self._new()), "new_session_id": str(self._new()), "started_by": STARTER} for _ in agents]
+        new = [json.dumps({**each, "agent": agent}) for each, agent in zip(ids, agents, strict=True)]
         none = [None] * len(agents)
         sql = "SELECT count(*) FROM hansa.run_start_many($1, 'local', $2, $2, $3::text[], $4::bytea[], $5, $6)"
         await self.app(sql, ["p"] * len(agents), none, none, new, ["1"] * len(agents))
@@ -104,13 +111,38 @@ class Tenant:
         sql = "SELECT hansa.run_release($1, $2, $3)"
         await self._system.fetch(sql, [self.id] * len(held), [each.run for each in held], [each.epoch for each in held])
 
-    async def write(self, *batch: tuple[Held, str | None, str | None]) -> list[Row]:
+    async def budget(self, amount: int | None, *, on_limit: str = "reject", charges: bool = True, tokens: int | None = None) -> None:
+        """Set what it may spend."""
+        sql = "SELECT hansa.budget_set($1, $2, 'EUR', 'month', $3, $4, '80', $5)"
+        await self.app(sql, amount, on_limit, charges, tokens)
+
+    def ask(self, held: Held, step: str, **more: Any) -> Row:
+        """A call of at most ten tokens in and ten out, which cost one each."""
+        ask: Row = {"run": str(held.run), "epoch": held.epoch, "step": step, "agent": "a", "model": "p/m", "input_tokens": 0}
+        ask |= {"output_tokens": 10, "least": 4, "input_price": 1.0, "output_price": 1.0, "currency": None, "lost_tokens": 0}
+        return ask | {"lost_cost": 0, "last": True} | more
+
+    async def reserve(self, *asks: Row) -> list[Row]:
+        """What is said to calls: n, outcome, output_tokens."""
+        sql = (
+            "SELECT coalesce(json_agg(json_build_object('n', n, 'outcome', outcome, 'output_tokens', output_tokens) ORDER BY n), '[]') "
+            "FROM hansa.budget_reserve($1, $2)"
+        )
+        return json.loads(await self.app(sql, json.dumps(asks)))
+
+    async def hold_for_budget(self, held: Held, version: int) -> bool:
+        """A run that was refused is let go."""
+        told = {"by": "budget", "resets_at": "2999-01-01T00:00:00+00:00"}
+        return await self.app("SELECT hansa.budget_hold($1, $2, $3, $4, $5)", held.run, held.epoch, version, json.dumps(told))
+
+    async def write(self, *batch: tuple[Held, str | None, str | None], spends: Sequence[Row] = ()) -> list[Row]:
         """Write an event of each run, with the state that it comes to and the kind of wait that it begins, in one transaction."""
         writes: list[dict[str, Any]] = [
             {
                 "session": str(each.session), "run": str(each.run), "epoch": each.epoch, "number": each.writes + 1,
                 "input_tokens": 0, "output_tokens": 0, "state": state, "waits": [json.dumps(self._wait(kind))] if kind else [],
                 "entries": [{"type": f"run.{state}" if state else "log", "step": "1", "data": json.dumps(CALL)}],
+                "spends": [spend for spend in spends if spend["run"] == str(each.run)],
             }
             for each, state, kind in batch
         ]  # fmt: skip
@@ -141,7 +173,8 @@ class Tenant:
         return await self.app("SELECT outcome FROM hansa.run_resume($1, $2, $3, '1', 'p')", run, decision)
 
     async def fork(self, run: UUID, at: int) -> str:
-        return await self.app("SELECT outcome FROM hansa.run_fork($1, 'local', $2, $3, $4, $5)", run, at, self._new(), self._new())
+        sql = "SELECT outcome FROM hansa.run_fork($1, 'local', $2, $3, $4, $5, $6)"
+        return await self.app(sql, run, at, self._new(), self._new(), json.dumps(STARTER))
 
     async def send(self, session: UUID) -> str:
         return await self.app("SELECT outcome FROM hansa.event_send($1, $2, $3, 'e', '1')", session, self._new())

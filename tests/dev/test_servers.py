@@ -1,6 +1,7 @@
 """The embedded servers: real ones, whole after every kind of death, closed to strangers, for root and others alike."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import asyncpg
 import pytest
 
 from dev.stand_ins import eventually, plain_environ, unprivileged
+from hansa.bus.keys import Kind, parse_seed
 from hansa.dev import account, postgres, processes
 from hansa.dev.failures import FolderDamaged, FolderUnreachable, PortTaken
 from hansa.dev.folder import CURRENT, DataFolder
@@ -58,10 +60,14 @@ class Wire:
         self.reader = reader
         self.writer = writer
 
-    async def login(self, token: str) -> bytes:
-        """The answer to a login and a ping."""
-        await self.reader.readline()
-        self.writer.write(f'CONNECT {{"auth_token":"{token}","verbose":false}}\r\nPING\r\n'.encode())
+    async def login(self, credentials: str = "", **options: str) -> bytes:
+        """The answer to a login, with a credentials file if there is one, and a ping."""
+        info = json.loads((await self.reader.readline()).removeprefix(b"INFO "))
+        if credentials:
+            token, seed = (line for line in credentials.splitlines() if line and not line.startswith("-"))
+            signature = base64.b64encode(parse_seed(seed, Kind.USER).sign(info["nonce"].encode())).decode()
+            options |= {"jwt": token, "sig": signature}
+        self.writer.write(b"CONNECT " + json.dumps({"verbose": False, **options}).encode() + b"\r\nPING\r\n")
         return await self.reader.readline()
 
     async def ask(self, subject: str, payload: bytes) -> Any:
@@ -86,7 +92,7 @@ async def wire(servers: Servers) -> AsyncIterator[Wire]:
 @asynccontextmanager
 async def messaging(servers: Servers) -> AsyncIterator[Wire]:
     async with wire(servers) as connection:
-        assert await connection.login(servers.folder.secret("nats-token")) == b"PONG\r\n"
+        assert await connection.login(servers.nats.credentials_file.read_text()) == b"PONG\r\n"
         yield connection
 
 
@@ -159,16 +165,44 @@ async def test_postgresql_is_durable_closed_and_speaks_utf8(warm: Path) -> None:
         assert not (warm / "postgres" / "initdb-password").exists()
 
 
-async def test_nats_asks_for_its_token_and_keeps_its_limits(warm: Path) -> None:
+async def test_nats_asks_for_its_credentials_and_keeps_its_limits(warm: Path) -> None:
     async with embedded_servers(warm) as servers:
         async with messaging(servers) as connection:
             assert (await connection.ask("$JS.API.INFO", b""))["type"] == "io.nats.jetstream.api.v1.account_info_response"
             connection.writer.write(b"PUB big %d\r\n" % ((1 << 20) + 1))
             assert await connection.reader.readline() == b"-ERR 'Maximum Payload Violation'\r\n"
         async with wire(servers) as stranger:
-            assert await stranger.login("guess") == b"-ERR 'Authorization Violation'\r\n"
-        assert servers.nats.token_file.stat().st_mode & 0o777 == 0o600
+            assert await stranger.login(auth_token="guess") == b"-ERR 'Authorization Violation'\r\n"
+        for private in (servers.nats.credentials_file, servers.nats.operator_file):
+            assert private.stat().st_mode & 0o777 == 0o600
         assert (warm / "nats" / "nats.conf").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_folder_of_a_version_with_one_account_for_all_goes_on_in_operator_mode(warm: Path) -> None:
+    token, streams = warm / "secrets" / "nats-token", warm / "nats" / "jetstream" / "$G" / "streams" / "hansa-local-messages"
+    for new in ("nats-operator", "nats-platform.creds"):
+        (warm / "secrets" / new).unlink()
+    shutil.rmtree(warm / "nats" / "accounts")
+    token.write_text("guess")
+    streams.mkdir(parents=True)
+    async with embedded_servers(warm) as servers:
+        async with messaging(servers) as connection:
+            assert (await connection.ask("$JS.API.INFO", b""))["streams"] == 0
+        assert not token.exists()
+        assert not streams.parents[1].exists()
+
+
+async def test_the_keys_of_nats_are_made_once_and_outlive_the_loss_of_all_else(warm: Path) -> None:
+    operator = warm / "secrets" / "nats-operator"
+    made = operator.read_text()
+    shutil.rmtree(warm / "nats")
+    (warm / "secrets" / "nats-platform.creds").unlink()
+    async with embedded_servers(warm) as servers, messaging(servers):
+        assert operator.read_text() == made
+    operator.write_text("not a seed")
+    with pytest.raises(FolderDamaged, match="nats-operator: not the seed of a NATS key"):
+        async with embedded_servers(warm):
+            pass
 
 
 async def test_the_folder_version_names_the_postgresql_that_is_installed() -> None:

@@ -164,7 +164,7 @@ async def test_the_admin_url_is_for_migrate_alone_and_the_rest_is_for_all(option
         assert env["HANSA_DATABASE_APP_URL"] == ready.postgres.replace("postgres@", f"hansa_app:{app}@")
         assert env["HANSA_DATABASE_SYSTEM_URL"] == ready.postgres.replace("postgres@", f"hansa_system:{system}@")
         assert env["HANSA_NATS_URL"] == ready.nats
-        assert env["HANSA_NATS_TOKEN_FILE"] == str(secrets / "nats-token")
+        assert env["HANSA_NATS_CREDS_FILE"] == str(secrets / "nats-platform.creds")
         assert env["HANSA_KEY_PEPPER_FILE"] == str(secrets / "key-pepper")
         assert env["HANSA_API_KEY_FILE"] == str(options.data / "api-key")
         assert env["HANSA_DATA_DIR"] == str(options.data)
@@ -173,6 +173,8 @@ async def test_the_admin_url_is_for_migrate_alone_and_the_rest_is_for_all(option
     for env in (serve, worker):
         assert "HANSA_DATABASE_URL" not in env
         assert (secrets / "postgres-password").read_text() not in "".join(env.values())
+    assert serve["HANSA_NATS_OPERATOR_FILE"] == str(secrets / "nats-operator")
+    assert "HANSA_NATS_OPERATOR_FILE" not in worker
     assert "HANSA_SERVER_FD" in serve
     assert "HANSA_SERVER_FD" not in worker
 
@@ -195,7 +197,7 @@ async def test_servers_of_your_own_are_used_instead(place: Path) -> None:
     app = (options.data / "secrets" / "app-password").read_text()
     assert serve["HANSA_DATABASE_APP_URL"] == f"postgresql://hansa_app:{app}@db.example:5433/shop?sslmode=require"
     assert serve["HANSA_NATS_URL"] == own["HANSA_NATS_URL"]
-    assert "HANSA_NATS_TOKEN_FILE" not in serve
+    assert not any(name in serve for name in ("HANSA_NATS_TOKEN_FILE", "HANSA_NATS_CREDS_FILE", "HANSA_NATS_OPERATOR_FILE"))
     assert "HANSA_DATABASE_URL" not in serve
 
 

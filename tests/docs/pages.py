@@ -1,6 +1,6 @@
 """What a documentation page tells its reader to do: files to write and commands to type, in the order of the page.
 
-A `yaml` block after a sentence that ends in "Write `NAME`:" is a file; every `sh` block is typed.
+A block after a sentence that ends in "Write `NAME`:" is a file; every `sh` block is typed.
 """
 
 import re

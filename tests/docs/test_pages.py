@@ -26,8 +26,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("clone")
     subprocess.run(["cp", "-a", str(ROOT / "gitops"), str(ROOT / "docs"), str(place)], check=True)
     (place / ".venv").symlink_to(ROOT / ".venv")
-    # With leases so short that a page on killed workers is read in time.
-    quick = "HANSA_WORKER_LEASE_SECONDS=6 HANSA_WORKER_RENEW_SECONDS=1"
+    # With leases so short that a page on killed workers is read in time, and checkpoints so soon that one is there.
+    quick = "HANSA_WORKER_LEASE_SECONDS=6 HANSA_WORKER_RENEW_SECONDS=1 HANSA_AUDIT_SEAL_SECONDS=2"
     typed(place, f"{quick} hansa up --data .hansa --port 0 --detach && hansa apply -f gitops/tenants/default")
     yield place
     typed(place, "hansa down --data .hansa")

@@ -13,7 +13,8 @@ import pytest
 
 from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
-from hansa.llm.service import AgentModel, Target, open_gateway, resolve
+from hansa.llm.metering import Target
+from hansa.llm.service import AgentModel, open_gateway, resolve
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import admitted
 from hansa.tenants.secrets.lookup import Lookup

@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -170,7 +169,7 @@ async def open_office(scratch: Scratch) -> AsyncIterator[Office]:
 @asynccontextmanager
 async def jetstream(settings: NatsSettings) -> AsyncIterator[Any]:
     """JetStream itself, behind Hansa's back."""
-    options: dict[str, Any] = {"token": Path(settings.token_file).read_text().strip()}
+    options: dict[str, Any] = {"user_credentials": settings.creds_file}
     client: Any = Client()
     await client.connect(settings.url, **options)
     try:

@@ -3,122 +3,41 @@ permission, another tenant's. The matrix is made from the routes themselves, so 
 """
 
 import asyncio
-import hashlib
 import re
-from collections.abc import Callable
-from typing import Any, get_origin
+from typing import get_origin
 from uuid import UUID
 
 import httpx2
 import msgspec
 import pytest
-from litestar import get
+from litestar import get, post
 from litestar.handlers import HTTPRouteHandler
 
-from api.asking import asking_run
 from api.keys import Keys, bearer, make_keys
-from api.letters import dead_letter
 from api.problem import problem
-from hansa import clock, ids
-from hansa.api.app import HANDLERS, unguarded
-from hansa.auth.model import PERMISSIONS, PLATFORM, ROLES, Principal
-from hansa.runs.log.archive import FORMAT, Writer
-from hansa.runs.model import canonical
+from audit.trails import end, trail
+from hansa import ids
+from hansa.api.app import HANDLERS, audited_as, unaudited, unguarded
+from hansa.audit.model import ACTIONS, Action
+from hansa.auth.model import PERMISSIONS, ROLES, Principal
+from routes import (
+    ARCHIVES,
+    BODIES,
+    GUARDED,
+    OF_TENANTS,
+    OWNED,
+    Place,
+    call,
+    case_of,
+    lasting_headers,
+    nowhere,
+    path_of,
+    settle,
+    without_names,
+)
 from samples import SCRIPTED, agent
-from stack import Process, Stack, plain_client
+from stack import Process, Stack
 
-BODIES: dict[str, Any] = {
-    "apply_objects": {"objects": []},
-    "start_run": {"input": "hello"},
-    "open_session": {"agent": "{name}"},
-    "post_event": {"type": "user.message", "content": "hello"},
-    "send_event": {"data": "hello"},
-    "resume_run": {},
-    "fork_run": {"at": 1},
-    "decide_approval": {"decision": "deny"},
-    "make_api_key": {"name": "of the matrix", "roles": ["viewer"]},
-    "rotate_api_key": {},
-    "put_secret": {"name": "of-the-matrix", "value": "nothing to see"},
-    "rotate_data_key": {},
-    "rewrap_data_keys": {},
-}
-"""A right body of each route that takes one; `{name}` stands for the name of an agent."""
-
-
-def archive() -> bytes:
-    """An export of a session that is nowhere, with nothing in it."""
-    writer = Writer()
-    head = {
-        "format": FORMAT,
-        "id": ids.new_id(),
-        "agent": "none",
-        "created_at": clock.now(),
-        "last_seq": 0,
-        "forked_from": None,
-        "forked_seq": None,
-    }
-    return writer.line("session", head) + writer.end()
-
-
-ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive}
-"""A right body of each route that takes another one than JSON, made anew for each request."""
-
-
-LONG = "mine " * 1000
-"""An input that is kept as a value."""
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Values for the parts of a path."""
-
-    name: str
-    run_id: UUID
-    session_id: UUID
-    approval_id: UUID
-    message_id: UUID
-    key_id: str
-    event: str = "ready"
-    kind: str = "Agent"
-    digest: str = f"sha256:{'0' * 64}"
-
-    def ids(self) -> list[str]:
-        """What would betray it."""
-        return [str(each) for each in (self.run_id, self.session_id, self.approval_id, self.message_id, self.key_id)]
-
-
-def path_of(handler: HTTPRouteHandler) -> str:
-    """The one path of a route, as in `/v1/runs/{run_id}`."""
-    (path,) = handler.paths
-    return path.replace(":str}", "}")
-
-
-def case_of(value: Any) -> str:
-    """How a case of the matrix is called."""
-    return value.fn.__name__ if isinstance(value, HTTPRouteHandler) else str(value)
-
-
-def nowhere() -> Place:
-    """A place where nothing is."""
-    name = f"none-{ids.new_id().hex[-8:]}"
-    return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id(), name[-12:])
-
-
-async def call(url: str, method: str, handler: HTTPRouteHandler, *, at: Place, headers: dict[str, str]) -> httpx2.Response:
-    """Ask a route for something at a place."""
-    body = None
-    if handler.fn.__name__ in ARCHIVES:
-        body = ARCHIVES[handler.fn.__name__]()
-    elif "body" in handler.opt:
-        body = msgspec.json.encode(BODIES[handler.fn.__name__]).replace(b"{name}", at.name.encode())
-    path = path_of(handler).format(**msgspec.to_builtins(at))
-    async with plain_client(url, headers=headers) as client:
-        return await client.request(method, path, content=body)
-
-
-GUARDED = [(method, handler) for handler in HANDLERS if not handler.opt.get("public") for method in sorted(handler.http_methods)]
-OF_TENANTS = [(method, handler) for method, handler in GUARDED if handler.opt["permission"] not in PLATFORM]
-"""Routes that show what one tenant has, as against those that show all tenants to the platform's own people."""
-OWNED = [each for each in OF_TENANTS if re.search(r"\{\w+\}", path_of(each[1]) + str(BODIES.get(each[1].fn.__name__)))]
 every_guarded_route = pytest.mark.parametrize(("method", "handler"), GUARDED, ids=case_of)
 
 
@@ -131,16 +50,7 @@ def keys(stack: Stack) -> Keys:
 @pytest.fixture
 async def mine(api: httpx2.AsyncClient, stack: Stack) -> Place:
     """A place of tenant `default` where everything is."""
-    name = "matrix"
-    applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": agent(name)}]})
-    assert applied.json()["failed"] == 0, applied.text
-    run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": LONG})).json()
-    approval = (await asking_run(api))[1]["id"]
-    digest = f"sha256:{hashlib.sha256(canonical(LONG)).hexdigest()}"
-    letter = await dead_letter(api, stack)
-    key = (await api.post("/v1/api-keys", json={"name": "matrix", "roles": ["viewer"]})).json()["id"]
-    assert (await api.post("/v1/secrets", json={"name": name, "value": "kept by the matrix"})).status_code == 201
-    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, digest=digest)
+    return await settle(api, stack)
 
 
 def test_every_route_is_public_or_guarded() -> None:
@@ -167,13 +77,38 @@ def test_an_unguarded_route_is_found() -> None:
     assert [re.findall(r"/[a-z-]+", line)[0] for line in unguarded(routes)] == ["/bare", "/made-up", "/unasked"]
 
 
+def test_every_route_that_changes_something_is_audited_or_says_why_not() -> None:
+    assert unaudited(HANDLERS) == []
+
+
+def test_a_route_that_changes_something_unseen_is_found() -> None:
+    async def fine(principal: Principal) -> None: ...
+
+    routes = [
+        get("/reads", opt={})(fine),
+        post("/audited", opt={"audit": Action.KEY_MADE})(fine),
+        post("/one-of", opt={"audit": (Action.KEY_MADE, Action.KEY_REVOKED)})(fine),
+        post("/reasoned", opt={"unaudited": "it is in the log"})(fine),
+        post("/unseen", opt={})(fine),
+        post("/without-a-reason", opt={"unaudited": ""})(fine),
+        post("/made-up", opt={"audit": "key.juggled"})(fine),
+        post("/both", opt={"audit": Action.KEY_MADE, "unaudited": "it is in the log"})(fine),
+    ]
+    wrong = ["/unseen", "/without-a-reason", "/made-up", "/both"]
+    assert [re.findall(r"/[a-z-]+", line)[0] for line in unaudited(routes)] == wrong
+
+
+def test_every_action_is_described() -> None:
+    assert set(ACTIONS) == set(Action)
+
+
 def test_every_route_with_a_body_has_an_example_here() -> None:
     assert {handler.fn.__name__ for _, handler in GUARDED if "body" in handler.opt} == BODIES.keys() | ARCHIVES.keys()
 
 
 def test_every_permission_guards_something() -> None:
     named = {handler.opt["permission"] for _, handler in GUARDED}
-    assert named | {"platform:write", "tenants:act"} == PERMISSIONS.keys()
+    assert named | {"platform:write", "tenants:act", "users:act"} == PERMISSIONS.keys()
 
 
 @every_guarded_route
@@ -220,13 +155,37 @@ async def test_what_another_tenant_has_is_not_there(
     foreign = await call(control_plane.url, method, handler, at=mine, headers=keys.other_tenant)
     nothing = await call(control_plane.url, method, handler, at=missing, headers=keys.other_tenant)
     problem(nothing, 404, "not_found")
-    assert _without_names(foreign, mine) == _without_names(nothing, missing)
-    assert (foreign.status_code, _headers(foreign)) == (nothing.status_code, _headers(nothing))
+    assert without_names(foreign, mine) == without_names(nothing, missing)
+    assert (foreign.status_code, lasting_headers(foreign)) == (nothing.status_code, lasting_headers(nothing))
     # It is there for its own tenant, still: what was asked with the other key changed nothing.
     own = {"authorization": api.headers["authorization"]}
     for read in (each for each in GUARDED if each[0] == "GET" and each in OWNED and each[1].fn.__name__ != "stream_events"):
         assert (await call(control_plane.url, *read, at=mine, headers=own)).status_code == 200, read
     assert (await api.get(f"/v1/runs/{mine.run_id}")).json()["state"] == "completed"
+
+
+@pytest.mark.parametrize(("method", "handler"), [each for each in GUARDED if audited_as(each[1])], ids=case_of)
+async def test_the_audit_trail_says_of_a_change_what_its_route_names(
+    method: str, handler: HTTPRouteHandler, stack: Stack, api: httpx2.AsyncClient, mine: Place
+) -> None:
+    json = None
+    match handler.fn.__name__:
+        case "apply_objects":
+            json = {"objects": [{"manifest": agent(f"audited-{ids.new_id().hex[-8:]}")}]}
+        case "resume_run":
+            later = {"input": "later", "start_at": "2999-01-01T00:00:00Z"}
+            run = (await api.post(f"/v1/agents/{mine.name}/runs", json=later)).json()
+            assert (await api.post(f"/v1/runs/{run['id']}/suspend")).status_code == 202
+            mine = msgspec.structs.replace(mine, run_id=UUID(run["id"]))
+        case _:
+            pass
+    last = await end(stack)
+    answer = await call(str(api.base_url), method, handler, at=mine, headers={"authorization": api.headers["authorization"]}, json=json)
+    assert answer.is_success, answer.text
+    (found,) = await trail(stack, after=last)
+    assert found["action"] in audited_as(handler)
+    assert found["actor"]["name"].startswith("key:")
+    assert found["origin"]["request_id"] == answer.headers["x-request-id"]
 
 
 @pytest.mark.parametrize(("method", "handler"), [each for each in OF_TENANTS if each[0] == "GET" and each not in OWNED], ids=case_of)
@@ -239,16 +198,3 @@ async def test_a_list_holds_nothing_of_another_tenant(
     assert ('"data":' in text) == (get_origin(handler.opt["answer"]) is list)
     for secret in (mine.name, *mine.ids(), "matrix-models"):
         assert secret not in text
-
-
-def _without_names(answer: httpx2.Response, place: Place) -> str:
-    """The body to the byte, but for what names the place and the request."""
-    text = re.sub(r'"trace_id":"[0-9a-f]{32}"', "", answer.text)
-    for part in (place.name, *place.ids(), place.digest):
-        text = text.replace(part, "X")
-    return text
-
-
-def _headers(answer: httpx2.Response) -> dict[str, str]:
-    """Headers but for the date and the length."""
-    return {name: value for name, value in answer.headers.items() if name not in ("date", "content-length")}

@@ -1,7 +1,7 @@
 """The durable context by itself: what a step is called, what is written before what, and that a second life repeats the first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,11 @@ import pytest
 
 from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
+from hansa.llm.metering import Meter
 from hansa.llm.model import LiveText
 from hansa.runs.context import DurableContext, NeedsReview, Parts
 from hansa.runs.journal import NOTHING, ReplayEnded, ReplayJournal
-from hansa.runs.model import End, Entry, EventType, Recorded, RunView, Wait, plain
+from hansa.runs.model import Ask, End, Entry, EventType, Grant, Recorded, RunView, Spend, Wait, plain
 from hansa.runs.steps import Diverged, StepLog
 from hansa.runs.voice import Silence
 from hansa.runs.waiting import Waiting
@@ -56,8 +57,16 @@ class Pages:
     def reach_out(self, what: str) -> None:
         """Nobody else owns the run."""
 
+    metered = False
+
     def put(self, entry: Entry, *, usage: Usage = NOTHING) -> None:
         self._keep(entry)
+
+    async def reserve(self, ask: Ask) -> Grant:
+        return Grant("granted", ask.output_tokens)
+
+    def spend(self, spends: Sequence[Spend]) -> None:
+        """No budget is looked at here."""
 
     async def write(self, *entries: Entry, wait: Wait | None = None, end: End | None = None) -> str:
         self._keep(*entries)
@@ -76,7 +85,7 @@ class Pages:
 class Parrot:
     """A model that answers with what it is told."""
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         return Completion(LLMResponse(request.messages[-1].text, StopReason.END, "parrot", usage=Usage(3, 4)), "p", 1)
 
 

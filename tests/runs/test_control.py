@@ -1,14 +1,20 @@
 """People hold runs, let them go on and cancel them wherever they are: nothing is lost, nothing is done twice."""
 
 import asyncio
+from typing import Any
 
 import httpx2
 import pytest
 
-from runs.engine import Engine, apply_agent, start
+from runs.engine import TOOLS, Engine, apply, apply_agent, start
 from runs.people import STEPS, Run, all_end, begun, comes_to, do, equal, look, pay, settle, told, types
 
 pytestmark = pytest.mark.usefixtures("steady")
+
+
+def tenant(**spec: Any) -> Run:
+    """The tenant that these tests run in."""
+    return {"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": "default"}, "spec": spec}
 
 
 async def at_all_places(engine: Engine, client: httpx2.AsyncClient, name: str) -> dict[str, Run]:
@@ -69,6 +75,38 @@ async def test_the_runs_of_a_held_agent_go_on_when_it_does(engine: Engine, clien
     for place, run in runs.items():
         assert told(engine, run) == (["a", "b", "c"] if place == "running" else ["a", "b"])
     await equal(client, *runs.values())
+
+
+async def test_the_runs_of_a_suspended_tenant_stand_still_and_go_on_when_it_does(engine: Engine, client: httpx2.AsyncClient) -> None:
+    runs = await at_all_places(engine, client, "stopped")
+    await apply_agent(client, "caller", tools=[*TOOLS, {"agent": "called"}], **STEPS)
+    await apply_agent(client, "called", **STEPS)
+    late = await start(client, "caller", [pay("a", 0.5), ["call", "called", [pay("c")]], pay("b")])
+    await begun(engine, late, "a")
+    await apply(client, tenant(suspend=True))
+    for answer in (
+        await client.post("/v1/agents/stopped/runs", json={"input": []}),
+        await client.post(f"/v1/sessions/{runs['waiting']['session_id']}/events", json={"type": "user.message", "content": "hello"}),
+    ):
+        assert (answer.status_code, "the tenant is suspended" in answer.text) == (409, True)
+    for place in ("running", "gated", "waiting"):
+        assert (await comes_to(client, runs[place], "suspended"))["suspended_by"] == "tenant", place
+    assert (await comes_to(client, late, "suspended"))["suspended_by"] == "tenant"
+    refused = await client.post(f"/v1/runs/{runs['gated']['id']}/resume", json={})
+    assert (refused.status_code, "is suspended" in refused.text) == (409, True)
+    before = engine.witness()
+    await asyncio.sleep(0.5)
+    assert engine.witness() == before
+    await do(client, runs["gated"], "suspend")  # now it is held for its own sake, whatever becomes of the tenant
+    await apply(client, tenant())
+    others = [late, *(run for place, run in runs.items() if place != "gated")]
+    assert {run["state"] for run in await all_end(client, others)} == {"completed"}
+    assert (await look(client, runs["gated"]))["state"] == "suspended"
+    await do(client, runs["gated"], "resume")
+    assert (await all_end(client, [runs["gated"]]))[0]["state"] == "completed"
+    for place, run in runs.items():
+        assert told(engine, run) == (["a", "b", "c"] if place == "running" else ["a", "b"])
+    await equal(client, late, *runs.values())
 
 
 async def test_a_run_held_within_an_unsafe_call_is_not_gone_on_with_blindly(engine: Engine, client: httpx2.AsyncClient) -> None:

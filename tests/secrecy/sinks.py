@@ -81,8 +81,8 @@ class Wiretap:
         self.heard = bytearray()
 
     async def __aenter__(self) -> "Wiretap":
-        token = self._stack.servers.nats.token_file.read_text().strip()
-        await self._client.connect(self._stack.servers.nats.url, token=token)
+        nats = self._stack.servers.nats
+        await self._client.connect(nats.url, user_credentials=str(nats.credentials_file))
 
         async def hear(message: Msg) -> None:
             self.heard += message.subject.encode() + b" " + message.data + b"\n"

@@ -129,7 +129,7 @@ async def test_a_new_key_encryption_key_takes_over_without_a_pause(
     state = await safe.rotation.wrapping()
     assert state.left >= 1
     assert await all_of(safe, mine, list(values)) == values
-    done = await safe.rotation.rewrap()
+    done = await safe.rotation.rewrap(mine)
     assert mine.tenant not in {each.tenant for each in done.failed}
     (after,) = await as_owner(stack.settings, mine.tenant_id, "SELECT wrapped, key_id FROM hansa.data_keys")
     assert (after["key_id"], after["wrapped"] != before[0]["wrapped"]) == (done.key_id, True)
@@ -146,7 +146,7 @@ async def test_a_data_key_that_can_t_be_rewrapped_is_named_and_the_others_go_on(
     await safe.put(theirs, "smtp", CANARY)
     await as_owner(stack.settings, mine.tenant_id, "UPDATE hansa.data_keys SET wrapped = substr(wrapped, 1, 20)")
     key_file(tmp_path, "one more key-encryption key in a line before", KEK)
-    done = await safe.rotation.rewrap()
+    done = await safe.rotation.rewrap(mine)
     assert "damaged" in {each.tenant: each.reason for each in done.failed}[mine.tenant]
     (row,) = await as_owner(stack.settings, theirs.tenant_id, "SELECT key_id FROM hansa.data_keys")
     assert row["key_id"] == done.key_id
@@ -158,7 +158,7 @@ async def test_a_killed_rewrap_leaves_every_data_key_openable(
     await safe.put(mine, "smtp", CANARY)
     key_file(tmp_path, "a key-encryption key that takes over and is killed", KEK)
     for pause in range(12):
-        task = asyncio.create_task(safe.rotation.rewrap())
+        task = asyncio.create_task(safe.rotation.rewrap(mine))
         for _ in range(pause):
             await asyncio.sleep(0)
         task.cancel()

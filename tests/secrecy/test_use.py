@@ -15,11 +15,12 @@ from hansa.apply.model import KnownServer
 from hansa.auth.model import Principal
 from hansa.egress.client import HttpClient, open_client
 from hansa.egress.policy import EgressPolicy
-from hansa.llm.service import CredentialAway, Gateway, Target, open_gateway
+from hansa.llm.metering import FreeMeter, Target
+from hansa.llm.service import CredentialAway, Gateway, open_gateway
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import admitted
 from hansa.tenants.secrets.lookup import Lookup
-from hansa.tools.model import Selection
+from hansa.tools.model import Policy, Selection
 from hansa.tools.servers import ToolServers
 from hansa.tools.service import Surroundings, ToolBox, ToolSecrets
 from hansa_crds import ModelProvider, SecretRef, ToolServer
@@ -116,7 +117,7 @@ def target(secret: str, key: str | None = None) -> Target:
 
 async def ask(gateway: Gateway, who: Principal, *targets: Target) -> str:
     heard = Heard()
-    done = await gateway.complete(who.tenant_id, targets, ASK, heard)
+    done = await gateway.complete(who.tenant_id, targets, ASK, heard, FreeMeter())
     assert "".join(heard.pieces) == done.response.text
     return done.response.text
 
@@ -195,7 +196,8 @@ async def http() -> AsyncIterator[HttpClient]:
 
 def box(safe: Safe, who: Principal, http: HttpClient, given: dict[str, SecretRef]) -> ToolBox:
     secrets = ToolSecrets(Lookup(admitted({}, "*"), safe.secrets, safe.redactor), who.tenant_id)
-    return ToolBox(Selection({"asks": ("ours", asks)}, secrets={"asks": given}), Surroundings(Path("none"), http, {}, secrets))
+    selection = Selection({"asks": ("ours", asks)}, policies={"asks": Policy(secrets=given)})
+    return ToolBox(selection, Surroundings(Path("none"), http, {}, secrets=secrets))
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,14 @@ import pytest
 from doubles.vault_server import JWT, ROLE_ID, SECRET_ID, VaultServer, vault_server
 from hansa.auth.model import Principal
 from hansa.egress.client import open_client
+from hansa.egress.narrowing import narrowed
 from hansa.egress.policy import EgressPolicy
 from hansa.errors import HansaError
 from hansa.secrets.failures import SecretsAway, SecretsRefused
+from hansa.secrets.variables import admitted
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import MissingSecret
+from hansa_crds import SecretRef
 from secrecy.safe import Safe, as_owner, open_safe
 from stack import Stack
 
@@ -109,6 +113,14 @@ async def test_a_login_wraps_and_unwraps_and_vault_never_sees_a_value(
         await safe.put(mine, "smtp", CANARY)
         safe.secrets.keys.forget()
         assert await safe.secrets.value(mine.tenant_id, "smtp") == CANARY
+        # Where an agent's tools and a tenant's requests may go is no matter of what the platform itself needs.
+        safe.secrets.keys.forget()
+        lookup = Lookup(admitted({}, "*"), safe.secrets, safe.redactor)
+        with narrowed("the list of an agent", ("tickets.example.org",)):
+            assert await lookup.secret(mine.tenant_id, SecretRef(secret="smtp")) == CANARY
+            safe.secrets.keys.forget()
+            with pytest.raises(SecretsRefused, match="it is not on the list of an agent"):  # the control: asked for past the lookup
+                await safe.secrets.value(mine.tenant_id, "smtp")
     assert vault.logins == 1
     assert CANARY not in str(vault.asked)
     (row,) = await as_owner(stack.settings, mine.tenant_id, "SELECT kek, key_id, wrapped FROM hansa.data_keys")
@@ -184,7 +196,7 @@ async def test_a_rotated_transit_key_takes_over_and_data_keys_never_leave_vault_
         vault.rotate()
         assert (await safe.rotation.wrapping()).key_id == "transit/hansa:v2"
         vault.asked.clear()
-        await safe.rotation.rewrap()
+        await safe.rotation.rewrap(mine)
         assert [each for each in vault.asked if each.path == "/v1/transit/decrypt/hansa"] == []
         (row,) = await as_owner(stack.settings, mine.tenant_id, "SELECT key_id FROM hansa.data_keys")
         assert row["key_id"] == "transit/hansa:v2"
@@ -199,7 +211,7 @@ async def test_data_keys_move_from_a_file_to_vault_without_a_pause(
     await safe.put(mine, "smtp", CANARY)
     async with opened(key_file=str(keys)) as moved:
         assert await moved.secrets.value(mine.tenant_id, "smtp") == CANARY
-        await moved.rotation.rewrap()
+        await moved.rotation.rewrap(mine)
         moved.secrets.keys.forget()
         assert await moved.secrets.value(mine.tenant_id, "smtp") == CANARY
     (row,) = await as_owner(stack.settings, mine.tenant_id, "SELECT kek FROM hansa.data_keys")

@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import UUID
 
-from simulation.rows import FINAL, AgentRow, EventRow, RunRow, SessionRow
-from simulation.tables import Row, decoded, encoded
+from simulation.rows import FINAL, AgentRow, EventRow, RunRow, SessionRow, WaitRow
+from simulation.tables import Row, by, decoded, encoded
 from simulation.waits import Waits
 
 HELD = ("queued", "waiting", "suspended", "needs_review")
@@ -46,15 +46,6 @@ class Control(Waits):
         self.slot_leave(run)
         self.log(run, "run.suspended", None, encoded({"by": by}))
 
-    def run_continue(self, run: RunRow) -> None:
-        kind = next((wait.kind for wait in self.waits_of(run.id) if wait.kind in ("start", "retry")), None)
-        if kind is None:
-            self.run_ready(run)
-            return
-        run.suspended_by = None
-        run.state, run.gate = ("queued", "time") if kind == "start" else ("waiting", None)
-        self.slot_leave(run)
-
     def run_suspend(self, tenant: Any, run_id: UUID) -> str | None:
         run = self.runs.get(run_id)
         if run is None:
@@ -67,10 +58,6 @@ class Control(Waits):
         elif run.state in ("running", "queued") and run.suspend_requested_at is None:
             run.suspend_requested_at = self.now()
         return self.run_json(run)
-
-    def owned(self, run: UUID, epoch: int) -> bool:
-        found = self.runs.get(run)
-        return found is not None and found.epoch == epoch and found.state == "running"
 
     def run_hold(self, tenant: Any, run_id: UUID, epoch: int) -> bool:
         if not self.owned(run_id, epoch):
@@ -86,12 +73,35 @@ class Control(Waits):
         elif run.suspend_requested_at is not None:
             self.seen["a run is held as someone wants"] += 1
             self.run_park(run, "run")
+        elif self.suspended:
+            self.seen["a run is held with its tenant"] += 1
+            self.run_park(run, "tenant")
         elif agent is not None and agent.suspended:
             self.seen["a run is held with its agent"] += 1
             self.run_park(run, "agent")
         else:
             self.seen["a run is let go on, for nobody wants it held any more"] += 1
             self.run_continue(run)
+        self.usage_settle((), {run_id: epoch + 1})
+        return True
+
+    def budget_hold(self, *arguments: Any) -> bool:
+        """Arguments: tenant, run, epoch, version, told."""
+        _, run_id, epoch, version, told = arguments
+        if not self.owned(run_id, epoch):
+            return False
+        run = self.runs[run_id]
+        if run.cancel_requested_at is not None or run.suspend_requested_at is not None:
+            return self.run_hold(None, run_id, epoch)
+        run.active += self.now() - run.claimed_at
+        run.claimed_at = self.now()
+        run.state, run.gate, run.suspended_by = "suspended", None, "budget"
+        self.slot_leave(run)
+        self.log(run, "run.suspended", None, told)
+        self.usage_settle((), {run_id: epoch + 1})
+        late = self.budget is not None and self.budget.version != version
+        self.seen["a run is held for its budget" if not late else "a budget was changed before a run is held for it"] += 1
+        self.waits[run_id, "budget"] = WaitRow(run_id, "budget", "budget", None, self.now() if late else self.now() + 1e6)
         return True
 
     def run_resume(self, *arguments: Any) -> list[Row]:
@@ -102,6 +112,8 @@ class Control(Waits):
             return [{"outcome": "no_run", "answer": None}]
         agent = self.agents.get(run.agent)
         if run.state == "suspended" and word is None:
+            if self.suspended:
+                return [{"outcome": "tenant_suspended", "answer": None}]
             if agent is not None and agent.suspended:
                 return [{"outcome": "agent_suspended", "answer": None}]
             self.seen["a suspended run is resumed"] += 1
@@ -145,28 +157,41 @@ class Control(Waits):
                 self.run_continue(run)
         return suspended or bool(stopped)
 
+    def tenant_changed(self, tenant: Any, suspended: bool) -> bool:  # noqa: FBT001 - the arguments of the SQL
+        self.suspended = suspended
+        stopped = [run for run in self.runs.values() if (run.state, run.suspended_by) == ("suspended", "tenant")]
+        if not suspended:
+            for run in sorted(stopped, key=lambda run: run.id):
+                self.seen["a run goes on with its tenant"] += 1
+                self.run_continue(run)
+        return suspended or bool(stopped)
+
     def agent_deleted(self, tenant: Any, name: str) -> None:
         self.agents.pop(name, None)
         self.slots_fill(name)
 
     def run_fork(self, *arguments: Any) -> list[Row]:
-        """Arguments: tenant, region, run, at, new run, new session."""
+        """Arguments: tenant, region, run, at, new run, new session, by whom."""
         run_id, at, new_run, new_session = arguments[2:6]
+        starter = arguments[6] if len(arguments) > 6 else None
         old = self.runs.get(run_id)
         if old is None:
             return [{"outcome": "no_run", "answer": None}]
         agent = self.agents.get(old.agent)
+        if self.suspended:
+            return [{"outcome": "tenant_suspended", "answer": encoded(old.agent)}]
         if agent is None or agent.suspended:
             return [{"outcome": "no_agent" if agent is None else "agent_suspended", "answer": encoded(old.agent)}]
         if not old.queued_seq <= at <= old.events[-1].seq:
             return [{"outcome": "at_outside", "answer": encoded([old.queued_seq, old.events[-1].seq])}]
         self.sessions[new_session] = SessionRow(new_session, old.agent, forked_from=old.session_id, forked_seq=old.queued_seq)
         run = RunRow(new_run, new_session, 1, old.agent, old.revision, old.input, pool=old.pool, priority=old.priority, epoch=1)
+        run.started_by = starter
         self.add_run(run)
         before = [event for event in old.events if event.seq <= at]
         done = {event.step for event in before if event.step is not None and _has_result(event)}
         origin = encoded({"run_id": run_id, "seq": at})
-        self.log(run, "run.queued", None, f'{{"input":{old.input},"forked_from":{origin}}}')
+        self.log(run, "run.queued", None, f'{{"input":{old.input}{by(starter)},"forked_from":{origin}}}')
         for event in before:
             if event.step in done:
                 self.log(run, event.type, event.step, event.data)

@@ -1,8 +1,8 @@
 """A model of the engine's database: each SQL function is a method of the same name, with the same arguments and rows.
 
-Everything of one tenant, in memory, each verb at once; each module is a file of SQL. test_conformance.py holds it against the real
-functions. `broken` leaves out one rule on purpose, for a test that wants to see that it is missed: see BROKEN. Not modelled: several
-tenants, idempotency keys, suspended tenants and cordoned regions, which value is referred to by which log.
+Everything of one tenant, in memory, each verb at once; each module is a file of SQL, with what later ones replace of it.
+test_conformance.py holds it against the real functions. `broken` leaves out one rule on purpose, for a test that wants to see that it
+is missed: see BROKEN. Not modelled: several tenants, idempotency keys, cordoned regions, which value is referred to by which log.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ from uuid import UUID
 import msgspec
 
 from simulation.control import Control
+from simulation.money import Spend
 from simulation.rows import FINAL, RunRow, SessionRow, WaitRow
-from simulation.tables import BEGIN, TENANT, Row, encoded
+from simulation.tables import BEGIN, TENANT, Row, by, encoded
 
-BROKEN = ("nofence", "lostwake", "doublewrite", "slotkept")
+BROKEN = ("nofence", "lostwake", "doublewrite", "slotkept", "noreserve", "ghost")
 
 
 class New(msgspec.Struct):
@@ -32,6 +33,7 @@ class New(msgspec.Struct):
     parent_run: UUID | None = None
     parent_step: str | None = None
     depth: int = 0
+    started_by: Row | None = None
 
 
 class Entry(msgspec.Struct):
@@ -54,6 +56,7 @@ class Asked(msgspec.Struct):
     state: str | None = None
     output: str | None = None
     error: str | None = None
+    spends: list[Spend] = []
 
 
 NEW, ASKED = msgspec.json.Decoder(New), msgspec.json.Decoder(list[Asked])
@@ -73,6 +76,10 @@ class ModelDatabase(Control):
         refused = self._refused(new, session, name)
         if refused is not None or agent is None:
             return [refused or {"outcome": "no_agent", "answer": None}]
+        spent = self.budget_refusal()
+        if spent is not None:
+            self.seen["a run is refused for its budget"] += 1
+            return [{"outcome": "budget_spent", "answer": spent}]
         if session is not None and session.active_run is not None and agent.concurrency != "Enqueue":
             if agent.concurrency == "Reject":
                 self.seen["a run is refused while its session is busy"] += 1
@@ -85,8 +92,9 @@ class ModelDatabase(Control):
             session = self.sessions[new.new_session_id] = SessionRow(new.new_session_id, agent.name)
         run = RunRow(new.id, session.id, session.last_seq + 1, agent.name, agent.revision, text, gate=gate, pool=agent.pool)
         run.priority, run.depth, run.parent_run, run.parent_step = new.priority, new.depth, new.parent_run, new.parent_step
+        run.started_by = None if new.started_by is None else encoded(new.started_by)
         self.add_run(run)
-        self.log(run, "run.queued", None, f'{{"input":{text}}}')
+        self.log(run, "run.queued", None, f'{{"input":{text}{by(run.started_by)}}}')
         answer = self.run_json(run)
         if gate == "time":
             self.waits[run.id, ""] = WaitRow(run.id, "", "start", None, start)
@@ -100,6 +108,9 @@ class ModelDatabase(Control):
             return {"outcome": "no_session", "answer": None}
         if session is not None and session.agent != name:
             return {"outcome": "other_agent", "answer": encoded(session.agent)}
+        if self.suspended and new.parent_run is None:
+            self.seen["a run is refused in a suspended tenant"] += 1
+            return {"outcome": "tenant_suspended", "answer": None}
         agent = self.agents.get(name or "")
         return {"outcome": "agent_suspended", "answer": None} if agent is not None and agent.suspended else None
 
@@ -107,7 +118,8 @@ class ModelDatabase(Control):
         """Arguments: tenant, region, principals, routes, keys, digests, new, inputs. The usual ones are done before the others."""
         news = list(zip(arguments[6], arguments[7], strict=True))
         agents = [self.agents.get(NEW.decode(new).agent or "") for new, _ in news]
-        usual = [agent is not None and agent.bound is None and not agent.suspended for agent in agents]
+        closed = self.suspended or self.budget_refusal() is not None
+        usual = [agent is not None and agent.bound is None and not agent.suspended and not closed for agent in agents]
         rows: list[Row] = []
         for n in sorted(range(len(news)), key=lambda n: not usual[n]):
             (row,) = self.run_start(arguments[0], None, None, None, None, arguments[1], *news[n])
@@ -157,10 +169,14 @@ class ModelDatabase(Control):
             return "cancel"
         if run.suspend_requested_at is not None:
             return "suspend"
+        if self.suspended:
+            return "suspend_tenant"
         return "suspend_agent" if agent is not None and agent.suspended else None
 
     def run_load(self, *arguments: Any) -> list[Row]:
         """Arguments: tenant, runs, epochs."""
+        if self.broken != "ghost" and any(each.run_id in arguments[1] for each in self.reservations.values()):
+            self.usage_settle((), dict(zip(*arguments[1:3], strict=True)))
         return [self._load(self.runs[run]) for run, epoch in zip(*arguments[1:3], strict=True) if self.owned(run, epoch)]
 
     def _load(self, run: RunRow) -> Row:
@@ -178,6 +194,8 @@ class ModelDatabase(Control):
             "world": 1,
             "history": self.run_history(run) if has_past else None,
             "steps": self.run_steps(run) if run.epoch > 1 else None,
+            "started_by": run.started_by,
+            "metered": self.metered,
         }
 
     def run_history(self, run: RunRow) -> str:
@@ -204,9 +222,10 @@ class ModelDatabase(Control):
         for each in sorted(done, key=lambda each: each.session):
             if each.state is not None and self.runs[each.run].state != "running":
                 self._let_go(self.runs[each.run])
+        self.usage_written([spend for each in done for spend in each.spends], [(each.run, each.epoch) for each in done])
         rows = [(self.runs[each.run], each) for each in asked if each.run in self.runs]
         return [
-            {"run": run.id, "seq": self.sessions[run.session_id].last_seq, "state": run.state}
+            {"run": run.id, "seq": self.sessions[run.session_id].last_seq, "state": run.state, "metered": self.metered}
             for run, each in rows
             if self.broken == "nofence" or (run.epoch == each.epoch and (run.writes == each.number or self.broken == "doublewrite"))
         ]

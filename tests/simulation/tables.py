@@ -9,7 +9,19 @@ from uuid import UUID
 
 import msgspec
 
-from simulation.rows import AgentRow, ApprovalRow, EventRow, LetterRow, MessageRow, RunRow, SessionRow, WaitRow
+from simulation.rows import (
+    AgentRow,
+    ApprovalRow,
+    BudgetRow,
+    EventRow,
+    LetterRow,
+    MessageRow,
+    ReservationRow,
+    RunRow,
+    SessionRow,
+    UsageRow,
+    WaitRow,
+)
 
 Row = dict[str, Any]
 TENANT = UUID(int=0xA)
@@ -19,6 +31,11 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 def encoded(value: Any) -> str:
     return msgspec.json.encode(value).decode()
+
+
+def by(starter: str | None) -> str:
+    """What the first event of a run says of who started it, after its input."""
+    return f',"by":{starter}' if starter else ""
 
 
 def decoded(text: str | None) -> Any:
@@ -36,6 +53,8 @@ class Tables:
     def __init__(self, now: Callable[[], float], *, broken: str = "") -> None:
         self.now = now
         self.broken = broken
+        self.suspended = False
+        """Whether the tenant is."""
         self.agents: dict[str, AgentRow] = {}
         self.sessions: dict[UUID, SessionRow] = {}
         self.runs: dict[UUID, RunRow] = {}
@@ -44,6 +63,11 @@ class Tables:
         self.mailbox: list[LetterRow] = []
         self.outbox: dict[UUID, MessageRow] = {}
         self.values: dict[bytes, str | None] = {}
+        self.budget: BudgetRow | None = None
+        self.reservations: dict[tuple[UUID, str], ReservationRow] = {}
+        self.usage: dict[tuple[str, str], UsageRow] = {}
+        self.overdrawn: list[str] = []
+        """When more was spent than the budget was at that moment."""
         self.seen = Counter[str]()
         """What has happened, for who wants to know what was tried."""
         self.epoch = 0
@@ -87,6 +111,7 @@ class Tables:
                 "attempt": run.attempt,
                 "parent_run": run.parent_run,
                 "suspended_by": run.suspended_by,
+                "started_by": _raw(run.started_by),
                 "waits": [{"kind": wait.kind, "step": wait.step, "key": wait.key} for wait in self.waits_of(run.id)] if shown else [],
             }
         )

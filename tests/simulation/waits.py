@@ -4,11 +4,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from simulation.money import Money
 from simulation.rows import FINAL, ApprovalRow, LetterRow, RunRow, WaitRow
-from simulation.tables import TENANT, Row, Tables, decoded, encoded, named
+from simulation.tables import TENANT, Row, decoded, encoded, named
 
 
-class Waits(Tables):
+class Waits(Money):
     """The verbs of waiting."""
 
     def wait_begin(self, run: RunRow, wait: Row) -> None:
@@ -29,7 +30,10 @@ class Waits(Tables):
             self.approvals[UUID(key)] = ApprovalRow(UUID(key), run.id, step, data["kind"], encoded(data["subject"]), look_at)
         elif kind == "child":
             call: Row = {"id": key, "agent": data["agent"], "input": data["input"], "parent_run": run.id, "parent_step": step}
-            self.send(UUID(key), "run.call", str(run.id), call | {"depth": run.depth + 1, "priority": run.priority})
+            user = decoded(run.started_by).get("on_behalf_of") if run.started_by else None
+            starter = {"name": f"agent:{run.agent}", "kind": "agent", "on_behalf_of": user, "may": data.get("may")}
+            call |= {"depth": run.depth + 1, "priority": run.priority, "started_by": starter}
+            self.send(UUID(key), "run.call", str(run.id), call)
         elif kind == "event":
             letters = [each for each in self.mailbox if each.session_id == run.session_id and each.name == key]
             if letters:
@@ -74,6 +78,14 @@ class Waits(Tables):
             return self.wait_resolve(tenant, run_id, step, "event.received", encoded({"name": wait.key, "expired": True}))
         if wait.kind == "approval":
             return self.approval_settle(tenant, UUID(wait.key), "expired", None, None, None)
+        if wait.kind == "budget":
+            del self.waits[run_id, step]
+            self.seen[f"the time of a budget comes to a run that is {run.state}"] += 1
+            if run.state != "suspended" or run.suspended_by != "budget":
+                return run.state
+            self.log(run, "run.continued", None, encoded({"by": "budget"}))
+            self.run_continue(run)
+            return "queued"
         if wait.kind == "retry" and run.state == "running" and self.broken != "retrylost":
             self.seen["the time of a retry comes before its worker lets go"] += 1
             return "running"
@@ -120,3 +132,12 @@ class Waits(Tables):
         text = f'{{"name":{encoded(name)},"data":{data}}}'
         ordered = sorted(found, key=lambda wait: (self.runs[wait.run_id].session_id, wait.step))
         return [{"outcome": self.wait_resolve(None, w.run_id, w.step, "event.received", text), "run": w.run_id} for w in ordered]
+
+    def run_continue(self, run: RunRow) -> None:
+        kind = next((wait.kind for wait in self.waits_of(run.id) if wait.kind in ("start", "retry")), None)
+        if kind is None:
+            self.run_ready(run)
+            return
+        run.suspended_by = None
+        run.state, run.gate = ("queued", "time") if kind == "start" else ("waiting", None)
+        self.slot_leave(run)

@@ -17,7 +17,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.journal import Writer
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
-from hansa.runs.model import Claim, EventType, Write, Written
+from hansa.runs.model import Ask, Claim, EventType, Grant, Write, Written
 from hansa.runs.worker import Worker
 from hansa.runs.writer import open_writer
 from hansa.secrets.keyring import Keyring
@@ -59,6 +59,9 @@ class HastyWriter:
             return Written(0, "running")
         return await task
 
+    async def reserve(self, claim: Claim, ask: Ask) -> Grant:
+        return await self._writer.reserve(claim, ask)
+
     async def _after(self, last: "asyncio.Task[Written | None] | None", claim: Claim, write: Write) -> Written | None:
         if last is not None:
             await last
@@ -80,6 +83,7 @@ class World:
         self.people = People(self.model, self.weather, self.bells)
         self.processes: list[Process] = []
         self.troubles: list[str] = []
+        self.bill: list[int] = []
         self._stopping: dict[str, asyncio.Event] = {}
         self._idle: dict[UUID, tuple[int, float]] = {}
         self._quiet_since = 0.0
@@ -122,7 +126,7 @@ class World:
                     database=database,
                     bus=bus,
                     plugins=self.catalog.plugins,
-                    gateway=Model(),
+                    gateway=Model(self.bill),
                     http=self.catalog.surroundings.http,
                     tool_servers=self.catalog.tool_servers,
                     worlds=KnownWorlds(self.catalog),

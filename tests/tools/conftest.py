@@ -19,6 +19,7 @@ class Context(msgspec.Struct, kw_only=True):
     http: httpx2.AsyncClient
     settings: Mapping[str, str] = {}
     idempotency_key: str = "run-1:step-1"
+    cage: Any = None
 
     async def secret(self, name: str) -> str:
         raise ToolFailed(f"no secret {name!r} here")

@@ -9,22 +9,23 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import structlog
-import uvicorn
 import uvloop
 
 from hansa import ids
 from hansa.artifacts.content import open_artifacts
+from hansa.audit.keeper import keeping
+from hansa.bus.accounts import open_accounts
 from hansa.bus.connection import open_bus
 from hansa.db import selfcheck
 from hansa.db.pool import open_database
 from hansa.egress.client import open_client, trusting
-from hansa.egress.policy import EgressPolicy
+from hansa.egress.policy import EgressPolicy, entries
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier
 from hansa.plugins import loader
@@ -33,21 +34,25 @@ from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
+from hansa.runs.participants import open_participants
 from hansa.runs.worker import Worker
 from hansa.runs.worlds import Worlds
 from hansa.runs.writer import open_writer
 from hansa.secrets.keyring import open_keyring
 from hansa.secrets.redaction import Redactor
 from hansa.secrets.variables import admitted
+from hansa.server.listening import serve_http
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
+from hansa.tools.cage.service import Cages
 from hansa.tools.servers import ToolServers
 from hansa_sdk import SecretServices
 
 log = structlog.stdlib.get_logger("hansa.process")
-CreateApp = Callable[[Equipment, Acceptor, asyncio.Event], Any]
+CreateApp = Callable[[Equipment, Acceptor, Messaging, asyncio.Event], Any]
 """Makes the ASGI application that is served, see `hansa.api.composition`; the event says that the process is stopping."""
 LAST_SECONDS = 2.0
 """How long a process waits at its end for tasks that were canceled."""
@@ -62,15 +67,16 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
     trust = trusting(settings.secrets.ca_file)
+    cages = Cages(settings.cage)
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
         open_artifacts(settings.artifacts, data_dir) as artifacts,
-        open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.allow))) as to_providers,
+        open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.allow))) as to_providers,
         open_client(
-            EgressPolicy(allow_http=settings.egress.allow_http, allow=_entries(settings.egress.tools_allow), max_redirects=3)
+            EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
         ) as for_tools,
-        open_client(EgressPolicy(allow_http=False, allow=_entries(settings.secrets.allow)), tls=trust) as to_key_providers,
+        open_client(EgressPolicy(allow_http=False, allow=entries(settings.secrets.allow)), tls=trust) as to_key_providers,
         open_keyring(
             plugins.key_providers,
             plugins.secret_sources,
@@ -97,6 +103,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 worker=name,
                 workspaces=data_dir / "workspaces",
                 tool_settings=settings.tools,
+                cages=cages,
                 worlds=Worlds(database, plugins),
                 writer=writer,
                 values=values,
@@ -106,53 +113,17 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
             )
 
 
-def _entries(text: str) -> tuple[str, ...]:
-    return tuple(each.strip() for each in text.split(",") if each.strip())
-
-
 async def serve(settings: Settings, create: CreateApp) -> None:
     """The control plane, until SIGTERM or SIGINT; then live streams are ended, so that their readers go to another replica."""
     stopping = _stopping()
     async with (
         open_equipment(settings, process="serve") as equipment,
         open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
+        open_accounts(settings.nats, equipment.region, name=equipment.worker) as accounts,
     ):
-        config = uvicorn.Config(
-            create(equipment, acceptor, stopping),
-            host=settings.server.host,
-            port=settings.server.port,
-            loop="none",
-            http="httptools",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=int(settings.server.grace_seconds),
-            h11_max_incomplete_event_size=65_536,
-        )
-        sockets = [socket.socket(fileno=settings.server.fd)] if settings.server.fd >= 0 else None
-        server = _Server(config)
+        app = create(equipment, acceptor, Messaging(equipment.database, accounts), stopping)
         gc.freeze()  # all that was made so far stays: the collector need not look at it again and again
-        ending = asyncio.create_task(_end(server, stopping), name="serve.end")
-        try:
-            await server.serve(sockets)
-        finally:
-            ending.cancel()
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to us: uvicorn would raise them again at its end, before our own clean-up."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def _end(server: uvicorn.Server, stopping: asyncio.Event) -> None:
-    await stopping.wait()
-    server.should_exit = True
+        await serve_http(app, settings, stopping)
 
 
 def _stopping() -> asyncio.Event:
@@ -193,7 +164,12 @@ async def worker(settings: Settings) -> None:
             region=equipment.region,
             replicas=settings.nats.replicas,
         ),
+        open_participants(equipment),
+        keeping(equipment.database, settings),
     ):
         gc.freeze()
-        log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded())
+        cage = await equipment.cages.holding(equipment.workspaces) if equipment.cages else None
+        log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded(), cage=cage.layers if cage else ())
+        if cage is not None and (cage.missing or cage.trouble):
+            log.warning("worker.cage_refuses", missing=cage.missing, trouble=cage.trouble, hint="No program is run. See `hansa doctor`.")
         await Worker(equipment, settings.worker, stopping).run()

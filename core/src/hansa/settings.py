@@ -35,6 +35,51 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Deepest nesting of a JSON body; deeper ones are refused before they are decoded."""
     grace_seconds: Annotated[float, env("HANSA_SERVER_GRACE_SECONDS")] = 10.0
     """Seconds that open requests are given after SIGTERM."""
+    address_bytes: Annotated[int, env("HANSA_SERVER_ADDRESS_BYTES")] = 8_192
+    """Longest address of a request, path and query, in bytes; longer ones are answered with 414."""
+    header_bytes: Annotated[int, env("HANSA_SERVER_HEADER_BYTES")] = 32_768
+    """All headers of a request together, in bytes, names and values; what has more is answered with 431."""
+    header_count: Annotated[int, env("HANSA_SERVER_HEADER_COUNT")] = 100
+    """Most headers of a request; what has more is answered with 431."""
+    header_seconds: Annotated[float, env("HANSA_SERVER_HEADER_SECONDS")] = 10.0
+    """Seconds in which a request's headers must have come whole, and a TLS handshake must have ended; then the connection is closed."""
+    body_seconds: Annotated[float, env("HANSA_SERVER_BODY_SECONDS")] = 30.0
+    """Seconds that a request's body may take, and one more for each 16 KiB of it that have come; then the connection is closed."""
+    send_seconds: Annotated[float, env("HANSA_SERVER_SEND_SECONDS")] = 60.0
+    """Seconds that an answer may stand still because its reader takes nothing; then the connection is closed."""
+    keep_alive_seconds: Annotated[float, env("HANSA_SERVER_KEEP_ALIVE_SECONDS")] = 15.0
+    """Seconds that a connection is kept open between requests. Behind a load balancer: longer than that keeps its own, or it meets
+    connections that were just closed."""
+    connections: Annotated[int, env("HANSA_SERVER_CONNECTIONS")] = 8_192
+    """Most connections at once; further ones are answered with 503, whatever they ask."""
+    connections_per_address: Annotated[int, env("HANSA_SERVER_CONNECTIONS_PER_ADDRESS")] = 2_048
+    """Most connections at once of one address (of IPv6: one /64 network); further ones are answered with 429. 0: as many as there are,
+    for a server that is reached through a load balancer only, where all connections come from one address."""
+    streams_per_principal: Annotated[int, env("HANSA_SERVER_STREAMS_PER_PRINCIPAL")] = 1_024
+    """Most event streams that one key may read at once from one control plane; further ones are refused with 429."""
+    streams_per_tenant: Annotated[int, env("HANSA_SERVER_STREAMS_PER_TENANT")] = 2_048
+    """Most event streams that a whole tenant may read at once from one control plane; further ones are refused with 429."""
+    proxies: Annotated[str, env("HANSA_SERVER_PROXIES")] = ""
+    """Comma-separated addresses or networks of reverse proxies in front, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed;
+    empty: nobody's, for anyone may write them. Connections are counted by the address that they really come from."""
+    cors_origins: Annotated[str, env("HANSA_SERVER_CORS_ORIGINS")] = ""
+    """Comma-separated origins, as in `https://console.example.org`, whose pages may read answers in a browser; empty: none. There is no
+    `*`, and no origin is ever allowed to send cookies: there are none."""
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    """TLS of the control plane, 1.2 or newer. Files are read again when they change, or at once on SIGHUP: new connections get the new
+    certificate, open ones go on, and of a pair that can't be used the one before is kept."""
+
+    cert_file: Annotated[str, env("HANSA_SERVER_TLS_CERT_FILE")] = ""
+    """PEM file with the server's certificate and those that lead to its authority; empty: plain HTTP."""
+    key_file: Annotated[str, env("HANSA_SERVER_TLS_KEY_FILE")] = ""
+    """PEM file with the certificate's private key, without a passphrase; empty: it stands in the certificate's file."""
+    client_ca_file: Annotated[str, env("HANSA_SERVER_TLS_CLIENT_CA_FILE")] = ""
+    """PEM file with authorities; only clients that show a certificate of one of them are let in, to probes and pages too; empty: none is
+    asked for. An API key is needed nevertheless."""
+    look_seconds: Annotated[float, env("HANSA_SERVER_TLS_LOOK_SECONDS")] = 5.0
+    """Pause between looks whether one of these files has changed."""
 
 
 class DatabaseSettings(msgspec.Struct, frozen=True):
@@ -58,7 +103,20 @@ class NatsSettings(msgspec.Struct, frozen=True):
     url: Annotated[str, env("HANSA_NATS_URL")] = "nats://127.0.0.1:4222"
     """Address of the region's NATS."""
     token_file: Annotated[str, env("HANSA_NATS_TOKEN_FILE")] = ""
-    """File with the token to log in with; empty: no token."""
+    """File with the token to log in with; empty: no token. A server with a token has one account for all: none of a tenant's own."""
+    creds_file: Annotated[str, env("HANSA_NATS_CREDS_FILE")] = ""
+    """File with the credentials (user JWT and seed) of Hansa's own account, on a server in operator mode; empty: none."""
+    operator_file: Annotated[str, env("HANSA_NATS_OPERATOR_FILE")] = ""
+    """File with the operator's seed, for the control plane alone: with it tenants get accounts. Empty, the default: none are made.
+    `hansa up` sets it; `hansa nats keys` makes it for a server of your own."""
+    public_url: Annotated[str, env("HANSA_NATS_PUBLIC_URL")] = ""
+    """Address at which tenants' own programs reach NATS, as their credentials tell it; empty: that of `HANSA_NATS_URL`."""
+    ca_file: Annotated[str, env("HANSA_NATS_CA_FILE")] = ""
+    """PEM file with the authorities that the server's certificate must come from, for `tls://` addresses; empty: those of the system."""
+    cert_file: Annotated[str, env("HANSA_NATS_CERT_FILE")] = ""
+    """PEM file with the certificate that is shown to a server that asks for one; empty: none."""
+    key_file: Annotated[str, env("HANSA_NATS_KEY_FILE")] = ""
+    """PEM file with that certificate's private key; empty: it stands in the certificate's file."""
     replicas: Annotated[int, env("HANSA_NATS_REPLICAS")] = 1
     """Servers that keep each queue; 3 in a cluster of three or more, so that one of them may be away."""
 
@@ -81,6 +139,14 @@ class ClientSettings(msgspec.Struct, frozen=True):
     """The API key itself; empty: the key in the file that `HANSA_API_KEY_FILE` names, or that of the data folder."""
     tenant: Annotated[str, env("HANSA_TENANT")] = ""
     """Tenant to act in, for keys that may act in any; empty: that of the key."""
+    on_behalf_of: Annotated[str, env("HANSA_ON_BEHALF_OF")] = ""
+    """End user to name as the one acted for, which needs the permission users:act; empty: nobody."""
+    ca_file: Annotated[str, env("HANSA_CA_FILE")] = ""
+    """PEM file with the authorities that the certificate of an https address must come from; empty: those of the system."""
+    cert_file: Annotated[str, env("HANSA_CLIENT_CERT_FILE")] = ""
+    """PEM file with the certificate that is shown to a server that asks for one (`HANSA_SERVER_TLS_CLIENT_CA_FILE`); empty: none."""
+    key_file: Annotated[str, env("HANSA_CLIENT_KEY_FILE")] = ""
+    """PEM file with that certificate's private key; empty: it stands in the certificate's file."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):
@@ -148,6 +214,25 @@ class RetentionSettings(msgspec.Struct, frozen=True):
     not ended."""
 
 
+class AuditSettings(msgspec.Struct, frozen=True):
+    """The audit trail: its checkpoints outside, and how long it is kept."""
+
+    key_file: Annotated[str, env("HANSA_AUDIT_KEY_FILE")] = ""
+    """File with the secret that workers sign checkpoints with, at least 16 bytes; empty: none are made, and none of the trail is ever
+    removed. `hansa up` makes one. `hansa audit public-key` shows what others need to verify them."""
+    public_keys: Annotated[str, env("HANSA_AUDIT_PUBLIC_KEYS")] = ""
+    """Comma-separated public keys, 64 hex digits each, whose checkpoints are believed beside those of the key file: those of earlier keys,
+    and on control planes that have no key file, that of the workers."""
+    url: Annotated[str, env("HANSA_AUDIT_URL")] = ""
+    """Where checkpoints lie: a folder or `s3://bucket/prefix`, by the HANSA_ARTIFACTS_* of its kind; empty: the folder `audit` of the data
+    folder. They are worth most where who rules the database does not rule: another machine, or a bucket that lets nothing be rewritten."""
+    seal_seconds: Annotated[float, env("HANSA_AUDIT_SEAL_SECONDS")] = 600.0
+    """A row has a checkpoint after so many seconds, 10 minutes by default, or sooner when 1,000 rows wait for one."""
+    retention_days: Annotated[int, env("HANSA_AUDIT_RETENTION_DAYS")] = 0
+    """Weeks of the trail that are wholly older than this many days are removed, when checkpoints cover them; what is left can still be
+    verified. 0, the default: none is ever removed."""
+
+
 class PluginSettings(msgspec.Struct, frozen=True):
     """Which plugins are loaded."""
 
@@ -155,6 +240,29 @@ class PluginSettings(msgspec.Struct, frozen=True):
     """Comma-separated plugin names to load and no others; empty: all that are installed."""
     trace: Annotated[bool, env("HANSA_TRACE_PLUGINS")] = False
     """Log every hook call with its plugin, arguments and result."""
+
+
+class CageSettings(msgspec.Struct, frozen=True):
+    """Programs that tools run in a cage. Bounds hold for one call and all its processes together; an agent may set narrower ones."""
+
+    require: Annotated[str, env("HANSA_CAGE_REQUIRE")] = "files,network,processes"
+    """Comma-separated guarantees without which nothing is run: `files` (sees only the workspace and the system's programs), `network`
+    (reaches nobody), `processes` (neither sees nor signals others), `syscalls` (dangerous system calls are refused). Which of them this
+    machine can give, and by what, `hansa doctor` shows. Empty: nothing is demanded."""
+    seconds: Annotated[float, env("HANSA_CAGE_SECONDS")] = 30.0
+    """After so many seconds all of it is killed."""
+    memory_mebibytes: Annotated[int, env("HANSA_CAGE_MEMORY_MEBIBYTES")] = 512
+    """Most memory, all processes together; looked at 20 times a second. One process may reserve twice as much address space."""
+    processes: Annotated[int, env("HANSA_CAGE_PROCESSES")] = 32
+    """Most processes and threads at once."""
+    file_mebibytes: Annotated[int, env("HANSA_CAGE_FILE_MEBIBYTES")] = 64
+    """Largest file it may write."""
+    disk_mebibytes: Annotated[int, env("HANSA_CAGE_DISK_MEBIBYTES")] = 256
+    """Most that the workspace may hold, looked at four times a second; its `/tmp`, which is memory, may hold as much again."""
+    output_kibibytes: Annotated[int, env("HANSA_CAGE_OUTPUT_KIBIBYTES")] = 128
+    """Most that it may write to its output and error output; then it is killed."""
+    at_once: Annotated[int, env("HANSA_CAGE_AT_ONCE")] = 8
+    """Cages of one worker at once; further calls wait. With `memory_mebibytes` it bounds what they take of a machine."""
 
 
 class EgressSettings(msgspec.Struct, frozen=True):
@@ -165,6 +273,9 @@ class EgressSettings(msgspec.Struct, frozen=True):
     `127.0.0.1:11434` for Ollama. Tools that a model directs, such as `http_get`, can't reach them."""
     tools_allow: Annotated[str, env("HANSA_EGRESS_TOOLS_ALLOW")] = ""
     """The same for tools that a model directs: what is listed here, a model can read."""
+    issuers_allow: Annotated[str, env("HANSA_EGRESS_ISSUERS_ALLOW")] = ""
+    """The same for identity providers that Tenant objects name as issuers: by default their keys are fetched from the public Internet by
+    https and from nowhere else."""
     allow_http: Annotated[bool, env("HANSA_EGRESS_ALLOW_HTTP")] = True
     """Whether plain http is let out to public hosts. Tools read the public web, much of which still is http."""
 
@@ -214,6 +325,7 @@ class Settings(msgspec.Struct, frozen=True):
     HANSA_SECRETS_*."""
 
     server: ServerSettings = ServerSettings()
+    tls: TlsSettings = TlsSettings()
     database: DatabaseSettings = DatabaseSettings()
     nats: NatsSettings = NatsSettings()
     key: KeySettings = KeySettings()
@@ -221,7 +333,9 @@ class Settings(msgspec.Struct, frozen=True):
     messages: MessageSettings = MessageSettings()
     artifacts: ArtifactSettings = ArtifactSettings()
     retention: RetentionSettings = RetentionSettings()
+    audit: AuditSettings = AuditSettings()
     plugins: PluginSettings = PluginSettings()
+    cage: CageSettings = CageSettings()
     egress: EgressSettings = EgressSettings()
     credentials: CredentialSettings = CredentialSettings()
     secrets: SecretSettings = SecretSettings()

@@ -1,10 +1,8 @@
 """Hansa's objects: types, validation and the registry of kinds. Depends on msgspec only."""
 
+from hansa_crds.identity import Issuer, RoleBinding, TenantIdentity
 from hansa_crds.kinds import KINDS, Column, Kind, kind_of
 from hansa_crds.model import (
-    API_VERSION,
-    GROUP,
-    VERSION,
     Agent,
     AgentLimits,
     AgentModel,
@@ -12,7 +10,6 @@ from hansa_crds.model import (
     AgentSpec,
     AgentTools,
     Credentials,
-    Effect,
     Example,
     HansaObject,
     ModelChoice,
@@ -26,11 +23,14 @@ from hansa_crds.model import (
     RegionSpec,
     SecretRef,
     Tenant,
-    TenantSpec,
     ToolServer,
     ToolServerSpec,
 )
+from hansa_crds.parts import API_VERSION, GROUP, VERSION, Effect
+from hansa_crds.policies import ArgumentRule, CageBounds, TenantAllowed
 from hansa_crds.problem import Code, Keys, Problem
+from hansa_crds.quotas import TenantBudget, TenantQuotas
+from hansa_crds.tenant import TenantSpec
 from hansa_crds.validation import check, problems
 
 __all__ = [
@@ -44,12 +44,15 @@ __all__ = [
     "AgentRuntime",
     "AgentSpec",
     "AgentTools",
+    "ArgumentRule",
+    "CageBounds",
     "Code",
     "Column",
     "Credentials",
     "Effect",
     "Example",
     "HansaObject",
+    "Issuer",
     "Keys",
     "Kind",
     "ModelChoice",
@@ -62,8 +65,13 @@ __all__ = [
     "ProviderModel",
     "Region",
     "RegionSpec",
+    "RoleBinding",
     "SecretRef",
     "Tenant",
+    "TenantAllowed",
+    "TenantBudget",
+    "TenantIdentity",
+    "TenantQuotas",
     "TenantSpec",
     "ToolServer",
     "ToolServerSpec",

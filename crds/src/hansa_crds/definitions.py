@@ -10,7 +10,7 @@ from msgspec import NODEFAULT, Struct, inspect
 
 from hansa_crds.inspection import bare, described
 from hansa_crds.kinds import Kind
-from hansa_crds.model import GROUP, LABEL_PATTERN, VERSION
+from hansa_crds.parts import GROUP, LABEL_PATTERN, VERSION
 from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, Once, OnlyWith, Rule, SchemaObject, rules_of
 
 Schema = dict[str, Any]

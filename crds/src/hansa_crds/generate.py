@@ -14,7 +14,7 @@ from hansa_crds.definitions import definition
 from hansa_crds.editor_schema import editor_schema
 from hansa_crds.emitter import emit
 from hansa_crds.kinds import KINDS
-from hansa_crds.model import GROUP
+from hansa_crds.parts import GROUP
 from hansa_crds.reference import page
 
 OWNED = ("crds/yaml", "crds/schema")

@@ -1,69 +1,37 @@
 """The objects of Hansa, as people write them in YAML and send them to the API.
 
 Knows nothing of files, databases, HTTP or Kubernetes clients: only what an object may contain. Each field here is obeyed
-by the platform; a field that nothing obeys yet does not belong here. Rules that span fields are in `rules.py`.
+by the platform; a field that nothing obeys yet does not belong here. Rules that span fields are in `rules.py`, what names
+and values look like in `parts.py`, what a Tenant says in `tenant.py`.
 
 Warning: the bounds in `Meta` are promises to users. Widening one is safe, narrowing one breaks objects already stored.
-Patterns are written in the dialect that Python, RE2 and ECMAScript share; a value must match from first to last
-character (`validation.py` also refuses the trailing newline that Python's `$` lets through).
 """
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
-GROUP = "hansa.dev"
-VERSION = "v1alpha1"
-API_VERSION = "hansa.dev/v1alpha1"
-
-LABEL_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
-KEY_PATTERN = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$"
-LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
-MODEL_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
-ALIAS_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
-REF_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?/[A-Za-z0-9][A-Za-z0-9._:/@+-]*$"
-PLUGIN_PATTERN = r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$"
-TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
-APPROVAL_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*|\*)$"
-ENV_PATTERN = r"^[A-Z][A-Z0-9_]*$"
-MEMBER_PATTERN = r"^[A-Za-z0-9._-]+$"
-URL_PATTERN = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][!$-~]*)?$"
-
-PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
-    {
-        LABEL_PATTERN: "lower-case letters, digits and `-`, with a letter or digit at both ends",
-        KEY_PATTERN: "letters, digits, `-`, `_` and `.`, with a letter or digit at both ends, after a domain and `/` if there is one",
-        LABEL_VALUE_PATTERN: "letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
-        MODEL_PATTERN: "letters, digits and `. _ : / @ + -`, with a letter or digit first",
-        ALIAS_PATTERN: "letters, digits and `. _ : -`, with a letter or digit first (a name with `/` is a `ref`)",
-        REF_PATTERN: "the name of a ModelProvider, `/`, and a model of it, as in `openai/some-model`",
-        PLUGIN_PATTERN: "lower-case letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
-        TOOL_PATTERN: "letters, digits, `_`, `-` and `.`, with a letter, digit or `_` first",
-        APPROVAL_PATTERN: "the name of a tool, or `*` for all of the entry",
-        MEMBER_PATTERN: "letters, digits, `.`, `_` and `-`",
-        ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
-        URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
-    }
+from hansa_crds.parts import (
+    ENV_PATTERN,
+    REF_PATTERN,
+    URL_PATTERN,
+    AnnotationValue,
+    Currency,
+    Destination,
+    DnsLabel,
+    Effect,
+    LabelValue,
+    MetaKey,
+    ModelAlias,
+    ModelName,
+    Part,
+    PluginName,
+    SecretKey,
+    ToolName,
+    ToolNameOrAll,
 )
-"""Each pattern in words, for messages and reference pages."""
-
-DnsLabel = Annotated[str, Meta(min_length=1, max_length=63, pattern=LABEL_PATTERN)]
-MetaKey = Annotated[str, Meta(min_length=1, max_length=317, pattern=KEY_PATTERN)]
-LabelValue = Annotated[str, Meta(max_length=63, pattern=LABEL_VALUE_PATTERN)]
-AnnotationValue = Annotated[str, Meta(max_length=262_144)]
-ModelName = Annotated[str, Meta(min_length=1, max_length=253, pattern=MODEL_PATTERN)]
-ModelAlias = Annotated[str, Meta(min_length=1, max_length=63, pattern=ALIAS_PATTERN)]
-PluginName = Annotated[str, Meta(min_length=1, max_length=63, pattern=PLUGIN_PATTERN)]
-SecretKey = Annotated[str, Meta(min_length=1, max_length=253, pattern=MEMBER_PATTERN)]
-ToolName = Annotated[str, Meta(min_length=1, max_length=128, pattern=TOOL_PATTERN)]
-ToolNameOrAll = Annotated[str, Meta(min_length=1, max_length=128, pattern=APPROVAL_PATTERN)]
-Effect = Literal["read", "idempotent", "keyed", "unsafe"]
-
-
-class Part(Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
-    """What all parts of an object share: camelCase names outside, unknown fields refused, defaults not written."""
+from hansa_crds.policies import ArgumentRule, CageBounds
+from hansa_crds.tenant import TenantSpec
 
 
 class ObjectMeta(Part, frozen=True, kw_only=True):
@@ -162,6 +130,24 @@ class AgentTools(Part, frozen=True, kw_only=True):
         dict[ToolName, SecretRef],
         Meta(max_length=16, description="Secrets for the tools of a plugin that ask for such, by the name that the tool has for it."),
     ] = {}
+    effect: Annotated[
+        Effect | None,
+        Meta(description="What repeating a call does, in place of what each tool of the entry declares. Not for agents."),
+    ] = None
+    untrusted: Annotated[
+        bool | None,
+        Meta(
+            description=(
+                "Whether answers hold text that strangers wrote, see `taint`; left out: what a plugin's tool says, true for a ToolServer"
+                " and for an agent."
+            )
+        ),
+    ] = None
+    arguments: Annotated[tuple[ArgumentRule, ...], Meta(max_length=32, description="What the arguments of calls must obey.")] = ()
+    cage: Annotated[
+        CageBounds | None,
+        Meta(description="Bounds of programs that its tools run in a cage; only for a `plugin`. Left out: the operator's."),
+    ] = None
 
 
 class AgentLimits(Part, frozen=True, kw_only=True):
@@ -213,6 +199,24 @@ class AgentSpec(Part, frozen=True, kw_only=True):
     ] = None
     runtime: Annotated[AgentRuntime, Meta(description="The program that drives the agent.")] = AgentRuntime()
     tools: Annotated[tuple[AgentTools, ...], Meta(max_length=32, description="Tools the agent may call; left out: none.")] = ()
+    taint: Annotated[
+        Literal["Off", "RequireApproval"],
+        Meta(
+            description=(
+                "What follows once a run has read text that strangers wrote: with `RequireApproval` a person must approve its calls with"
+                " `keyed` and `unsafe` effects, and its calls of agents."
+            )
+        ),
+    ] = "Off"
+    egress: Annotated[
+        Annotated[tuple[Destination, ...], Meta(max_length=64)] | None,
+        Meta(
+            description=(
+                "Hosts that its plugins' tools may send requests to; it narrows what operator and tenant let out. Left out: no narrower;"
+                " empty: none."
+            )
+        ),
+    ] = None
     limits: Annotated[AgentLimits, Meta(description="Bounds of one run.")] = AgentLimits()
     output_schema: Annotated[
         dict[str, Any] | None,
@@ -230,26 +234,6 @@ class AgentSpec(Part, frozen=True, kw_only=True):
     retry: Annotated[AgentRetry, Meta(description="What happens when a run fails for a passing reason.")] = AgentRetry()
     placement: Annotated[AgentPlacement, Meta(description="Where its runs are worked on.")] = AgentPlacement()
     suspend: Annotated[bool, Meta(description="True: no run of this agent starts, and those under way are held until it is false.")] = False
-
-
-class TenantQuotas(Part, frozen=True, kw_only=True):
-    """Bounds of what a tenant may use."""
-
-    concurrent_runs: Annotated[
-        int, Meta(ge=0, le=1_000_000, description="Most runs worked on at once, over all workers; further ones wait; 0: no bound.")
-    ] = 0
-    requests_per_second: Annotated[
-        int, Meta(ge=0, le=100_000, description="Most requests a second to the API; further ones are answered with 429; 0: no bound.")
-    ] = 0
-
-
-class TenantSpec(Part, frozen=True, kw_only=True):
-    """Who shares the platform, kept apart from all others."""
-
-    display_name: Annotated[str, Meta(max_length=200, description="Name for people.")] = ""
-    suspend: Annotated[bool, Meta(description="True: no run of this tenant starts; runs under way go on.")] = False
-    weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the workers when tenants compete: 2 gets twice as much as 1.")] = 1
-    quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use.")] = TenantQuotas()
 
 
 class RegionSpec(Part, frozen=True, kw_only=True):
@@ -277,6 +261,9 @@ class ModelPrices(Part, frozen=True, kw_only=True):
 
     input: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model reads.")] = 0.0
     output: Annotated[float, Meta(ge=0, le=1_000_000, description="Price of a million tokens that the model writes.")] = 0.0
+    currency: Annotated[
+        Currency | None, Meta(description="Currency of the prices, such as `EUR`; left out: that of the tenant's budget.")
+    ] = None
 
 
 class ProviderModel(Part, frozen=True, kw_only=True):

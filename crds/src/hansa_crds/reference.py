@@ -11,7 +11,7 @@ from msgspec import NODEFAULT, Struct, inspect
 from hansa_crds.examples import PAGES
 from hansa_crds.inspection import bare, described, values_of
 from hansa_crds.kinds import Kind
-from hansa_crds.model import PATTERN_WORDS
+from hansa_crds.parts import PATTERN_WORDS
 from hansa_crds.problem import listed
 from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, NoNamespace, Once, OnlyWith, Rule, SchemaObject, rules_of
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from msgspec import Struct
 
+from hansa_crds.identity import RoleBinding, TenantIdentity
 from hansa_crds.model import (
     AgentSpec,
     AgentTools,
@@ -20,6 +21,7 @@ from hansa_crds.model import (
     Tenant,
     ToolServerSpec,
 )
+from hansa_crds.policies import ArgumentRule
 from hansa_crds.problem import Keys, Problem, listed, meant, path_of, problem, shown
 
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -90,6 +92,10 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
             DistinctItems("requireApproval"),
             OnlyWith("secrets", "plugin", "only tools of plugins take secrets; a ToolServer has its `credentials`"),
         ),
+        ArgumentRule: (
+            ExactlyOne(("schema", "cel"), "write one rule for each"),
+            SchemaObject("schema"),
+        ),
         AgentSpec: (
             Once("inputTemplate", "{input}"),
             SchemaObject("outputSchema"),
@@ -97,6 +103,8 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
         ),
         ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
         ToolServerSpec: (DistinctItems("allow"),),
+        TenantIdentity: (DistinctItems("issuers", ("name",), "give each issuer a name of its own"),),
+        RoleBinding: (DistinctItems("roles"), DistinctItems("users"), DistinctItems("groups"), DistinctItems("serviceAccounts")),
         Tenant: (NoNamespace("Tenant"),),
         Region: (NoNamespace("Region"),),
     }

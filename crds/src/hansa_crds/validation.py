@@ -11,7 +11,8 @@ import msgspec
 from msgspec import Struct, inspect
 
 from hansa_crds.kinds import KINDS
-from hansa_crds.model import API_VERSION, HansaObject
+from hansa_crds.model import HansaObject
+from hansa_crds.parts import API_VERSION
 from hansa_crds.problem import MAX_PROBLEMS, Keys, Problem, listed, named, nearest, path_of, problem, shown, wrong_type
 from hansa_crds.soundness import Soundness
 from hansa_crds.walk import Walk

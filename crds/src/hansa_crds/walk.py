@@ -28,7 +28,7 @@ from hansa_crds.inspection import (
     readable,
     values_of,
 )
-from hansa_crds.model import PATTERN_WORDS
+from hansa_crds.parts import PATTERN_WORDS
 from hansa_crds.problem import MAX_PROBLEMS, Keys, Problem, listed, meant, named, nearest, problem, shown, wrong_type
 from hansa_crds.rules import broken, rules_of
 

@@ -4,26 +4,56 @@ query of which each part is read by someone.
 
 from typing import Any
 
-from hansa.api import requests
+import msgspec
+
+from hansa.api import refusals, requests
 from hansa.api.services import AnyRequest, services
 from hansa.auth.model import ROLES, Principal
 from hansa.errors import Forbidden, Invalid, Malformed
+
+MAX_USER = 200
 
 
 async def principal(request: AnyRequest) -> Principal:
     """The authenticated caller, who has the permission that the route names; asked for by every handler of `/v1`."""
     caller = await services(request).authenticator.authenticate(requests.header(request, b"authorization"))
+    request.scope["state"]["principal"] = caller  # for those who tell of a refusal
     await services(request).rates.admit(caller)
     opt = request.route_handler.opt
     needed = opt["permission"]
     if not caller.may(needed):
-        having = ", ".join(role for role, permissions in ROLES.items() if needed in permissions)
-        raise Forbidden(
-            f"this needs the permission {needed}; your roles are {', '.join(caller.roles) or 'none'}", hint=f"Roles that have it: {having}."
-        )
+        raise _missing(needed, caller)
     _check_address(request, opt)
+    if "audit" in opt:
+        caller = msgspec.structs.replace(caller, origin=refusals.origin(request))
     tenant = requests.header(request, b"hansa-tenant")
-    return caller if tenant in (None, caller.tenant) else await services(request).tenants.acting(caller, tenant)
+    if tenant not in (None, caller.tenant):
+        caller = await services(request).tenants.acting(caller, tenant)
+    user = _end_user(request, caller)
+    return caller if user is None else msgspec.structs.replace(caller, on_behalf_of=user)
+
+
+def _end_user(request: AnyRequest, caller: Principal) -> str | None:
+    """Whom the caller says it acts for. It is believed, so saying it needs a permission."""
+    raw = requests.header(request, b"hansa-on-behalf-of")
+    if raw is None:
+        return None
+    if not caller.may("users:act"):
+        raise _missing("users:act", caller)
+    try:
+        user = raw.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        user = ""
+    if not 1 <= len(user) <= MAX_USER or not user.isprintable() or user != user.strip():
+        raise Invalid(f"the header Hansa-On-Behalf-Of is not 1 to {MAX_USER} printable characters in UTF-8")
+    return user
+
+
+def _missing(needed: str, caller: Principal) -> Forbidden:
+    having = ", ".join(role for role, permissions in ROLES.items() if needed in permissions)
+    return Forbidden(
+        f"this needs the permission {needed}; your roles are {', '.join(caller.roles) or 'none'}", hint=f"Roles that have it: {having}."
+    )
 
 
 def _check_address(request: AnyRequest, opt: dict[str, Any]) -> None:

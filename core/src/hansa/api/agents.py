@@ -7,6 +7,7 @@ from litestar import Response, delete, get
 
 from hansa.api import answers, requests
 from hansa.api.services import AnyRequest, services
+from hansa.audit.model import Action
 from hansa.auth.model import Principal
 
 
@@ -48,7 +49,7 @@ async def get_agent(request: AnyRequest, principal: Principal, name: str) -> Res
     return answers.text(await services(request).agents.get(principal, name))
 
 
-@delete("/v1/agents/{name:str}", status_code=204, opt={"permission": "objects:write"})
+@delete("/v1/agents/{name:str}", status_code=204, opt={"audit": Action.OBJECT_DELETED, "permission": "objects:write"})
 async def delete_agent(request: AnyRequest, principal: Principal, name: str) -> None:
     """Delete an agent. Its runs, sessions and revisions are kept, and runs under way go on."""
     await services(request).objects.delete(principal, "Agent", name)

@@ -16,17 +16,22 @@ from hansa.api import (
     agents,
     approvals,
     archives,
+    audit,
     catalog,
     dead_letters,
     health,
+    messaging,
     objects,
     openapi,
+    refusals,
     runs,
     secrets,
     sessions,
+    usage,
 )
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
+from hansa.audit.model import ACTIONS, Action
 from hansa.auth.model import PERMISSIONS
 from hansa.bus.subjects import keys_changed
 from hansa.db.gathering import carrying
@@ -37,25 +42,29 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *agents.HANDLERS,
     *approvals.HANDLERS,
     *archives.HANDLERS,
+    *audit.HANDLERS,
     *catalog.HANDLERS,
     *dead_letters.HANDLERS,
     *health.HANDLERS,
+    *messaging.HANDLERS,
     *objects.HANDLERS,
     *openapi.HANDLERS,
     *runs.HANDLERS,
     *secrets.HANDLERS,
     *sessions.HANDLERS,
+    *usage.HANDLERS,
 )
 
 
 def create_app(services: Services) -> Litestar:
-    """The application over a process's services. Raises `Misconfigured` when a route is not guarded."""
-    wrong = unguarded(HANDLERS)
+    """The application over a process's services. Raises `Misconfigured` when a route is not guarded or not audited."""
+    wrong = [*unguarded(HANDLERS), *unaudited(HANDLERS)]
     if wrong:
         raise Misconfigured("; ".join(wrong))
     return Litestar(
         route_handlers=list(HANDLERS),
         dependencies={"principal": Provide(admission.principal)},
+        after_exception=[refusals.told],
         exception_handlers={HansaError: on_hansa_error, HTTPException: on_http_error, Exception: on_any_error},
         openapi_config=None,
         request_max_body_size=services.settings.server.body_bytes,
@@ -67,10 +76,15 @@ def create_app(services: Services) -> Litestar:
 
 @asynccontextmanager
 async def _attending(app: Litestar) -> AsyncIterator[None]:
-    """While the application serves, it hears when API keys have changed, and counts requests."""
+    """While the application serves, it hears when API keys have changed, counts requests, and sees to accounts."""
     services: Services = app.state.services
     bus, region = services.equipment.bus, services.equipment.region
-    async with bus.listen(keys_changed(region), services.authenticator.forget), carrying(services.rates.gatherer):
+    async with (
+        services.issuer_keys,
+        bus.listen(keys_changed(region), services.authenticator.forget),
+        carrying(services.rates.gatherer),
+        services.messaging.looking(),
+    ):
         yield
 
 
@@ -86,3 +100,24 @@ def unguarded(handlers: Iterable[HTTPRouteHandler]) -> list[str]:
         elif "principal" not in inspect.signature(handler.fn).parameters:
             found.append(f"{place} names a permission, and nobody asks who calls: it needs the parameter `principal`")
     return found
+
+
+def unaudited(handlers: Iterable[HTTPRouteHandler]) -> list[str]:
+    """Routes that may change something and neither name what the audit trail says of it (`audit`: an action, or a tuple of those that it
+    may be) nor why it says nothing (`unaudited`)."""
+    found: list[str] = []
+    for handler in handlers:
+        place = f"route {' '.join(sorted(handler.paths))} ({handler.fn.__name__})"
+        changing = not handler.http_methods <= {"GET", "HEAD", "OPTIONS"}
+        named, reason = audited_as(handler), handler.opt.get("unaudited")
+        if changing and not named and not reason:
+            found.append(f"{place} changes something: it needs `audit` with an action, or `unaudited` with a reason")
+        elif any(action not in ACTIONS for action in named) or (named and reason):
+            found.append(f"{place} names an unknown audit action, or both an action and a reason why there is none")
+    return found
+
+
+def audited_as(handler: HTTPRouteHandler) -> tuple[Action, ...]:
+    """What the audit trail may say of a route."""
+    named: Action | tuple[Action, ...] = handler.opt.get("audit", ())
+    return named if isinstance(named, tuple) else (named,)

@@ -8,6 +8,7 @@ from litestar import Response, get, post
 
 from hansa.api import answers, bodies, requests
 from hansa.api.services import AnyRequest, services
+from hansa.audit.model import Action
 from hansa.auth.model import Principal
 from hansa.runs.approvals import Decision
 
@@ -54,7 +55,11 @@ async def get_approval(request: AnyRequest, principal: Principal, approval_id: s
     return answers.text(await services(request).approvals.get(principal, requests.uuid(approval_id, "approval")))
 
 
-@post("/v1/approvals/{approval_id:str}/decide", status_code=200, opt={"permission": "approvals:decide", "body": Decide, "answer": Approval})
+@post(
+    "/v1/approvals/{approval_id:str}/decide",
+    status_code=200,
+    opt={"audit": Action.APPROVAL_DECIDED, "permission": "approvals:decide", "body": Decide, "answer": Approval},
+)
 async def decide_approval(request: AnyRequest, principal: Principal, approval_id: str) -> Response[bytes]:
     """Decide, once: the run goes on with it."""
     key = await requests.idempotency_key(request)

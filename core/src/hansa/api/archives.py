@@ -9,6 +9,7 @@ from litestar.response import Stream
 from hansa.api import answers, requests
 from hansa.api.services import AnyRequest, services
 from hansa.api.sessions import Session
+from hansa.audit.model import Action
 from hansa.auth.model import Principal
 from hansa.errors import Invalid
 
@@ -27,7 +28,7 @@ async def export_session(request: AnyRequest, principal: Principal, session_id: 
     "/v1/sessions:import",
     status_code=201,
     request_max_body_size=None,  # it has a bound of its own, and is read as a stream
-    opt={"permission": "sessions:import", "body": ARCHIVE, "answer": Session},
+    opt={"audit": Action.SESSION_IMPORTED, "permission": "sessions:import", "body": ARCHIVE, "answer": Session},
 )
 async def import_session(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """A session as it was exported, under its own id. What is not right is refused with its line; runs that had not ended are canceled."""

@@ -4,16 +4,26 @@ import asyncio
 import hashlib
 import os
 
-from litestar import Litestar
-
 from hansa.agents.service import Agents
 from hansa.api.app import create_app
+from hansa.api.envelope import Envelope, origins
 from hansa.api.services import Services
+from hansa.api.streams import Streams
+from hansa.apply.narrowing import Judges
 from hansa.apply.service import Objects
+from hansa.audit.checkpoints import open_outside
+from hansa.audit.reading import Trails
+from hansa.audit.refusals import Refusals
+from hansa.audit.signing import read_signer
 from hansa.auth import keys
+from hansa.auth.accounts import ServiceAccounts
 from hansa.auth.api_keys import ApiKeys
+from hansa.auth.bearers import Bearers
+from hansa.auth.issuers import IssuerKeys, policy
 from hansa.auth.service import Authenticator
 from hansa.bus.subjects import keys_changed
+from hansa.egress.client import open_client
+from hansa.egress.policy import entries
 from hansa.messages.service import DeadLetters
 from hansa.runs.acceptor import Acceptor
 from hansa.runs.approvals import Approvals
@@ -22,23 +32,35 @@ from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
+from hansa.tenants.budgets import Budgets
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.rates import Rates
 from hansa.tenants.secrets.rotation import Rotation
 from hansa.tenants.service import Tenants
+from hansa.tools import expressions
 
 
-def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stopping: asyncio.Event) -> Litestar:
+def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, stopping: asyncio.Event) -> Envelope:
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
-    authenticator = Authenticator(equipment.database, pepper)
+    to_issuers = policy(entries(settings.egress.issuers_allow))
+    issuer_keys = IssuerKeys(open_client(to_issuers))
+    authenticator = Authenticator(equipment.database, pepper, Bearers(equipment.database, issuer_keys))
+    api_keys = ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region)))
     services = Services(
         settings=settings,
         authenticator=authenticator,
-        api_keys=ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region))),
+        issuer_keys=issuer_keys,
+        api_keys=api_keys,
+        accounts=ServiceAccounts(equipment.database, changed=api_keys.changed),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
+        refusals=Refusals(equipment.database),
+        trails=Trails(equipment.database, open_outside(settings), _trusted(settings)),
+        budgets=Budgets(equipment.database),
         secrets=equipment.secrets,
         rotation=Rotation(equipment.database, equipment.secrets.keys, equipment.secrets.keyring),
+        messaging=messaging,
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,
@@ -48,12 +70,21 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, stoppi
             equipment.plugins,
             equipment.tool_servers.discover,
             variables=admitted(os.environ, settings.credentials.allow),
+            judges=Judges(flaw=expressions.flaw, issuers=to_issuers),
         ),
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
         runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),
         archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
+        streams=Streams(settings.server),
         stopping=stopping,
         cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
     )
-    return create_app(services)
+    return Envelope(create_app(services), origins(settings.server.cors_origins))
+
+
+def _trusted(settings: Settings) -> frozenset[str]:
+    """The public keys whose checkpoints are believed."""
+    signer = read_signer(settings.audit.key_file)
+    named = {each.strip().lower() for each in settings.audit.public_keys.split(",") if each.strip()}
+    return frozenset(named if signer is None else {*named, signer.public_key})

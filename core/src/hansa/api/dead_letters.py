@@ -8,6 +8,8 @@ from litestar import Response, get, post
 
 from hansa.api import answers, requests
 from hansa.api.services import AnyRequest, services
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth.idempotency import once
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection
@@ -40,13 +42,19 @@ async def get_dead_letter(request: AnyRequest, principal: Principal, message_id:
     return answers.text(await services(request).dead_letters.get(principal.tenant_id, requests.uuid(message_id, "message")))
 
 
-@post("/v1/dead-letters/{message_id:str}/retry", status_code=202, opt={"permission": "messages:retry", "answer": DeadLetter})
+@post(
+    "/v1/dead-letters/{message_id:str}/retry",
+    status_code=202,
+    opt={"audit": Action.MESSAGE_RETRIED, "permission": "messages:retry", "answer": DeadLetter},
+)
 async def retry_dead_letter(request: AnyRequest, principal: Principal, message_id: str) -> Response[bytes]:
     """Send a message again under its old id; it is no dead letter any more, unless it fails again."""
     letters, found = services(request).dead_letters, requests.uuid(message_id, "message")
 
     async def operation(connection: Connection) -> tuple[int, str]:
-        return 202, await letters.retry(connection, principal.tenant_id, found)
+        body = await letters.retry(connection, principal.tenant_id, found)
+        await record(connection, principal.did(Action.MESSAGE_RETRIED, f"Message/{found}"))
+        return 202, body
 
     answer = await once(services(request).equipment.database, principal, await requests.idempotency_key(request), operation)
     await letters.ring()

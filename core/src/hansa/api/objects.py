@@ -8,12 +8,15 @@ from litestar import Response, delete, get, post
 from hansa.api import answers, bodies, requests
 from hansa.api.services import AnyRequest, services
 from hansa.apply.service import Applied, Item
+from hansa.audit.model import Action
 from hansa.auth.idempotency import once
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection
 from hansa.errors import Invalid
 
 MAX_OBJECTS = 500
+APPLYING = (Action.OBJECT_CREATED, Action.OBJECT_CHANGED, Action.TENANT_CREATED, Action.TENANT_CHANGED)
+"""What the audit trail may say of each object; nothing of one that was there already as it is."""
 
 
 class Apply(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -44,7 +47,11 @@ class StoredObject(msgspec.Struct, frozen=True):
     updated_at: str
 
 
-@post("/v1/objects:apply", status_code=200, opt={"permission": "objects:write", "body": Apply, "answer": ApplyAnswer})
+@post(
+    "/v1/objects:apply",
+    status_code=200,
+    opt={"audit": APPLYING, "permission": "objects:write", "body": Apply, "answer": ApplyAnswer},
+)
 async def apply_objects(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Apply objects. 200 also when some were refused: `failed` counts them, `errors` names each place."""
     key = await requests.idempotency_key(request)
@@ -53,13 +60,24 @@ async def apply_objects(request: AnyRequest, principal: Principal) -> Response[b
         raise Invalid(f"{len(asked.objects)} objects in one request; the most is {MAX_OBJECTS}", hint="Send them in several requests.")
 
     discovered = await services(request).objects.discover(principal, asked.objects)
+    tenants: list[str] = []
+
+    tenants_changed = False
 
     async def operation(connection: Connection) -> tuple[int, str]:
+        nonlocal tenants_changed
         results = await services(request).objects.apply(connection, principal, asked.objects, manager=asked.manager, discovered=discovered)
+        tenants.extend(result.name for result in results if result.kind == "Tenant" and result.action != "failed")
         answer = ApplyAnswer(results, sum(result.action == "failed" for result in results))
+        tenants_changed = any(result.kind == "Tenant" and result.action in ("created", "configured") for result in results)
         return 200, msgspec.json.encode(answer).decode()
 
-    return answers.kept(await once(services(request).equipment.database, principal, key, operation))
+    answer = await once(services(request).equipment.database, principal, key, operation)
+    if tenants_changed:  # and with them, perhaps, who may come in and what they may
+        await services(request).api_keys.changed()
+    if tenants:
+        await services(request).messaging.changed(tenants)
+    return answers.kept(answer)
 
 
 @get("/v1/objects", opt={"permission": "objects:read", "answer": list[StoredObject], "query": {"kind": str}})
@@ -79,7 +97,7 @@ async def get_object(request: AnyRequest, principal: Principal, kind: str, name:
     return answers.text(await services(request).objects.get(principal, kind, name))
 
 
-@delete("/v1/objects/{kind:str}/{name:str}", status_code=204, opt={"permission": "objects:write"})
+@delete("/v1/objects/{kind:str}/{name:str}", status_code=204, opt={"audit": Action.OBJECT_DELETED, "permission": "objects:write"})
 async def delete_object(request: AnyRequest, principal: Principal, kind: str, name: str) -> None:
     """Delete an object. Runs under way go on; revisions of an agent are kept."""
     await services(request).objects.delete(principal, kind, name)

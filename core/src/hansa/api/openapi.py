@@ -3,6 +3,7 @@
 What a handler names in `opt` is what is documented: permission, body, answer and query.
 """
 
+from datetime import datetime
 from importlib import resources
 from typing import Any
 from uuid import UUID
@@ -12,14 +13,22 @@ from litestar import Litestar, MediaType, Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from hansa.api import requests
-from hansa.api.problems import Problem
 from hansa.api.services import AnyRequest
 from hansa.errors import NotFound
+from hansa.server.problem import Problem
 
 SCHEMA = "#/components/schemas/{name}"
-PLAIN: dict[type, dict[str, Any]] = {int: {"type": "integer"}, str: {"type": "string"}, UUID: {"type": "string", "format": "uuid"}}
+PLAIN: dict[type, dict[str, Any]] = {
+    int: {"type": "integer"},
+    str: {"type": "string"},
+    UUID: {"type": "string", "format": "uuid"},
+    datetime: {"type": "string", "format": "date-time"},
+}
 ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "favicon-32x32.png": "image/png"}
-CSP = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
+CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Hansa API</title><link rel="icon" href="/docs/favicon-32x32.png">
 <link rel="stylesheet" href="/docs/swagger-ui.css"></head>

@@ -1,6 +1,5 @@
 """Every error as RFC 9457 problem+json, whatever raised it. No handler builds an error answer of its own."""
 
-import secrets
 from typing import Any
 
 import msgspec
@@ -8,34 +7,12 @@ import structlog
 from litestar import Response
 from litestar.exceptions import HTTPException
 
+from hansa.api.envelope import REQUEST_ID
 from hansa.api.services import AnyRequest, services
-from hansa.errors import FieldError, HansaError, Unauthenticated
+from hansa.errors import HansaError, Unauthenticated
+from hansa.server.problem import CODES, PROBLEM, Problem, trace_id
 
 log = structlog.stdlib.get_logger("hansa.api")
-CODES = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 413: "too_large", 415: "unsupported_media_type"}
-
-
-class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """RFC 9457, with Hansa's own members: `code` for programs, `hint` says what to do, `errors` names each place."""
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    trace_id: str
-    retryable: bool
-    hint: str | None = None
-    errors: tuple[FieldError, ...] = ()
-
-
-def trace_id(request: AnyRequest) -> str:
-    """The caller's W3C trace id, or a new one."""
-    parts = request.headers.get("traceparent", "").split("-")
-    if len(parts) == 4 and len(parts[1]) == 32 and set(parts[1]) <= set("0123456789abcdef") and parts[1] != "0" * 32:
-        return parts[1]
-    return secrets.token_hex(16)
 
 
 def on_hansa_error(request: AnyRequest, error: HansaError) -> Response[bytes]:
@@ -70,8 +47,19 @@ def on_any_error(request: AnyRequest, error: Exception) -> Response[bytes]:
 
 
 def _problem(request: AnyRequest, status: int, code: str, *, title: str, detail: str) -> Problem:
-    return Problem(f"urn:hansa:error:{code}", title, status, detail, request.scope["path"], code, trace_id(request), retryable=False)
+    scope = request.scope
+    return Problem(
+        type=f"urn:hansa:error:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=scope["path"],
+        code=code,
+        trace_id=trace_id(scope["headers"]),
+        request_id=scope["state"][REQUEST_ID],
+        retryable=False,
+    )
 
 
 def _answer(problem: Problem, headers: dict[str, Any]) -> Response[bytes]:
-    return Response(msgspec.json.encode(problem), status_code=problem.status, media_type="application/problem+json", headers=headers)
+    return Response(msgspec.json.encode(problem), status_code=problem.status, media_type=PROBLEM, headers=headers)

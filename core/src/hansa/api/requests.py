@@ -4,7 +4,8 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import Any, get_origin
+from datetime import UTC, datetime
+from typing import Annotated, Any, get_origin
 from uuid import UUID
 
 import msgspec
@@ -38,6 +39,18 @@ def whole(text: str, what: str, *, least: int = 0, most: int) -> int:
     if not text.isascii() or not text.isdigit() or len(text) > 18 or not least <= int(text) <= most:
         raise Invalid(f"{what}={text[:40]!r} is not a whole number from {least} to {most}")
     return int(text)
+
+
+def moment(request: AnyRequest, name: str) -> datetime | None:
+    """A time with its zone out of the query, in UTC."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        found = msgspec.convert(text, Annotated[datetime, msgspec.Meta(tz=True)])
+        return found.astimezone(UTC)
+    except (msgspec.ValidationError, OverflowError):
+        raise Invalid(f"{name}={text[:40]!r} is not a time with its zone", hint="Write it like 2030-01-31T12:00:00Z.") from None
 
 
 def limit(request: AnyRequest) -> int:

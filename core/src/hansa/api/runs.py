@@ -9,9 +9,10 @@ import msgspec
 from litestar import Response, get, post
 
 from hansa.api import answers, bodies, requests
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import IN_THE_LOG, AnyRequest, services
+from hansa.audit.model import Action
 from hansa.auth.idempotency import Answer
-from hansa.auth.model import Principal
+from hansa.auth.model import Principal, Starter
 from hansa.runs.replay import Replay, replay
 from hansa.runs.service import Start, is_final
 from hansa.runs.stream import Reading, follow
@@ -76,6 +77,7 @@ class Run(msgspec.Struct, frozen=True):
     attempt: int
     parent_run: UUID | None
     suspended_by: str | None
+    started_by: Starter | None
     waits: list[RunWait]
     created_at: str
     started_at: str | None
@@ -83,7 +85,9 @@ class Run(msgspec.Struct, frozen=True):
 
 
 @post(
-    "/v1/agents/{name:str}/runs", status_code=202, opt={"permission": "runs:start", "body": StartRun, "answer": Run, "query": {"wait": int}}
+    "/v1/agents/{name:str}/runs",
+    status_code=202,
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": StartRun, "answer": Run, "query": {"wait": int}},
 )
 async def start_run(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
     """Start a run of an agent. Durable once answered; `?wait=SECONDS` answers 200 with the ended run if it ends in that time."""
@@ -132,21 +136,25 @@ async def get_run(request: AnyRequest, principal: Principal, run_id: str) -> Res
     return answers.text(await services(request).runs.get(principal, requests.uuid(run_id, "run")))
 
 
-@post("/v1/runs/{run_id:str}/cancel", status_code=202, opt={"permission": "runs:cancel", "answer": Run})
+@post("/v1/runs/{run_id:str}/cancel", status_code=202, opt={"audit": Action.RUN_CANCELED, "permission": "runs:cancel", "answer": Run})
 async def cancel_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """Cancel a run. A waiting one is canceled at once, a running one as soon as its worker has heard."""
     key = await requests.idempotency_key(request)
     return answers.kept(await services(request).runs.cancel(principal, requests.uuid(run_id, "run"), key=key))
 
 
-@post("/v1/runs/{run_id:str}/suspend", status_code=202, opt={"permission": "runs:cancel", "answer": Run})
+@post("/v1/runs/{run_id:str}/suspend", status_code=202, opt={"audit": Action.RUN_SUSPENDED, "permission": "runs:cancel", "answer": Run})
 async def suspend_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """Hold a run until it is resumed; one that is worked on as soon as its worker has heard."""
     key = await requests.idempotency_key(request)
     return answers.kept(await services(request).runs.suspend(principal, requests.uuid(run_id, "run"), key=key))
 
 
-@post("/v1/runs/{run_id:str}/resume", status_code=202, opt={"permission": "runs:cancel", "body": ResumeRun, "answer": Run})
+@post(
+    "/v1/runs/{run_id:str}/resume",
+    status_code=202,
+    opt={"audit": Action.RUN_RESUMED, "permission": "runs:cancel", "body": ResumeRun, "answer": Run},
+)
 async def resume_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """Let a suspended run go on, or decide about a call of which nobody knows whether it was made."""
     key = await requests.idempotency_key(request)
@@ -156,7 +164,11 @@ async def resume_run(request: AnyRequest, principal: Principal, run_id: str) -> 
     return answers.kept(await services(request).runs.resume(principal, run, decision=asked.decision, answer=answer, key=key))
 
 
-@post("/v1/runs/{run_id:str}/fork", status_code=202, opt={"permission": "runs:start", "body": ForkRun, "answer": Run})
+@post(
+    "/v1/runs/{run_id:str}/fork",
+    status_code=202,
+    opt={"audit": Action.RUN_FORKED, "permission": "runs:start", "body": ForkRun, "answer": Run},
+)
 async def fork_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """A new run, in a session of its own, that takes over what this one had done up to an event and goes on by itself."""
     key = await requests.idempotency_key(request)

@@ -9,6 +9,7 @@ from litestar import Response, delete, get, post
 
 from hansa.api import answers, bodies, requests
 from hansa.api.services import AnyRequest, services
+from hansa.audit.model import Action
 from hansa.auth.idempotency import IdempotencyKey, once
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection
@@ -57,7 +58,7 @@ async def get_secret(request: AnyRequest, principal: Principal, name: str) -> Re
     return answers.text(await services(request).secrets.get(principal, name))
 
 
-@post("/v1/secrets", status_code=201, opt={"permission": "secrets:write", "body": PutSecret, "answer": Secret})
+@post("/v1/secrets", status_code=201, opt={"audit": Action.SECRET_SET, "permission": "secrets:write", "body": PutSecret, "answer": Secret})
 async def put_secret(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Set a secret: a new one, or the next version of one that is there. New calls use it at once."""
     key = await _key(request)
@@ -76,7 +77,7 @@ async def put_secret(request: AnyRequest, principal: Principal) -> Response[byte
     return answers.kept(await once(services(request).equipment.database, principal, key, operation))
 
 
-@delete("/v1/secrets/{name:str}", status_code=204, opt={"permission": "secrets:write"})
+@delete("/v1/secrets/{name:str}", status_code=204, opt={"audit": Action.SECRET_DELETED, "permission": "secrets:write"})
 async def delete_secret(request: AnyRequest, principal: Principal, name: str) -> None:
     """Delete a secret with all its versions. One that objects name stays."""
     await services(request).secrets.delete(principal, name)
@@ -88,7 +89,11 @@ async def get_data_key(request: AnyRequest, principal: Principal) -> Response[by
     return answers.value(await services(request).rotation.progress(principal))
 
 
-@post("/v1/secret-keys", status_code=200, opt={"permission": "secrets:write", "body": RotateDataKey, "answer": Progress})
+@post(
+    "/v1/secret-keys",
+    status_code=200,
+    opt={"audit": Action.DATA_KEY_ROTATED, "permission": "secrets:write", "body": RotateDataKey, "answer": Progress},
+)
 async def rotate_data_key(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Change the tenant's data key, for some seconds; ask again, with the generation, until it is finished. Safe to repeat and to leave."""
     asked = await bodies.body(request, RotateDataKey)
@@ -101,10 +106,14 @@ async def get_wrapping(request: AnyRequest, principal: Principal) -> Response[by
     return answers.value(await services(request).rotation.wrapping())
 
 
-@post("/v1/key-encryption/rewrap", status_code=200, opt={"permission": "platform:write", "answer": Wrapping})
+@post(
+    "/v1/key-encryption/rewrap",
+    status_code=200,
+    opt={"audit": Action.DATA_KEYS_REWRAPPED, "permission": "platform:write", "answer": Wrapping},
+)
 async def rewrap_data_keys(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Bring data keys of all tenants under the current key-encryption key, for some seconds; ask again until it is finished."""
-    return answers.value(await services(request).rotation.rewrap())
+    return answers.value(await services(request).rotation.rewrap(principal))
 
 
 async def _key(request: AnyRequest) -> IdempotencyKey | None:

@@ -7,8 +7,13 @@ import msgspec
 from litestar import Request
 
 from hansa.agents.service import Agents
+from hansa.api.streams import Streams
 from hansa.apply.service import Objects
+from hansa.audit.reading import Trails
+from hansa.audit.refusals import Refusals
+from hansa.auth.accounts import ServiceAccounts
 from hansa.auth.api_keys import ApiKeys
+from hansa.auth.issuers import IssuerKeys
 from hansa.auth.service import Authenticator
 from hansa.llm.service import Gateway
 from hansa.messages.service import DeadLetters
@@ -18,12 +23,16 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
+from hansa.tenants.budgets import Budgets
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.rates import Rates
 from hansa.tenants.secrets.rotation import Rotation
 from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tenants.service import Tenants
 
 AnyRequest = Request[Any, Any, Any]
+IN_THE_LOG = "what starts a run or is said to one stands in its session's log, which nobody rewrites; auditing it too would slow every run"
+"""Why such a route has no row in the audit trail."""
 
 
 class Services(msgspec.Struct, frozen=True):
@@ -31,11 +40,17 @@ class Services(msgspec.Struct, frozen=True):
 
     settings: Settings
     authenticator: Authenticator
+    issuer_keys: IssuerKeys
     api_keys: ApiKeys
+    accounts: ServiceAccounts
     tenants: Tenants
     rates: Rates
+    refusals: Refusals
+    trails: Trails
+    budgets: Budgets
     secrets: TenantSecrets
     rotation: Rotation
+    messaging: Messaging
     equipment: Equipment
     plugins: Plugins
     gateway: Gateway
@@ -45,6 +60,7 @@ class Services(msgspec.Struct, frozen=True):
     approvals: Approvals
     dead_letters: DeadLetters
     archives: Archives
+    streams: Streams
     cursor_key: bytes
     stopping: asyncio.Event
 

@@ -11,7 +11,8 @@ from litestar.response import Stream
 
 from hansa.api import answers, bodies, requests
 from hansa.api.runs import Run
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import IN_THE_LOG, AnyRequest, services
+from hansa.api.streams import Place
 from hansa.auth.model import Principal
 from hansa.errors import Invalid
 from hansa.runs.model import RESTING_STATES
@@ -74,7 +75,7 @@ class Event(msgspec.Struct, frozen=True):
     at: str
 
 
-@post("/v1/sessions", status_code=201, opt={"permission": "runs:start", "body": OpenSession, "answer": Session})
+@post("/v1/sessions", status_code=201, opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": OpenSession, "answer": Session})
 async def open_session(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Open a session with an agent."""
     key = await requests.idempotency_key(request)
@@ -108,7 +109,11 @@ async def list_events(request: AnyRequest, principal: Principal, session_id: str
     return answers.text(f'{{"data":[{",".join(page.data)}],"has_more":{more},"next":{page.last if page.last is not None else "null"}}}')
 
 
-@post("/v1/sessions/{session_id:str}/events", status_code=202, opt={"permission": "runs:start", "body": UserMessage, "answer": Run})
+@post(
+    "/v1/sessions/{session_id:str}/events",
+    status_code=202,
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": UserMessage, "answer": Run},
+)
 async def post_event(request: AnyRequest, principal: Principal, session_id: str) -> Response[bytes]:
     """Say something to the session's agent; the answer is the run that it starts."""
     key = await requests.idempotency_key(request)
@@ -120,7 +125,7 @@ async def post_event(request: AnyRequest, principal: Principal, session_id: str)
 @post(
     "/v1/sessions/{session_id:str}/events/{event:str}",
     status_code=202,
-    opt={"permission": "runs:start", "body": NamedEvent, "answer": Delivered},
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": NamedEvent, "answer": Delivered},
 )
 async def send_event(request: AnyRequest, principal: Principal, session_id: str, event: str) -> Response[bytes]:
     """Send an event to the session: the run that waits for one of this name goes on with it, or the next one that will."""
@@ -152,12 +157,13 @@ async def stream_events(request: AnyRequest, principal: Principal, session_id: s
         if run.session_id != session:
             raise Invalid(f"until: run {run.id} is in session {run.session_id}, not in this one")
         reading = Reading(session, after, until=run.id, over=run.state in RESTING_STATES)
+    place = services(request).streams.enter(principal)
     stream = follow(equipment, principal, reading)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(_server_sent(stream, services(request).stopping), media_type="text/event-stream", headers=headers)
+    return Stream(_server_sent(stream, services(request).stopping, place), media_type="text/event-stream", headers=headers)
 
 
-async def _server_sent(stream: AsyncIterator[Sent | None], stopping: asyncio.Event) -> AsyncIterator[bytes]:
+async def _server_sent(stream: AsyncIterator[Sent | None], stopping: asyncio.Event, _: Place) -> AsyncIterator[bytes]:
     yield b": hansa\n\n"
     silence = 0
     async for sent in stream:

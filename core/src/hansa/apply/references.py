@@ -1,6 +1,7 @@
 """Whether what an object names is there: runtimes, plugins, tools, models. Says what is loaded and what would bring the rest."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jsonschema_rs
 
@@ -52,12 +53,18 @@ def _agent(agent: Agent, plugins: Plugins, providers: Sequence[ModelProvider]) -
         if choice.ref is not None and choice.ref not in refs:
             errors.append(_no_model(f"{path}.ref", "model", choice.ref, refs))
     if spec.output_schema is not None:
-        try:
-            # Offline: a reference to another place is refused, never fetched, whatever its scheme.
-            jsonschema_rs.validator_for(spec.output_schema, offline=True, pattern_options=PATTERNS)
-        except (jsonschema_rs.ValidationError, ValueError) as error:
-            errors.append(FieldError("spec.outputSchema", "schema", f"is not a valid JSON Schema: {str(error).splitlines()[0]}"))
+        errors += schema_flaw("spec.outputSchema", spec.output_schema)
     return errors
+
+
+def schema_flaw(path: str, schema: dict[str, Any]) -> list[FieldError]:
+    """Why a JSON Schema can judge nothing."""
+    try:
+        # Offline: a reference to another place is refused, never fetched, whatever its scheme.
+        jsonschema_rs.validator_for(schema, offline=True, pattern_options=PATTERNS)
+    except (jsonschema_rs.ValidationError, ValueError) as error:
+        return [FieldError(path, "schema", f"is not a valid JSON Schema: {str(error).splitlines()[0]}")]
+    return []
 
 
 def _all_tools(agent: Agent, plugins: Plugins, servers: Mapping[str, KnownServer]) -> list[FieldError]:

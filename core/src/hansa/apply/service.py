@@ -12,17 +12,24 @@ import msgspec
 
 from hansa import clock
 from hansa.apply import store
+from hansa.apply.auditing import Trail
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
+from hansa.apply.narrowing import Judges, beyond, unreadable
 from hansa.apply.references import unresolved
+from hansa.apply.secrets import missing_secret
+from hansa.audit.model import Action
+from hansa.audit.service import record
+from hansa.auth.identity import keep_issuers, refused_issuers
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database, enter_tenant
-from hansa.errors import Conflict, FieldError, NotFound
+from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
-from hansa.tenants.secrets import store as secret_store
+from hansa.tenants.allowance import NO_BOUND, Allowance
+from hansa.tenants.messaging import store as messaging_store
 from hansa.tenants.service import tenant_id
-from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, ToolServer, check, kind_of
+from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
 from hansa_crds.problem import path_of
 
 ORDER = ("Region", "Tenant", "ModelProvider", "ToolServer", "Agent")
@@ -65,11 +72,12 @@ class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
 class Objects:
     """Objects of a tenant, and of all for those who may act in any."""
 
-    def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables) -> None:
+    def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables, judges: Judges) -> None:
         self._database = database
         self._plugins = plugins
         self._discover = discover
         self._variables = variables
+        self._judges = judges
 
     async def discover(self, principal: Principal, items: list[Item]) -> dict[str, ToolServerStatus]:
         """Ask every ToolServer of a request for its tools: name -> status. Comes before `apply`: no transaction waits for a stranger."""
@@ -80,14 +88,22 @@ class Objects:
                 if isinstance(found, ToolServer) and not problems and _forbidden(principal, found) is None:
                     servers.setdefault(found.metadata.name, found)
         give_up, slots = clock.monotonic() + DISCOVERY_SECONDS, asyncio.Semaphore(DISCOVERIES)
+        allowances = {tenant: await self._allowance(tenant) for tenant in {_tenant(principal, server) for server in servers.values()}}
 
         async def ask(server: ToolServer) -> ToolServerStatus:
             async with slots:
+                refusal = allowances[_tenant(principal, server)].endpoint_refusal(server.spec.endpoint)
+                if refusal:
+                    return ToolServerStatus(False, refusal)
                 if clock.monotonic() >= give_up:
                     return ToolServerStatus(False, "not asked: the other ToolServers of the request were too slow; apply it again")
                 return await self._discover(tenant_id(_tenant(principal, server)), server)
 
         return dict(zip(servers, await asyncio.gather(*map(ask, servers.values())), strict=True))
+
+    async def _allowance(self, tenant: str) -> Allowance:
+        async with self._database.tenant(tenant_id(tenant)) as connection:
+            return _allowance(await store.allowed(connection))
 
     async def apply(
         self,
@@ -117,25 +133,36 @@ class Objects:
             checked.append((number, item, found))
         # Also by name: two requests that write the same objects lock them in the same order, so that neither waits for the other.
         checked.sort(key=lambda each: (ORDER.index(kind_of(each[2]).kind), _place(principal, each[2])))
-        touched = {principal.tenant, *(_tenant(principal, found) for _, _, found in checked)}
+        trail = Trail(principal)
+        touched = {principal.tenant, *(_tenant(principal, found) for _, _, found in checked if _forbidden(principal, found) is None)}
         await self._lock(connection, touched)
         for number, item, found in checked:
             tenant = _tenant(principal, found)
+            forbidden = _forbidden(principal, found)
+            if forbidden is not None:
+                failed = _failed(item, (forbidden,))
+                results[number] = failed if tenant == principal.tenant else msgspec.structs.replace(failed, tenant=tenant)
+                trail.refused(found, tenant, forbidden.message)
+                continue
             await enter_tenant(connection, tenant_id(tenant))
             refused = await self._refusals(connection, principal, found)
-            results[number] = _failed(item, refused) if refused else await self._write(connection, item, found, manager)
+            if refused:
+                results[number] = _failed(item, refused)
+            else:
+                results[number], before = await self._write(connection, item, found, manager)
+                trail.applied(found, tenant, before, action=results[number].action)
             if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
                 results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
-            if not refused:
-                results[number] = await _with_missing_secret(connection, found, results[number])
+            missing = await missing_secret(connection, found) if not refused else ""
+            if missing:
+                results[number] = msgspec.structs.replace(results[number], note="; ".join(filter(None, (results[number].note, missing))))
             if tenant != principal.tenant:
                 results[number] = msgspec.structs.replace(results[number], tenant=tenant)
-        # Last, and also for what a tool server says now: a tenant's row is held only until the commit.
-        for tenant in sorted(touched - {principal.tenant}):
+        # Last, and also for what a tool server says now: a tenant's row is held only until the commit. So is the end of its audit trail.
+        for tenant in (*sorted(touched - {principal.tenant}), principal.tenant):
             await enter_tenant(connection, tenant_id(tenant))
             await tenant_store.objects_changed(connection)
-        await enter_tenant(connection, principal.tenant_id)
-        await tenant_store.objects_changed(connection)
+            await record(connection, *trail.of(tenant))
         return [results[number] for number in range(len(items))]
 
     async def _lock(self, connection: Connection, tenants: set[str]) -> None:
@@ -145,20 +172,30 @@ class Objects:
             await tenant_store.lock_tenant(connection)
 
     async def _refusals(self, connection: Connection, principal: Principal, found: HansaObject) -> tuple[FieldError, ...]:
-        forbidden = _forbidden(principal, found)
-        if forbidden is not None:
-            return (forbidden,)
         tenant = _tenant(principal, found)
         if tenant != principal.tenant and not isinstance(found, Tenant) and not await tenant_store.lock_tenant(connection):
             return (FieldError("metadata.namespace", "reference", f"there is no tenant {tenant!r}; its Tenant object makes it"),)
+        if isinstance(found, Agent) and await store.find(connection, "Agent", found.metadata.name) is None:
+            quota = await tenant_store.agents_left(connection)
+            if quota is not None and quota[0] >= quota[1]:
+                text = f"the tenant has {quota[0]} agents and may have {quota[1]} (quotas.agents of the Tenant); delete one, or raise it"
+                return (FieldError("metadata.name", "quota", text),)
         texts = await store.manifests(connection, "ModelProvider")
         providers = [msgspec.json.decode(text, type=ModelProvider) for text in texts]
         named = [use.tool_server for use in found.spec.tools if use.tool_server] if isinstance(found, Agent) else []
         servers = await store.tool_servers(connection, named) if named else []
         known = [msgspec.json.decode(text, type=KnownServer) for text in servers]
-        return tuple(unresolved(found, self._plugins, providers, known, variables=self._variables))
+        missing = unresolved(found, self._plugins, providers, known, variables=self._variables)
+        if isinstance(found, Tenant):
+            missing = [*missing, *refused_issuers(found.spec.identity, self._judges.issuers)]
+        if missing:
+            return tuple(missing)
+        allowance = _allowance(await store.allowed(connection))
+        narrower = beyond(found, allowance, self._plugins, providers, servers=known)
+        return (*narrower, *unreadable(found, self._judges.flaw, self._plugins, known))
 
-    async def _write(self, connection: Connection, item: Item, found: HansaObject, manager: str) -> Applied:
+    async def _write(self, connection: Connection, item: Item, found: HansaObject, manager: str) -> tuple[Applied, str | None]:
+        """What became of an object, and what it was before as JSON text."""
         kind, name = kind_of(found).kind, found.metadata.name
         manifest = msgspec.json.encode(found, order="sorted")
         digest = _digest(manifest)
@@ -166,10 +203,11 @@ class Objects:
         if isinstance(found, Region) and not await tenant_store.update_region(
             connection, name, display_name=found.spec.display_name, cordoned=found.spec.cordoned
         ):
-            return _failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),))
+            return _failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),)), None
         if isinstance(found, Tenant):
-            await tenant_store.ensure_tenant(connection, tenant_id(name), name)
-            await tenant_store.update_tenant(connection, found.spec)
+            taken = await self._keep_tenant(connection, found)
+            if taken:
+                return _failed(item, taken), None
         if known is not None and known["digest"] == digest:
             action, generation = "unchanged", known["generation"]
         else:
@@ -183,7 +221,20 @@ class Objects:
             revision = await store.add_revision(connection, name, digest=_digest(spec), manifest=manifest.decode())
             if action != "unchanged":
                 await store.agent_changed(connection, found, revision)
-        return Applied(kind, name, action, generation, revision)
+        return Applied(kind, name, action, generation, revision), None if known is None else known["manifest"]
+
+    async def _keep_tenant(self, connection: Connection, found: Tenant) -> tuple[FieldError, ...]:
+        """Make or change a tenant, whole or not at all; what is wrong with it."""
+        try:
+            async with connection.transaction():
+                await tenant_store.ensure_tenant(connection, tenant_id(found.metadata.name), found.metadata.name)
+                await tenant_store.update_tenant(connection, found.spec)
+                await tenant_store.set_budget(connection, found.spec.quotas)
+                await messaging_store.set_account(connection, tenant_id(found.metadata.name), found.spec)
+                await keep_issuers(connection, tenant_id(found.metadata.name), found.spec.identity)
+        except Invalid as error:
+            return error.errors
+        return ()
 
     async def _keep(self, connection: Connection, server: ToolServer, applied: Applied, status: ToolServerStatus) -> Applied:
         """Keep what the server said, and the tools it last named while it is the same server and can't be reached."""
@@ -226,9 +277,12 @@ class Objects:
             users = await self._users(connection, kind, name)
             if users:
                 raise Conflict(f"agents still use the {kind} {name!r}: {', '.join(users)}", hint="Change or delete these agents first.")
-            if not await store.delete(connection, kind, name):
+            known = await store.find(connection, kind, name)
+            if known is None or not await store.delete(connection, kind, name):
                 raise NotFound(f"there is no {kind} {name!r}")
             await tenant_store.objects_changed(connection)
+            before = msgspec.json.decode(known["manifest"])
+            await record(connection, principal.did(Action.OBJECT_DELETED, f"{kind}/{name}", before=before))
 
     async def _users(self, connection: Connection, kind: str, name: str) -> list[str]:
         """Agents that would be left with a reference to nothing if a ModelProvider or ToolServer went."""
@@ -246,13 +300,8 @@ class Objects:
         ]
 
 
-async def _with_missing_secret(connection: Connection, found: HansaObject, applied: Applied) -> Applied:
-    """A note on credentials that are still to be set: objects and secrets come in any order."""
-    credentials = found.spec.credentials if isinstance(found, ModelProvider | ToolServer) else None
-    if credentials is None or credentials.secret is None or await secret_store.read(connection, credentials.secret) is not None:
-        return applied
-    note = f"there is no secret {credentials.secret!r} yet: hansa secrets set {credentials.secret}"
-    return msgspec.structs.replace(applied, note="; ".join(filter(None, (applied.note, note))))
+def _allowance(text: str | None) -> Allowance:
+    return Allowance(msgspec.json.decode(text, type=TenantAllowed)) if text else NO_BOUND
 
 
 def _kind(manifest: Any) -> Any:

@@ -27,6 +27,13 @@ ALL = f"""(
 """Objects, and the tenant and the regions that the platform made and nobody has yet applied."""
 
 
+async def allowed(connection: Connection) -> str | None:
+    """What the connection's tenant may use, as JSON text; None: its object says nothing of it."""
+    return await connection.fetchval(
+        "SELECT manifest -> 'spec' -> 'allowed' FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) AND kind = 'Tenant' LIMIT 1"
+    )
+
+
 async def find(connection: Connection, kind: str, name: str) -> asyncpg.Record | None:
     """An object, locked for this transaction: record (generation, digest, manifest)."""
     return await connection.fetchrow(

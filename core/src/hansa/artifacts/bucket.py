@@ -6,6 +6,7 @@ Credentials come from the environment only, in AWS's way: AWS_ACCESS_KEY_ID and 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
@@ -55,6 +56,14 @@ class Bucket:
                 await self._store.delete_async(key)
             except FileNotFoundError:
                 return
+
+    async def keys(self, prefix: str) -> list[str]:
+        async with self._translated("listed"):
+            found: list[str] = []
+            store: Any = self._store  # what it may also answer with is of a package that is not here
+            async for batch in store.list(prefix):
+                found.extend(each["path"] for each in batch)
+            return found
 
     @asynccontextmanager
     async def _translated(self, what: str) -> AsyncIterator[None]:

@@ -39,6 +39,10 @@ class Place(Protocol):
         """Remove the object if it is there."""
         ...
 
+    async def keys(self, prefix: str) -> list[str]:
+        """The keys below a prefix that ends with a slash, in any order."""
+        ...
+
 
 class Artifacts:
     """Objects by content. Use `open_artifacts`."""
@@ -79,20 +83,21 @@ def _key(tenant_id: UUID, digest: bytes) -> str:
 @asynccontextmanager
 async def open_artifacts(settings: ArtifactSettings, data_dir: Path) -> AsyncIterator[Artifacts]:
     """The store that the settings name; by default the folder `artifacts` of the data folder."""
-    yield Artifacts(_place(settings, data_dir))
+    yield Artifacts(place_of(settings, data_dir / "artifacts"))
 
 
-def _place(settings: ArtifactSettings, data_dir: Path) -> Place:
+def place_of(settings: ArtifactSettings, default: Path, *, variable: str = "HANSA_ARTIFACTS_URL") -> Place:
+    """The folder or bucket that `settings.url` names, or a folder. Raises `Misconfigured`, which names the variable it came from."""
     parts = urlsplit(settings.url)
     match parts.scheme:
         case "":
-            return Folder(data_dir / "artifacts" if not settings.url else Path(settings.url))
+            return Folder(Path(settings.url) if settings.url else default, variable=variable)
         case "file" if not parts.netloc:
-            return Folder(Path(unquote(parts.path)))
+            return Folder(Path(unquote(parts.path)), variable=variable)
         case "s3" if parts.netloc:
             return Bucket(parts.netloc, parts.path.strip("/"), settings)
         case _:
             raise Misconfigured(
-                f"HANSA_ARTIFACTS_URL is {settings.url!r}",
+                f"{variable} is {settings.url!r}",
                 hint="Use a folder's path, file:///folder or s3://bucket/prefix; empty: the data folder.",
             )

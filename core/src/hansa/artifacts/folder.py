@@ -22,7 +22,7 @@ LEFT_BEHIND_SECONDS = 3600.0
 class Folder:
     """A folder, made when it is not there. Raises `Misconfigured` when that can't be done."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, variable: str = "HANSA_ARTIFACTS_URL") -> None:
         self.name = f"the folder {root}"
         self._root = root
         try:
@@ -31,7 +31,7 @@ class Folder:
                 if left.stat().st_mtime < time.time() - LEFT_BEHIND_SECONDS:
                     left.unlink(missing_ok=True)
         except OSError as error:
-            raise Misconfigured(f"{self.name} of the artifacts can't be used: {error.strerror}", hint="Set HANSA_ARTIFACTS_URL.") from error
+            raise Misconfigured(f"{self.name} of the artifacts can't be used: {error.strerror}", hint=f"Set {variable}.") from error
 
     async def put(self, key: str, body: bytes) -> None:
         await self._done("written", lambda: self._write(self._root / key, body))
@@ -41,6 +41,9 @@ class Folder:
 
     async def delete(self, key: str) -> None:
         await self._done("deleted", lambda: (self._root / key).unlink(missing_ok=True))
+
+    async def keys(self, prefix: str) -> list[str]:
+        return await self._done("listed", lambda: _list(self._root, prefix))
 
     async def _done(self, what: str, operation: Callable[[], T]) -> T:
         try:
@@ -68,6 +71,13 @@ class Folder:
             Path(temporary).unlink(missing_ok=True)
             raise
         _sync(path.parent)
+
+
+def _list(root: Path, prefix: str) -> list[str]:
+    try:
+        return [f"{prefix}{path.name}" for path in (root / prefix).iterdir()]
+    except FileNotFoundError:
+        return []
 
 
 def _read(path: Path) -> bytes | None:

@@ -6,8 +6,13 @@ The text of a key is given out once, by what makes it, and is stored nowhere.
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from hansa import clock
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth import store
+from hansa.auth.bindings import account_roles, roles_of
 from hansa.auth.model import PERMISSIONS, ROLES, Grant, Principal, permissions_of
 from hansa.auth.service import Authenticator, issue_key
 from hansa.db.pool import Connection, Database
@@ -31,22 +36,18 @@ class ApiKeys:
         connection: Connection,
         principal: Principal,
         *,
-        name: str,
-        roles: Sequence[str],
-        scopes: Sequence[str] | None,
-        expires_at: datetime | None,
+        grant: Grant,
     ) -> Made:
         """Make a key in the caller's transaction. Raises `Invalid`, or `Forbidden` when it could do more than its maker."""
-        grant = Grant(
-            name=name,
-            roles=tuple(roles),
-            scopes=None if scopes is None else tuple(scopes),
-            made_by=principal.name,
-            expires_at=_future(expires_at),
-        )
-        _check_names(grant)
-        _check_within(principal, grant.roles, grant.scopes)
-        return await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        grant = msgspec.structs.replace(grant, made_by=principal.name, expires_at=_future(grant.expires_at))
+        if (grant.service_account is None) == (not grant.roles):
+            raise _invalid("roles", "one_of", "a key has roles, or a service account whose roles it has: name one of them")
+        roles = await self._roles(connection, grant)
+        check_names(roles, grant.scopes)
+        check_within(principal, roles, grant.scopes)
+        made = await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        await record(connection, principal.did(Action.KEY_MADE, _target(made[1]), after=msgspec.json.decode(made[1])))
+        return made
 
     async def rotate(self, connection: Connection, principal: Principal, key_id: str, *, grace: timedelta) -> Made:
         """Make a successor that may do the same, and let the key itself end after `grace`; until then both are good."""
@@ -61,17 +62,35 @@ class ApiKeys:
             scopes=None if known["scopes"] is None else tuple(known["scopes"]),
             made_by=principal.name,
             expires_at=known["expires_at"],
+            service_account=known["service_account"],
         )
-        _check_within(principal, grant.roles, grant.scopes)
-        await store.expire_key(connection, key_id, clock.now() + grace)
-        return await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        check_within(principal, await self._roles(connection, grant), grant.scopes)
+        until = clock.now() + grace
+        await store.expire_key(connection, key_id, until)
+        made = await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        change = {"successor": msgspec.json.decode(made[1]), "good_until": until}
+        await record(connection, principal.did(Action.KEY_ROTATED, f"ApiKey/{key_id}", after=change))
+        return made
+
+    async def _roles(self, connection: Connection, grant: Grant) -> tuple[str, ...]:
+        """The roles that a key of this grant has now."""
+        if grant.service_account is None:
+            return grant.roles
+        account = await store.find_account(connection, grant.service_account)
+        if account is None:
+            raise _invalid("service_account", "reference", f"there is no service account {grant.service_account!r}")
+        return account_roles(account.name, account.roles, account.bindings)
 
     async def revoke(self, principal: Principal, key_id: str) -> None:
         """Revoke a key: no request that comes later is let in with it. Safe to repeat."""
         async with self._database.tenant(principal.tenant_id) as connection:
-            known = await store.read_key(connection, key_id)
+            known = await store.read_key(connection, key_id, lock=True)
             if known is None or not await store.revoke_key(connection, key_id):
                 raise _missing(key_id)
+            after = await store.read_key(connection, key_id)
+            if after is not None and after["body"] != known["body"]:
+                before, now = msgspec.json.decode(known["body"]), msgspec.json.decode(after["body"])
+                await record(connection, principal.did(Action.KEY_REVOKED, f"ApiKey/{key_id}", before=before, after=now))
         await self.changed()
 
     async def changed(self) -> None:
@@ -86,6 +105,26 @@ class ApiKeys:
         if known is None:
             raise _missing(key_id)
         return known["body"]
+
+    async def access(self, principal: Principal, subject: str, groups: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+        """Roles and scopes of somebody in the caller's tenant. Raises `Invalid` for what names nobody, `NotFound`."""
+        kind, _, name = subject.partition(":")
+        async with self._database.tenant(principal.tenant_id) as connection:
+            match kind:
+                case "user" if name:
+                    return roles_of(await store.role_bindings(connection), user=name, groups=groups), None
+                case "service" if name:
+                    account = await store.find_account(connection, name)
+                    if account is None:
+                        raise NotFound(f"there is no service account {name[:80]!r}")
+                    return account_roles(name, account.roles, account.bindings), None
+                case "key" if name:
+                    known = await store.read_key(connection, name)
+                    if known is None:
+                        raise _missing(name)
+                    return () if known["dead"] else tuple(known["roles"]), None if known["scopes"] is None else tuple(known["scopes"])
+                case _:
+                    raise _invalid("subject", "pattern", "is user:ISSUER:NAME, service:NAME or key:ID")
 
     async def page(self, principal: Principal, *, after: tuple[str, str], limit: int) -> tuple[list[str], tuple[str, str] | None]:
         """Keys by name and id, and where the next page begins."""
@@ -107,25 +146,31 @@ def _future(at: datetime | None) -> datetime | None:
     return moment
 
 
-def _check_names(grant: Grant) -> None:
-    for path, named, known in (("roles", grant.roles, ROLES), ("scopes", grant.scopes or (), PERMISSIONS)):
+def check_names(roles: Sequence[str], scopes: Sequence[str] | None) -> None:
+    """Raises `Invalid` for a role or a permission that is not there, and when they leave nothing."""
+    for path, named, known in (("roles", roles, ROLES), ("scopes", scopes or (), PERMISSIONS)):
         for number, each in enumerate(named):
             if each not in known:
                 raise _invalid(f"{path}[{number}]", "reference", f"there is no {path[:-1]} {each[:80]!r}; there are {', '.join(known)}")
-    if not permissions_of(grant.roles, grant.scopes):
-        raise _invalid("scopes" if grant.scopes is not None else "roles", "reference", "leave the key nothing that it may do")
+    if not permissions_of(roles, scopes):
+        raise _invalid("scopes" if scopes is not None else "roles", "reference", "leave the key nothing that it may do")
 
 
-def _check_within(principal: Principal, roles: Sequence[str], scopes: Sequence[str] | None) -> None:
+def check_within(principal: Principal, roles: Sequence[str], scopes: Sequence[str] | None) -> None:
+    """Raises `Forbidden` when the roles, bounded by the scopes, could do more than the principal."""
     beyond = sorted(permissions_of(roles, scopes) - principal.permissions)
     if beyond:
         raise Forbidden(
-            f"a key may do no more than its maker, and you may not: {', '.join(beyond)}", hint="Name other roles, or scopes without these."
+            f"it would do more than its maker: you may not {', '.join(beyond)}", hint="Name other roles, or scopes without these."
         )
 
 
 def _invalid(path: str, code: str, message: str) -> Invalid:
     return Invalid(f"{path}: {message}", errors=(FieldError(path, code, message),))
+
+
+def _target(key: str) -> str:
+    return f"ApiKey/{msgspec.json.decode(key)['id']}"
 
 
 def _missing(key_id: str) -> NotFound:

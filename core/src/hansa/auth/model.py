@@ -5,9 +5,14 @@ A role is a set of permissions; a route names the one it needs.
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
+
+from hansa.audit.model import Action, Actor, AuditEvent, Origin
+from hansa.audit.redaction import difference
+from hansa_crds import Issuer, RoleBinding
 
 PERMISSIONS: Mapping[str, str] = {
     "self:read": "see who one is and what one may do",
@@ -25,21 +30,30 @@ PERMISSIONS: Mapping[str, str] = {
     "approvals:decide": "approve or deny calls, answer questions",
     "messages:read": "list and read messages that could not be received",
     "messages:retry": "send such messages again",
+    "users:act": "name the end user on whose behalf one acts (header Hansa-On-Behalf-Of)",
+    "usage:read": "see what the tenant has used, and what it may",
+    "messages:join": "get credentials for one's own programs on NATS, and revoke all of the tenant",
     "sessions:import": "import sessions, that is: write a past",
     "secrets:read": "list secrets, never what they hold",
     "secrets:write": "set, delete and rotate secrets",
-    "keys:read": "list and read API keys, without their secrets",
-    "keys:write": "make, rotate and revoke API keys that may do no more than their maker",
+    "keys:read": "list and read API keys, without their secrets, and service accounts",
+    "keys:write": "make, rotate and revoke API keys and service accounts that may do no more than their maker",
+    "access:read": "see what somebody else in the tenant may",
+    "audit:read": "read, verify and export the audit trail",
 }
 
-READING = frozenset({"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read"})
+READING = frozenset(
+    {"self:read", "agents:read", "objects:read", "plugins:read", "runs:read", "approvals:read", "messages:read", "usage:read"}
+)
 PLATFORM = frozenset({"platform:write", "tenants:read", "tenants:act"})
 TENANT = frozenset(PERMISSIONS) - PLATFORM
 ROLES: Mapping[str, frozenset[str]] = {
     "viewer": READING,
+    "auditor": READING | {"audit:read", "keys:read", "access:read"},
     "approver": READING | {"approvals:decide"},
-    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry", "secrets:read"},
-    "developer": TENANT - {"sessions:import", "keys:read", "keys:write"},
+    "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry", "messages:join", "secrets:read"},
+    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "audit:read", "users:act", "access:read"},
+    "delegate": frozenset({"self:read", "users:act"}),
     "tenant-admin": TENANT,
     "platform-admin": frozenset(PERMISSIONS),
 }
@@ -51,10 +65,28 @@ def permissions_of(roles: Iterable[str], scopes: Iterable[str] | None) -> frozen
     return found if scopes is None else found & frozenset(scopes)
 
 
+Kind = Literal["key", "service", "user", "agent"]
+"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run."""
+IN_RUNS = frozenset({"runs:start"})
+"""Permissions that mean something within a run: they bound the agents that it calls and the events that it publishes."""
+
+
+class Starter(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Who started a run, as the run keeps it. `may`: its permissions of `IN_RUNS`; None: not known."""
+
+    name: str
+    kind: Kind
+    on_behalf_of: str | None = None
+    may: tuple[str, ...] | None = None
+
+
 class Principal(msgspec.Struct, frozen=True):
     """An authenticated caller. `name` is stable and unique in the tenant: the scope of idempotency keys.
 
     `scopes`: the only permissions of its roles that it has; None: it has them all. `rated`: its tenant's requests are counted.
+    `home`: the tenant that its credential belongs to, when it acts in another. `origin`: where its request came from; known where
+    something is changed.
+    `groups`: those that its issuer names. `on_behalf_of`: the end user that it says it acts for.
     """
 
     tenant_id: UUID
@@ -63,6 +95,11 @@ class Principal(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     scopes: tuple[str, ...] | None = None
     rated: bool = False
+    home: str = ""
+    origin: Origin = Origin()
+    kind: Kind = "key"
+    groups: tuple[str, ...] = ()
+    on_behalf_of: str | None = None
 
     def may(self, permission: str) -> bool:
         if self.scopes is not None and permission not in self.scopes:
@@ -74,19 +111,53 @@ class Principal(msgspec.Struct, frozen=True):
         """All that it may."""
         return permissions_of(self.roles, self.scopes)
 
+    def did(self, action: Action, target: str, *, before: Any = None, after: Any = None, reason: str = "") -> AuditEvent:
+        """What the audit trail says of what this caller did. Of `before` and `after`, if both are objects, it says what differs."""
+        was, now = difference(before, after)
+        actor = Actor(name=self.name, kind=self.kind, tenant=self.home, roles=self.roles, on_behalf_of=self.on_behalf_of or "")
+        return AuditEvent(action=action, actor=actor, target=target, origin=self.origin, before=was, after=now, reason=reason)
+
+    @property
+    def starter(self) -> Starter:
+        """What a run that it starts keeps of it."""
+        return Starter(self.name, self.kind, self.on_behalf_of, tuple(sorted(each for each in IN_RUNS if self.may(each))))
+
+
+class StoredAccount(msgspec.Struct, frozen=True):
+    """A service account: its own roles, those that its tenant binds, and how people see it, as JSON text."""
+
+    name: str
+    roles: tuple[str, ...]
+    bindings: tuple[RoleBinding, ...]
+    body: str
+
+
+class StoredIssuer(msgspec.Struct, frozen=True):
+    """An issuer as a Tenant names it, and the roles that the tenant binds; `rated`: see `Principal`."""
+
+    tenant_id: UUID
+    tenant: str
+    rated: bool
+    entry: Issuer
+    bindings: tuple[RoleBinding, ...]
+
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key is made with: a name for people, who made it, what it may and until when."""
+    """What a key is made with: a name for people, who made it, what it may and until when. A service account's key has its roles."""
 
     name: str
     roles: tuple[str, ...]
     scopes: tuple[str, ...] | None = None
     made_by: str = ""
     expires_at: datetime | None = None
+    service_account: str | None = None
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`."""
+    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`.
+
+    `account_roles`, `bindings`: of its service account, if it is one's, and of the tenant.
+    """
 
     tenant_id: UUID
     tenant: str
@@ -98,3 +169,6 @@ class StoredKey(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
     unused: bool
     rated: bool
+    service_account: str | None = None
+    account_roles: tuple[str, ...] | None = None
+    bindings: tuple[RoleBinding, ...] = ()

@@ -1,4 +1,5 @@
-"""Authentication: from a bearer credential to a principal. Answers are cached for a few seconds, so that a busy key costs no query.
+"""Authentication: from a bearer credential, a key or a token, to a principal. Answers are cached for a few seconds, so that a busy
+one costs no query.
 
 A process that is told of a revoked key forgets what it knew at once. Warning: one that could not be told, because NATS was away,
 lets the key in up to `CACHE_SECONDS` longer.
@@ -12,6 +13,8 @@ import structlog
 
 from hansa import clock
 from hansa.auth import keys, store
+from hansa.auth.bearers import Bearers
+from hansa.auth.bindings import account_roles
 from hansa.auth.model import Grant, Principal, StoredKey
 from hansa.db.pool import Connection, Database
 from hansa.errors import Unauthenticated, Unavailable
@@ -19,14 +22,26 @@ from hansa.errors import Unauthenticated, Unavailable
 log = structlog.stdlib.get_logger("hansa.auth")
 CACHE_SECONDS = 2.0
 CACHE_KEYS = 10_000
+UNKNOWN, UNKNOWN_HINT = "the API key is not known here", "Was it made by this installation?"
+"""Also of a key that is here and has another secret: who guesses learns nothing."""
+
+
+class KnownKeyRefused(Unauthenticated):
+    """The credential names an API key that is there, and is not let in: the key's tenant is told in its audit trail."""
+
+    def __init__(self, detail: str, stored: StoredKey, *, hint: str) -> None:
+        super().__init__(detail, hint=hint)
+        self.tenant_id = stored.tenant_id
+        self.name = f"key:{stored.id}"
 
 
 class Authenticator:
-    """Checks API keys. `pepper` is mixed into every hash."""
+    """Checks API keys, and hands tokens to `bearers`. `pepper` is mixed into every hash of a key."""
 
-    def __init__(self, database: Database, pepper: bytes) -> None:
+    def __init__(self, database: Database, pepper: bytes, bearers: Bearers) -> None:
         self._database = database
         self._pepper = pepper
+        self._bearers = bearers
         self._cache: dict[str, tuple[float, StoredKey]] = {}
         self._seen: dict[bytes, tuple[float, Principal]] = {}
         self._changes = 0
@@ -53,23 +68,30 @@ class Authenticator:
         scheme, _, credential = header.partition(" ")
         if scheme.lower() != "bearer":
             raise Unauthenticated("the Authorization header is not of the Bearer scheme", hint="Send `Authorization: Bearer <API key>`.")
-        parsed = keys.parse(credential.strip())
+        credential = credential.strip()
+        if "." in credential:  # which no API key holds
+            return await self._bearers.principal(credential)
+        parsed = keys.parse(credential)
         until, stored = await self._find(parsed.id)
-        if stored is None or not hmac.compare_digest(stored.digest, keys.digest(parsed.secret, self._pepper)):
-            raise Unauthenticated("the API key is not known here", hint="Was it made by this installation?")
+        if stored is None:
+            raise Unauthenticated(UNKNOWN, hint=UNKNOWN_HINT)
+        if not hmac.compare_digest(stored.digest, keys.digest(parsed.secret, self._pepper)):
+            raise KnownKeyRefused(UNKNOWN, stored, hint=UNKNOWN_HINT)
         if stored.revoked_at is not None:
-            raise Unauthenticated("the API key has been revoked", hint="Use its successor.")
+            raise KnownKeyRefused("the API key has been revoked", stored, hint="Use its successor.")
         if stored.expires_at is not None and stored.expires_at <= clock.now():
-            raise Unauthenticated("the API key has expired", hint="Use its successor.")
+            raise KnownKeyRefused("the API key has expired", stored, hint="Use its successor.")
         if stored.expires_at is not None:
             until = min(until, clock.monotonic() + (stored.expires_at - clock.now()).total_seconds())
         if stored.unused:
             await self._used(stored)
+        account = stored.service_account
         return until, Principal(
             tenant_id=stored.tenant_id,
             tenant=stored.tenant,
-            name=f"key:{stored.id}",
-            roles=stored.roles,
+            name=f"service:{account}" if account else f"key:{stored.id}",
+            kind="service" if account else "key",
+            roles=account_roles(account, stored.account_roles or (), stored.bindings) if account else stored.roles,
             scopes=stored.scopes,
             rated=stored.rated,
         )
@@ -86,6 +108,7 @@ class Authenticator:
         self._changes += 1
         self._cache.clear()
         self._seen.clear()
+        self._bearers.forget()
 
     async def _find(self, key_id: str) -> tuple[float, StoredKey | None]:
         now = clock.monotonic()

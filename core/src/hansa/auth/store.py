@@ -1,25 +1,35 @@
 """All SQL about API keys and idempotency keys."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
 import asyncpg
 import msgspec
 
-from hansa.auth.model import Grant, StoredKey
+from hansa.auth.model import Grant, Principal, StoredAccount, StoredIssuer, StoredKey
 from hansa.db.pool import Connection, Database
+from hansa_crds import Issuer, RoleBinding
 
 FIND = """
-SELECT k.tenant_id, t.name AS tenant, k.id, k.digest, k.roles, k.scopes, k.expires_at, k.revoked_at,
+SELECT k.tenant_id, t.name AS tenant, k.id, k.digest, k.roles, k.scopes, k.expires_at, k.revoked_at, k.service_account,
+  (SELECT a.roles FROM hansa.service_accounts a WHERE a.tenant_id = k.tenant_id AND a.name = k.service_account) AS account_roles,
+  CASE WHEN k.service_account IS NOT NULL THEN t.role_bindings END AS bindings,
   (k.used_at < now() - interval '1 minute') IS NOT FALSE AS unused,
   t.requests_per_second IS NOT NULL AS rated
 FROM hansa.api_keys k JOIN hansa.tenants t USING (tenant_id) WHERE k.id = $1
 """
-VIEW = """json_build_object('id', id, 'name', name, 'roles', roles, 'scopes', scopes, 'made_by', made_by, 'created_at', created_at,
-  'expires_at', expires_at, 'used_at', used_at, 'revoked_at', revoked_at)"""
+FIND_ISSUERS = """
+SELECT i.tenant_id, t.name AS tenant, i.entry, t.role_bindings, t.requests_per_second IS NOT NULL AS rated
+FROM hansa.issuers i JOIN hansa.tenants t USING (tenant_id) WHERE i.issuer = $1 ORDER BY i.tenant_id, i.audience
+"""
+VIEW = """json_build_object('id', id, 'name', name, 'service_account', service_account, 'roles', roles, 'scopes', scopes,
+  'made_by', made_by, 'created_at', created_at, 'expires_at', expires_at, 'used_at', used_at, 'revoked_at', revoked_at)"""
 """An API key as people see it."""
+ACCOUNT = "json_build_object('name', name, 'description', description, 'roles', roles, 'made_by', made_by, 'created_at', created_at)"
+"""A service account as people see it."""
 READ = f"""
-SELECT name, roles, scopes, expires_at, revoked_at IS NOT NULL OR (expires_at <= now()) IS TRUE AS dead, {VIEW} AS body
+SELECT name, roles, scopes, service_account, expires_at, revoked_at IS NOT NULL OR (expires_at <= now()) IS TRUE AS dead, {VIEW} AS body
 FROM hansa.api_keys WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1
 """
 READ_LOCKED = READ + "FOR UPDATE"
@@ -28,7 +38,41 @@ READ_LOCKED = READ + "FOR UPDATE"
 async def find_key(database: Database, key_id: str) -> StoredKey | None:
     """The key of this id, whosever it is: the credential gives the tenant."""
     rows = await database.system(FIND, key_id)
-    return msgspec.convert(dict(rows[0]), StoredKey) if rows else None
+    if not rows:
+        return None
+    bindings = msgspec.json.decode(rows[0]["bindings"] or "[]", type=tuple[RoleBinding, ...])
+    return msgspec.convert({**rows[0], "bindings": bindings}, StoredKey)
+
+
+async def find_issuers(database: Database, issuer: str) -> list[StoredIssuer]:
+    """What tenants say of an issuer: the token gives the tenant."""
+    rows = await database.system(FIND_ISSUERS, issuer)
+    return [
+        StoredIssuer(
+            row["tenant_id"],
+            row["tenant"],
+            row["rated"],
+            msgspec.json.decode(row["entry"], type=Issuer),
+            msgspec.json.decode(row["role_bindings"], type=tuple[RoleBinding, ...]),
+        )
+        for row in rows
+    ]
+
+
+async def replace_issuers(connection: Connection, tenant_id: UUID, issuers: Sequence[Issuer]) -> Issuer | None:
+    """Make these the issuers of the connection's tenant; the first one that belongs to another tenant already, if any does."""
+    await connection.execute("DELETE FROM hansa.issuers WHERE tenant_id = (SELECT hansa.tenant())")
+    for each in issuers:
+        done = await connection.execute(
+            "INSERT INTO hansa.issuers (tenant_id, issuer, audience, entry) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+            tenant_id,
+            each.issuer,
+            each.audience,
+            msgspec.json.encode(each).decode(),
+        )
+        if done == "INSERT 0 0":
+            return each
+    return None
 
 
 async def key_used(database: Database, key_id: str) -> None:
@@ -39,8 +83,8 @@ async def key_used(database: Database, key_id: str) -> None:
 async def insert_key(connection: Connection, tenant_id: UUID, key_id: str, *, digest: bytes, grant: Grant) -> str:
     """Store a new key; how people see it, as JSON text."""
     return await connection.fetchval(
-        "INSERT INTO hansa.api_keys (tenant_id, id, digest, name, roles, scopes, made_by, expires_at) "
-        f"VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING {VIEW}",
+        "INSERT INTO hansa.api_keys (tenant_id, id, digest, name, roles, scopes, made_by, expires_at, service_account) "
+        f"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING {VIEW}",
         tenant_id,
         key_id,
         digest,
@@ -49,7 +93,51 @@ async def insert_key(connection: Connection, tenant_id: UUID, key_id: str, *, di
         grant.scopes,
         grant.made_by,
         grant.expires_at,
+        grant.service_account,
     )
+
+
+async def insert_account(connection: Connection, principal: Principal, *, name: str, description: str, roles: Sequence[str]) -> str | None:
+    """Store a new service account of the connection's tenant; as JSON text, or None when there is one of this name."""
+    return await connection.fetchval(
+        "INSERT INTO hansa.service_accounts (tenant_id, name, description, roles, made_by) VALUES ($1, $2, $3, $4, $5) "
+        f"ON CONFLICT DO NOTHING RETURNING {ACCOUNT}",
+        principal.tenant_id,
+        name,
+        description,
+        roles,
+        principal.name,
+    )
+
+
+async def delete_account(connection: Connection, name: str) -> bool:
+    """Delete a service account of the connection's tenant and its keys; false: there is none."""
+    done = await connection.execute("DELETE FROM hansa.service_accounts WHERE tenant_id = (SELECT hansa.tenant()) AND name = $1", name)
+    return done != "DELETE 0"
+
+
+async def find_account(connection: Connection, name: str) -> StoredAccount | None:
+    """A service account of the connection's tenant."""
+    row = await connection.fetchrow(
+        f"SELECT name, roles, {ACCOUNT} AS body FROM hansa.service_accounts WHERE tenant_id = (SELECT hansa.tenant()) AND name = $1", name
+    )
+    return None if row is None else StoredAccount(row["name"], tuple(row["roles"]), await role_bindings(connection), row["body"])
+
+
+async def page_accounts(connection: Connection, after: str, limit: int) -> list[asyncpg.Record]:
+    """Service accounts of the connection's tenant by name: records (name, body as JSON text)."""
+    return await connection.fetch(
+        f"SELECT name, {ACCOUNT} AS body FROM hansa.service_accounts WHERE tenant_id = (SELECT hansa.tenant()) AND name > $1 "
+        "ORDER BY name LIMIT $2",
+        after,
+        limit,
+    )
+
+
+async def role_bindings(connection: Connection) -> tuple[RoleBinding, ...]:
+    """The role bindings of the connection's tenant."""
+    text = await connection.fetchval("SELECT role_bindings FROM hansa.tenants WHERE tenant_id = (SELECT hansa.tenant())")
+    return msgspec.json.decode(text or "[]", type=tuple[RoleBinding, ...])
 
 
 async def page_keys(connection: Connection, after: tuple[str, str], limit: int) -> list[asyncpg.Record]:

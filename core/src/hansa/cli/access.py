@@ -1,5 +1,6 @@
-"""`hansa auth`, `hansa keys` and `hansa tenants`: who one is, who may come in, and where."""
+"""`hansa auth`, `hansa keys`, `hansa service-accounts` and `hansa tenants`: who one is, who may come in, and where."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated
 
@@ -8,17 +9,25 @@ from cyclopts import App, Parameter, validators
 from hansa.cli.client import Json, open_api, segment
 from hansa.cli.connection import Connection
 from hansa.cli.output import Column, OutputFlag, Row, age, field, say, show, show_value, write
-from hansa.cli.usage import time_of
+from hansa.cli.usage import UsageError, time_of
 
 _KEY_COLUMNS = (
     field("ID", "id"),
     field("NAME", "name"),
+    field("ACCOUNT", "service_account"),
     Column("ROLES", lambda row: ", ".join(row.get("roles") or ()) or "-"),
     Column("SCOPES", lambda row: ", ".join(row.get("scopes") or ()) or "-"),
     field("MADE BY", "made_by"),
     Column("EXPIRES", lambda row: str(row.get("expires_at") or "-")[:19]),
     age("LAST USED", "used_at"),
     Column("REVOKED", lambda row: str(row.get("revoked_at") or "-")[:19]),
+)
+_ACCOUNT_COLUMNS = (
+    field("NAME", "name"),
+    Column("ROLES", lambda row: ", ".join(row.get("roles") or ()) or "-"),
+    field("MADE BY", "made_by"),
+    age("AGE", "created_at"),
+    field("DESCRIPTION", "description"),
 )
 _TENANT_COLUMNS = (
     field("NAME", "name"),
@@ -32,6 +41,18 @@ _TENANT_COLUMNS = (
 
 auth = App(name="auth")
 keys = App(name="keys")
+accounts = App(name="service-accounts")
+
+
+# A dataclass and not a Struct: cyclopts makes options of the fields of dataclasses only.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Powers:
+    """What a new key may do."""
+
+    role: Annotated[tuple[str, ...], Parameter(negative=(), help="What it may do; may be given again.")] = ()
+    service_account: Annotated[str, Parameter(help="Instead of roles: the service account that it is a key of.")] = ""
+    scope: Annotated[tuple[str, ...], Parameter(negative=(), help="Only these permissions of its roles; may be given again.")] = ()
 
 
 @auth.default
@@ -49,12 +70,20 @@ def whoami(*, connection: Connection | None = None, output: OutputFlag = "table"
 
 
 @auth.command(name="can-i")
-def can_i(permission: str, *, connection: Connection | None = None, output: OutputFlag = "table") -> int:
-    """Say whether you have a permission, such as runs:start; status 1 when not."""
+def can_i(
+    permission: str,
+    *,
+    as_: Annotated[str, Parameter(name="--as", help="Ask of another: user:ISSUER:NAME, service:NAME or key:ID.")] = "",
+    group: Annotated[tuple[str, ...], Parameter(negative=(), help="A group of that user, as ISSUER:NAME; may be given again.")] = (),
+    connection: Connection | None = None,
+    output: OutputFlag = "table",
+) -> int:
+    """Say whether you, or another, have a permission, such as runs:start; status 1 when not."""
     with open_api(connection or Connection()) as api:
-        allowed = permission in api.get("/v1/whoami")["permissions"]
+        found = api.get("/v1/access", {"subject": as_, "groups": ",".join(group)}) if as_ else api.get("/v1/whoami")
+    allowed = permission in found["permissions"]
     if output != "table":
-        show_value({"permission": permission, "allowed": allowed}, output)
+        show_value({"permission": permission, "allowed": allowed, "roles": found["roles"]}, output)
     else:
         write("yes\n" if allowed else "no\n")
     return 0 if allowed else 1
@@ -72,8 +101,7 @@ def list_keys(*, connection: Connection | None = None, output: OutputFlag = "tab
 def create_key(
     name: str,
     *,
-    role: Annotated[tuple[str, ...], Parameter(negative=(), help="What it may do; may be given again.")],
-    scope: Annotated[tuple[str, ...], Parameter(negative=(), help="Only these permissions of its roles; may be given again.")] = (),
+    powers: Powers | None = None,
     expires: Annotated[str, Parameter(help="When it ends, e.g. 2030-01-31T12:00:00+01:00; left out: never.")] = "",
     connection: Connection | None = None,
     output: OutputFlag = "table",
@@ -85,9 +113,14 @@ def create_key(
     name
         What the key is for.
     """
-    body: Json = {"name": name, "roles": list(role)}
-    if scope:
-        body["scopes"] = list(scope)
+    given = powers or Powers()
+    if bool(given.role) == bool(given.service_account):
+        raise UsageError("a key has roles (--role), or is that of a service account (--service-account)")
+    body: Json = {"name": name, "roles": list(given.role)}
+    if given.service_account:
+        body["service_account"] = given.service_account
+    if given.scope:
+        body["scopes"] = list(given.scope)
     if expires:
         body["expires_at"] = time_of(expires, "--expires")
     with open_api(connection or Connection()) as api:
@@ -114,6 +147,41 @@ def revoke_key(key_id: str, *, connection: Connection | None = None) -> None:
     with open_api(connection or Connection()) as api:
         api.delete(f"/v1/api-keys/{segment(key_id)}")
     say(f"key {key_id} revoked")
+
+
+@accounts.default
+@accounts.command(name="list")
+def list_accounts(*, connection: Connection | None = None, output: OutputFlag = "table") -> None:
+    """List the service accounts of the tenant."""
+    with open_api(connection or Connection()) as api:
+        show(api.entries("/v1/service-accounts", {}, None), _ACCOUNT_COLUMNS, output)
+
+
+@accounts.command(name="create")
+def create_account(
+    name: str,
+    *,
+    role: Annotated[tuple[str, ...], Parameter(negative=(), help="What it may do; may be given again.")],
+    description: Annotated[str, Parameter(help="What it is for.")] = "",
+    connection: Connection | None = None,
+    output: OutputFlag = "table",
+) -> None:
+    """Make a service account that may do no more than you. `hansa keys create --service-account` gives it keys."""
+    body: Json = {"name": name, "roles": list(role), "description": description}
+    with open_api(connection or Connection()) as api:
+        made = api.post("/v1/service-accounts", body)
+    if output != "table":
+        show_value(made, output)
+    else:
+        say(f"service account {made['name']} made")
+
+
+@accounts.command(name="delete")
+def delete_account(name: str, *, connection: Connection | None = None) -> None:
+    """Delete a service account and all its keys, at once and for good."""
+    with open_api(connection or Connection()) as api:
+        api.delete(f"/v1/service-accounts/{segment(name)}")
+    say(f"service account {name} deleted, with its keys")
 
 
 def tenants(*, connection: Connection | None = None, output: OutputFlag = "table") -> None:

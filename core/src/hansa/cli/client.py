@@ -135,9 +135,9 @@ class Api:
             yield stream
 
     @contextmanager
-    def download(self, path: str) -> Iterator[Iterator[bytes]]:
+    def download(self, path: str, query: Mapping[str, str] | None = None) -> Iterator[Iterator[bytes]]:
         """The bytes of what is at `path`. Raises what the server refused, or `Unavailable` when it breaks off."""
-        with self._client.download(path) as pieces:
+        with self._client.download(path, query=query) as pieces:
             if isinstance(pieces, Answer):
                 raise refusal(pieces, self.target)
             yield pieces
@@ -165,8 +165,9 @@ class Api:
 def open_api(connection: Connection) -> Iterator[Api]:
     """The API that the options, the environment or the data folder name."""
     target = find(connection)
-    headers = {"authorization": f"Bearer {target.key}"} | ({"hansa-tenant": target.tenant} if target.tenant else {})
-    with open_local_client(target.url, headers, ANSWER_SECONDS) as client:
+    more = {"hansa-tenant": target.tenant, "hansa-on-behalf-of": target.on_behalf_of}
+    headers = {"authorization": f"Bearer {target.key}"} | {name: value for name, value in more.items() if value}
+    with open_local_client(target.url, headers, ANSWER_SECONDS, trust=target.trust) as client:
         yield Api(client, target)
 
 

@@ -13,6 +13,7 @@ import msgspec
 from cyclopts import Parameter
 
 from hansa import settings
+from hansa.egress.local import SYSTEM, Trust
 from hansa.errors import Invalid, Misconfigured, Unauthenticated, Unavailable
 
 DEFAULT_DATA = ".hansa"
@@ -27,17 +28,21 @@ class Connection:
     url: Annotated[str, Parameter(help="Address of the API (HANSA_URL); left out: that of the data folder.")] = ""
     api_key_file: Annotated[str, Parameter(help="File with the API key (HANSA_API_KEY holds the key, HANSA_API_KEY_FILE the file).")] = ""
     tenant: Annotated[str, Parameter(help="Tenant to act in (HANSA_TENANT), for keys that may act in any; left out: the key's.")] = ""
+    on_behalf_of: Annotated[str, Parameter(help="End user to name as the one acted for (HANSA_ON_BEHALF_OF); needs a permission.")] = ""
     data: Annotated[str, Parameter(help="Data folder of a local `hansa up` (HANSA_DATA_DIR), by default .hansa.")] = ""
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A server and the key for it, where each of them was found, for messages, and the tenant to act in, if not the key's."""
+    """A server and the key for it, where each of them was found, for messages, the tenant to act in, if not the key's, and
+    the end user to name."""
 
     url: str
     key: str
     url_source: str
     key_source: str
     tenant: str = ""
+    on_behalf_of: str = ""
+    trust: Trust = SYSTEM
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -74,13 +79,17 @@ def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Tar
             f"no API key for {url}: HANSA_API_KEY is not set, and no --api-key-file or HANSA_API_KEY_FILE names a file with one",
             hint="The key that belongs to a data folder is only used for the server of that folder.",
         )
-    return Target(url, key, url_source, key_source, _header("tenant", connection.tenant or told.tenant))
+    tenant, user = (
+        _header("a tenant", connection.tenant or told.tenant),
+        _header("an end user", connection.on_behalf_of or told.on_behalf_of),
+    )
+    return Target(url, key, url_source, key_source, tenant, user, Trust(told.ca_file, told.cert_file, told.key_file))
 
 
 def _header(what: str, text: str) -> str:
     """A text that goes into a header."""
     if text and (not text.isascii() or not text.isprintable() or " " in text):
-        raise Invalid(f"{text!r} is no name of a {what}")
+        raise Invalid(f"{text!r} is no name of {what}")
     return text
 
 

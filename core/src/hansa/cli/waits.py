@@ -11,13 +11,15 @@ from hansa.cli.output import moment, span
 
 STANDING_STATUS = 4
 """Exit status of a command whose run has not ended, and goes on only when a person does something."""
+HELD = {"agent": "held, its agent is suspended", "tenant": "held, its tenant is suspended"}
+"""What holds a run that nobody has held for its own sake."""
 
 
 def standing(run: Json) -> str:
     """Why a run does nothing now: `waits for approval ID`, `held`, `needs review`; empty when it works or has ended."""
     match run["state"]:
         case "suspended":
-            return "held, its agent is suspended" if run.get("suspended_by") == "agent" else "held until it is resumed"
+            return HELD.get(str(run.get("suspended_by")), "held until it is resumed")
         case "needs_review":
             return "a person must say whether a call was made"
         case _:
@@ -35,6 +37,8 @@ def ways_on(run: Json) -> list[str]:
     run_id, session = run["id"], run["session_id"]
     if run["state"] == "suspended" and run.get("suspended_by") == "agent":
         return [f"let it go on: set spec.suspend of agent {run['agent']} to false, and apply"]
+    if run["state"] == "suspended" and run.get("suspended_by") == "tenant":
+        return ["let it go on: set spec.suspend of its Tenant to false, and apply"]
     if run["state"] == "suspended":
         return [f"let it go on: hansa runs resume {run_id}"]
     if run["state"] == "needs_review":

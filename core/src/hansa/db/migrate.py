@@ -6,6 +6,7 @@ Migrations are SQL files beside their revision, so that they read like what they
 from importlib import resources
 from typing import Any
 
+import asyncpg
 from alembic import command, op
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -38,7 +39,8 @@ def run_script(name: str) -> None:
 
 async def migrate(url: str) -> str:
     """Bring the schema to `head` and return that revision. Raises `Misconfigured` when the database is newer than this code."""
-    engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://", 1), poolclass=NullPool)
+    # Connected by the driver itself, as everywhere: SQLAlchemy would not know what the URL says of TLS.
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade)

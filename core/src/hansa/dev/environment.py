@@ -13,17 +13,20 @@ from hansa.dev.folder import DataFolder
 
 ADMIN_URL = "HANSA_DATABASE_URL"
 ROLES = {"HANSA_DATABASE_APP_URL": ("hansa_app", "app-password"), "HANSA_DATABASE_SYSTEM_URL": ("hansa_system", "system-password")}
-PEPPER = "key-pepper"
-KEY_ENCRYPTION = "key-encryption-keys"
+PEPPER, AUDIT_KEY, KEY_ENCRYPTION = "key-pepper", "audit-key", "key-encryption-keys"
+NATS_OPERATOR, NATS_LOGINS = "HANSA_NATS_OPERATOR_FILE", ("HANSA_NATS_TOKEN_FILE", "HANSA_NATS_CREDS_FILE", "HANSA_NATS_OPERATOR_FILE")
 
 
 class Places(msgspec.Struct, frozen=True):
-    """Where the servers are: the admin's database URL with its password, NATS, and the file with its token (empty: none)."""
+    """Where the servers are: the admin's database URL with its password, NATS, and the files with the platform's credentials and with
+    the operator's seed of an embedded one (empty: a server of your own, which the caller's environment tells how to log in to).
+    """
 
     folder: DataFolder
     database: str
     nats: str
-    nats_token_file: str
+    nats_credentials_file: str = ""
+    nats_operator_file: str = ""
 
 
 def for_processes(environ: Mapping[str, str], places: Places) -> dict[str, str]:
@@ -32,17 +35,26 @@ def for_processes(environ: Mapping[str, str], places: Places) -> dict[str, str]:
     env = {
         **{variable: role_url(places.database, role, folder.secret(secret)) for variable, (role, secret) in ROLES.items()},
         "HANSA_KEY_PEPPER_FILE": str(folder.secret_file(PEPPER)),
+        "HANSA_AUDIT_KEY_FILE": str(folder.secret_file(AUDIT_KEY)),
         "HANSA_SECRETS_KEY_FILE": str(folder.secret_file(KEY_ENCRYPTION)),
         **environ,
         "HANSA_NATS_URL": places.nats,
         "HANSA_API_KEY_FILE": str(folder.api_key),
         "HANSA_DATA_DIR": str(folder.path),
     }
-    if places.nats_token_file:
-        env["HANSA_NATS_TOKEN_FILE"] = places.nats_token_file
+    if places.nats_credentials_file:
+        for login in NATS_LOGINS:
+            env.pop(login, None)
+        env["HANSA_NATS_CREDS_FILE"] = places.nats_credentials_file
+        env[NATS_OPERATOR] = places.nats_operator_file
     for private in (ADMIN_URL, "HANSA_SERVER_FD"):
         env.pop(private, None)
     return env
+
+
+def for_worker(env: Mapping[str, str]) -> dict[str, str]:
+    """Of what the control plane is given, what a worker, in which plugins run, is given too: not the key to all accounts."""
+    return {name: value for name, value in env.items() if name != NATS_OPERATOR}
 
 
 def for_migrate(environ: Mapping[str, str], places: Places) -> dict[str, str]:

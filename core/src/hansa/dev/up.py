@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -18,12 +19,13 @@ import msgspec
 
 from hansa import clock
 from hansa.dev import ports
-from hansa.dev.environment import Places, for_migrate, for_processes, shown
+from hansa.dev.environment import Places, for_migrate, for_processes, for_worker, shown
 from hansa.dev.folder import DataFolder, ReadyFile
 from hansa.dev.launch import Launch, run_to_end
 from hansa.dev.nats import EmbeddedNats
 from hansa.dev.postgres import EmbeddedPostgres
 from hansa.dev.supervisor import Child, Report, Supervisor
+from hansa.errors import Misconfigured
 
 PROBE_SECONDS = 5.0
 TAIL_LINES = 15
@@ -102,6 +104,7 @@ class _Stack:
         """Start everything and keep it running until cancelled; the exit status when migrations fail."""
         options, began = self._options, clock.monotonic()
         async with AsyncExitStack() as owned:
+            trust = _trust(options.environ)
             folder = await owned.enter_async_context(DataFolder(options.data))
             listener = owned.enter_context(ports.listen(options.host, options.port))
             self._supervisor = supervisor = await owned.enter_async_context(Supervisor(folder, report=self._report))
@@ -111,8 +114,8 @@ class _Stack:
             if status:
                 return status
             port = int(listener.getsockname()[1])
-            await self._processes(supervisor, for_processes(options.environ, places), listener)
-            url = f"http://{ports.url_host(options.host)}:{port}"
+            await self._processes(supervisor, for_processes(options.environ, places), listener, trust)
+            url = f"{'https' if trust else 'http'}://{ports.url_host(options.host)}:{port}"
             ready = ReadyFile(
                 url=url,
                 api_key_file=str(folder.api_key),
@@ -150,7 +153,8 @@ class _Stack:
             folder=folder,
             database=postgres.url(password=True) if postgres else own_database,
             nats=nats.url if nats else own_nats,
-            nats_token_file=str(nats.token_file) if nats else "",
+            nats_credentials_file=str(nats.credentials_file) if nats else "",
+            nats_operator_file=str(nats.operator_file) if nats else "",
         )
 
     async def _migrate(self, env: Mapping[str, str]) -> int:
@@ -163,10 +167,12 @@ class _Stack:
         self._report("migrate", f"done after {clock.monotonic() - began:.1f} s")
         return 0
 
-    async def _processes(self, supervisor: Supervisor, env: Mapping[str, str], listener: socket.socket) -> None:
+    async def _processes(
+        self, supervisor: Supervisor, env: Mapping[str, str], listener: socket.socket, trust: ssl.SSLContext | None
+    ) -> None:
         options, descriptor = self._options, listener.fileno()
         serving = Launch(argv=options.commands.serve, env={**env, "HANSA_SERVER_FD": str(descriptor)}, fds=(descriptor,))
-        working = Launch(argv=options.commands.worker, env=env)
+        working = Launch(argv=options.commands.worker, env=for_worker(env))
         await supervisor.start(Child(name="serve", launch=serving, grace=options.grace_seconds))
         await supervisor.start(
             *(Child(name=f"worker-{number}", launch=working, grace=options.grace_seconds) for number in range(1, options.workers + 1))
@@ -174,16 +180,37 @@ class _Stack:
         host, port = listener.getsockname()[:2]
 
         async def is_ready() -> bool:
-            return await readiness(ports.url_host(host).strip("[]"), port)
+            return await readiness(ports.url_host(host).strip("[]"), port, trust=trust)
 
         await supervisor.until(is_ready, name="serve", seconds=options.ready_seconds)
 
 
-async def readiness(host: str, port: int) -> bool:
+def _trust(environ: Mapping[str, str]) -> ssl.SSLContext | None:
+    """How to ask our own control plane over TLS, None without; whom we ask is known, since the socket is ours."""
+    if not environ.get("HANSA_SERVER_TLS_CERT_FILE"):
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    shown_file = environ.get("HANSA_CLIENT_CERT_FILE", "")
+    if environ.get("HANSA_SERVER_TLS_CLIENT_CA_FILE") and not shown_file:
+        raise Misconfigured(
+            "the control plane lets in only who shows a certificate, and HANSA_CLIENT_CERT_FILE names none for `hansa up` to ask it with",
+            hint="Set HANSA_CLIENT_CERT_FILE and HANSA_CLIENT_KEY_FILE, which every command needs then.",
+        )
+    try:
+        if shown_file:
+            context.load_cert_chain(shown_file, environ.get("HANSA_CLIENT_KEY_FILE") or None)
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(f"HANSA_CLIENT_CERT_FILE can't be used: {error}", hint="It is a PEM file, as is its key.") from error
+    return context
+
+
+async def readiness(host: str, port: int, *, trust: ssl.SSLContext | None = None) -> bool:
     """Whether GET /readyz of the API is answered with 200."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port)
+            reader, writer = await asyncio.open_connection(host, port, ssl=trust)
             try:
                 writer.write(f"GET /readyz HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
                 return (await reader.readline()).split()[1:2] == [OK]

@@ -79,6 +79,18 @@ def judge_text(text: str) -> None:
 
 def judge_url(url: str | httpx2.URL, policy: EgressPolicy) -> Target:
     """Judge all that a URL shows by itself. Raises `EgressRefused`."""
+    target = target_of(url)
+    entry = _entry_for(target, policy)
+    if entry is None:
+        _refuse_by_default(target, policy)
+    if (entry is None or entry.port is None) and target.port not in policy.ports:
+        listed = ", ".join(str(number) for number in policy.ports)
+        raise EgressRefused(origin_of(target), Rule.PORT, f"port {target.port} is not among {listed}", hint=_ADMIT_HINT)
+    return target
+
+
+def target_of(url: str | httpx2.URL) -> Target:
+    """What a URL aims at, when it is one that all parsers read alike. Raises `EgressRefused`."""
     judge_text(str(url))
     try:
         parsed = httpx2.URL(url)
@@ -97,14 +109,7 @@ def judge_url(url: str | httpx2.URL, policy: EgressPolicy) -> Target:
     address = _literal(host)
     if address is None:
         host = _checked_name(host)
-    target = Target(scheme=scheme, host=host, port=port, address=address)
-    entry = _entry_for(target, policy)
-    if entry is None:
-        _refuse_by_default(target, policy)
-    if (entry is None or entry.port is None) and port not in policy.ports:
-        listed = ", ".join(str(number) for number in policy.ports)
-        raise EgressRefused(_origin(target), Rule.PORT, f"port {port} is not among {listed}", hint=_ADMIT_HINT)
-    return target
+    return Target(scheme=scheme, host=host, port=port, address=address)
 
 
 def judge_answers(host: str, port: int, *, answers: Sequence[str], policy: EgressPolicy) -> tuple[str, ...]:
@@ -149,19 +154,22 @@ def _entry_for(target: Target, policy: EgressPolicy) -> AllowEntry | None:
     """The entry that lists this target; one with the target's port comes before one without."""
     found: AllowEntry | None = None
     for entry in map(parse_entry, policy.allow):
-        if entry.port not in (None, target.port):
-            continue
-        if target.address is None:
-            listed = entry.name is not None and _matches(entry.name, target.host)
-        else:
-            listed = entry.network is not None and target.address in entry.network
-        if listed and (found is None or found.port is None):
+        if is_covered(target, entry) and (found is None or found.port is None):
             found = entry
     return found
 
 
+def is_covered(target: Target, entry: AllowEntry) -> bool:
+    """Whether an entry names a target: a host by its name, an address by a network; names are not looked up for it."""
+    if entry.port not in (None, target.port):
+        return False
+    if target.address is None:
+        return entry.name is not None and _matches(entry.name, target.host)
+    return entry.network is not None and target.address in entry.network
+
+
 def _refuse_by_default(target: Target, policy: EgressPolicy) -> None:
-    origin = _origin(target)
+    origin = origin_of(target)
     if target.address is not None:
         reason = why_not_global(target.address)
         if reason is not None:
@@ -181,6 +189,7 @@ def _matches(pattern: str, host: str) -> bool:
     return host.endswith(pattern[1:]) if pattern.startswith("*.") else host == pattern
 
 
-def _origin(target: Target) -> str:
+def origin_of(target: Target) -> str:
+    """A target as refusals name it."""
     host = f"[{target.host}]" if ":" in target.host else target.host
     return f"{target.scheme}://{host}:{target.port}"

@@ -65,9 +65,9 @@ class LocalClient:
                 yield Answer(answer.status_code, _lowered(answer.headers), answer.read())
 
     @contextmanager
-    def download(self, path: str) -> Iterator[Answer | Iterator[bytes]]:
+    def download(self, path: str, *, query: Mapping[str, str] | None = None) -> Iterator[Answer | Iterator[bytes]]:
         """Read an answer of any length piece by piece; a refusal is handed out instead, read to its end."""
-        with self._faults(), self._client.stream("GET", path) as answer:
+        with self._faults(), self._client.stream("GET", path, params=_present(query)) as answer:
             if answer.is_success:
                 yield answer.iter_bytes()
             else:
@@ -83,7 +83,18 @@ class LocalClient:
             raise Unavailable(f"the connection to {self._client.base_url} broke off: {_said(error)}") from error
 
 
-def open_local_client(base_url: str, headers: Mapping[str, str], timeout: float) -> LocalClient:
+class Trust(msgspec.Struct, frozen=True):
+    """For https addresses, PEM files: the authorities to believe (empty: those of the system), and who to be to a server that asks."""
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+SYSTEM = Trust()
+
+
+def open_local_client(base_url: str, headers: Mapping[str, str], timeout: float, *, trust: Trust = SYSTEM) -> LocalClient:
     """A client for `base_url`, to be used with `with`. `timeout` bounds each wait for bytes, in seconds. Raises `Invalid`."""
     try:
         url = httpx2.URL(base_url)
@@ -91,18 +102,30 @@ def open_local_client(base_url: str, headers: Mapping[str, str], timeout: float)
         raise Invalid(f"{base_url!r} is not a URL: {error}") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise Invalid(f"{base_url!r} is not an http or https URL", hint="It looks like http://127.0.0.1:7420.")
-    # Without https nothing is encrypted: a context that trusts nobody then saves the time of reading all certificates.
-    trust = httpx2.create_ssl_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client = httpx2.Client(
         base_url=url,
         headers={"user-agent": "hansa-cli", **headers},
         timeout=httpx2.Timeout(timeout, connect=min(timeout, 5.0)),
         trust_env=False,
         follow_redirects=False,
-        verify=trust,
+        # Without https nothing is encrypted: a context that trusts nobody then saves the time of reading all certificates.
+        verify=_context(trust) if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         limits=httpx2.Limits(max_connections=None),
     )
     return LocalClient(client)
+
+
+def _context(trust: Trust) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=trust.ca_file) if trust.ca_file else httpx2.create_ssl_context()
+        if trust.cert_file:
+            context.load_cert_chain(trust.cert_file, trust.key_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise Invalid(
+            f"the certificates for https can't be used: {error}",
+            hint="Check HANSA_CA_FILE, HANSA_CLIENT_CERT_FILE and HANSA_CLIENT_KEY_FILE.",
+        ) from error
+    return context
 
 
 def _events(answer: httpx2.Response) -> Iterator[ServerEvent]:

@@ -59,6 +59,11 @@ class EgressPolicy(msgspec.Struct, frozen=True, kw_only=True):
             parse_entry(entry)
 
 
+def entries(text: str) -> tuple[str, ...]:
+    """The entries of a comma-separated list, as settings have it."""
+    return tuple(each.strip() for each in text.split(",") if each.strip())
+
+
 def parse_entry(entry: str) -> AllowEntry:
     """Read one entry of `allow`. Raises `Misconfigured`."""
     host, port = _split_port(entry.strip().lower())

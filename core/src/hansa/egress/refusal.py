@@ -39,6 +39,7 @@ class Rule(StrEnum):
     PORT = "port"
     ADDRESS = "address_not_global"
     REDIRECT_BODY = "redirect_body"
+    NOT_LISTED = "not_listed"
 
 
 class EgressRefused(Invalid, httpx2.RequestError):

@@ -15,6 +15,7 @@ import httpx2
 
 from hansa.egress.dial import JudgedDialer, Resolver
 from hansa.egress.judge import judge_url
+from hansa.egress.narrowing import judge_lists
 from hansa.egress.policy import EgressPolicy
 from hansa.egress.refusal import EgressTooLarge
 
@@ -55,7 +56,7 @@ class JudgedTransport(httpx2.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        judge_url(request.url, self._policy)
+        judge_lists(judge_url(request.url, self._policy))
         asked = httpcore2.Request(
             method=request.method,
             url=httpcore2.URL(scheme=request.url.raw_scheme, host=request.url.raw_host, port=request.url.port, target=request.url.raw_path),

@@ -3,9 +3,13 @@
 from typing import Protocol
 
 
-class LiveText(Protocol):
-    """Where text goes as it arrives. `reset` says that the step's text so far is void: another attempt begins."""
+class Hearing(Protocol):
+    """Where text goes as it arrives."""
 
     def text(self, piece: str) -> None: ...
+
+
+class LiveText(Hearing, Protocol):
+    """That, over several attempts. `reset` says that the step's text so far is void: another attempt begins."""
 
     def reset(self) -> None: ...

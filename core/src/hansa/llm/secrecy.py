@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from hansa.llm.model import LiveText
+from hansa.llm.model import Hearing
 from hansa.secrets.redaction import Redactor
 from hansa_sdk import LLMRequest, LLMResponse, ProviderError
 
@@ -36,7 +36,7 @@ class Veil:
         error.detail, error.hint = self.text(error.detail), self.text(error.hint)
         error.args = (error.detail,)
 
-    def live(self, live: LiveText) -> "VeiledText":
+    def live(self, live: Hearing) -> "VeiledText":
         """For text that comes in pieces."""
         return VeiledText(self._redactor, self._tenant_id, live)
 
@@ -49,18 +49,16 @@ class Veil:
 class VeiledText:
     """Passes on pieces; what might be the beginning of a secret waits for the next one."""
 
-    def __init__(self, redactor: Redactor, tenant_id: UUID, live: LiveText) -> None:
+    def __init__(self, redactor: Redactor, tenant_id: UUID, live: Hearing) -> None:
         self._stream = redactor.stream(tenant_id)
         self._live = live
 
     def text(self, piece: str) -> None:
-        """Take a piece."""
-        self._say(self._stream.feed(piece))
+        """Take a piece. Something is said of each, if only that it came: who pays for an answer must know that it has begun."""
+        self._live.text(self._stream.feed(piece))
 
     def end(self) -> None:
         """No more comes."""
-        self._say(self._stream.end())
-
-    def _say(self, shown: str) -> None:
-        if shown:
-            self._live.text(shown)
+        rest = self._stream.end()
+        if rest:
+            self._live.text(rest)

@@ -4,7 +4,6 @@ Credentials are looked up for each call, and nothing of them comes back. Must no
 """
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Container, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,12 +16,13 @@ import structlog
 from hansa import clock
 from hansa.egress.client import HttpClient
 from hansa.errors import HansaError
+from hansa.llm.metering import FreeMeter, Meter, OverBudget, Target
 from hansa.llm.model import LiveText
 from hansa.llm.pool import ProviderPool, open_pool
 from hansa.llm.secrecy import Veil
 from hansa.plugins.model import Plugins
 from hansa.tenants.secrets.lookup import Lookup, passes
-from hansa_crds import ModelChoice, ModelPrices, ModelProvider
+from hansa_crds import ModelChoice, ModelProvider
 from hansa_sdk import (
     Completion,
     LLMRequest,
@@ -31,7 +31,6 @@ from hansa_sdk import (
     ProviderRefused,
     ProviderServices,
     ProviderUnavailable,
-    Usage,
 )
 
 log = structlog.stdlib.get_logger("hansa.llm")
@@ -45,19 +44,25 @@ class CredentialAway(ProviderUnavailable):
     code: ClassVar[str] = "secrets_away"
 
 
-class Target(msgspec.Struct, frozen=True):
-    """One model that may answer: a provider's object and the model's name there."""
-
-    provider: ModelProvider
-    model: str
-
-
 class _Failure(msgspec.Struct, frozen=True):
     """Why one target did not answer; `final`: it would not answer later either; `away`: its credential can't be had for now."""
 
     text: str
     final: bool
     away: bool = False
+    over: OverBudget | None = None
+
+
+class _Ear:
+    """Hears an answer. `doubt`: after a failure, whether the provider may have answered nevertheless, and be paid for it."""
+
+    def __init__(self, live: LiveText) -> None:
+        self._live = live
+        self.doubt = False
+
+    def text(self, piece: str) -> None:
+        self.doubt = True
+        self._live.text(piece)
 
 
 class Gateway:
@@ -86,11 +91,11 @@ class Gateway:
             return "it needs spec.endpoint"
         return ""
 
-    async def complete(self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText) -> Completion:
-        """The first good answer of the targets, in their order.
+    async def complete(self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
+        """The first good answer of the targets, in their order; a target whose answer may cost too much is passed over.
 
-        Raises `ProviderUnavailable` after retries everywhere, or `ProviderRefused` when no retry helps anywhere; `CredentialAway` when a
-        credential could not be looked up for now.
+        Raises `ProviderUnavailable` after retries everywhere, `CredentialAway` when a credential could not be looked up for now,
+        `ProviderRefused` when no retry helps anywhere, or the meter's `OverBudget` when that alone stands against it.
         """
         give_up, attempts, failures = clock.monotonic() + request.timeout, 0, list[_Failure]()
         for position, target in enumerate(targets):
@@ -105,15 +110,23 @@ class Gateway:
                 if left <= 0:
                     break
                 attempts += 1
+                ear = _Ear(live)
                 try:
-                    response = await self._ask(tenant_id, target, msgspec.structs.replace(request, model=target.model, timeout=left), live)
+                    asked = await meter.begin(target, msgspec.structs.replace(request, model=target.model, timeout=left))
+                    response = await self._ask(tenant_id, target, asked, ear, left)
+                except OverBudget as error:
+                    failures.append(_Failure(f"{name}: {error.detail}", final=True, over=error))
+                    break
                 except ProviderRefused as error:
+                    meter.failed(lost=ear.doubt or error.in_doubt)
                     failures.append(_Failure(f"{name}: {error.detail}. {error.hint}".removesuffix(". "), final=True))
                     break
                 except CredentialAway as error:
+                    meter.failed(lost=False)
                     failures.append(_Failure(f"{name}: {error.detail}", final=False, away=True))
                     break
                 except ProviderUnavailable as error:
+                    meter.failed(lost=ear.doubt or error.in_doubt)
                     failures.append(_Failure(f"{name}: {error.detail}", final=False))
                     live.reset()
                     pause = error.retry_after if error.retry_after is not None else 0.25 * 2**attempt
@@ -122,22 +135,22 @@ class Gateway:
                         break
                     await asyncio.sleep(pause)
                 else:
-                    return Completion(response, name, attempts, _cost(target, response.usage))
+                    return Completion(response, name, attempts, meter.answered(response.usage))
             live.reset()
         raise _no_answer(failures, request.timeout)
 
-    async def _ask(self, tenant_id: UUID, target: Target, request: LLMRequest, live: LiveText) -> LLMResponse:
+    async def _ask(self, tenant_id: UUID, target: Target, request: LLMRequest, ear: "_Ear", left: float) -> LLMResponse:
         kind, veil = self._plugins.providers[target.provider.spec.plugin][1], Veil(self._lookup.redactor, tenant_id)
         try:
-            async with asyncio.timeout(request.timeout):
+            async with asyncio.timeout(left):
                 credential = await self._credential(tenant_id, target.provider)
                 async with self._pool.borrow(tenant_id, target.provider, kind, credential) as (provider, slots), slots:
-                    shown = veil.live(live)
+                    shown = veil.live(ear)
                     response = veil.response(await provider.complete(veil.request(request), shown.text))
                     shown.end()
                     return response
         except TimeoutError as error:
-            raise ProviderUnavailable(f"no answer within {request.timeout:.0f} s") from error
+            raise ProviderUnavailable(f"no answer within {left:.0f} s", in_doubt=True) from error
         except (ProviderRefused, ProviderUnavailable) as error:
             veil.error(error)
             raise
@@ -145,7 +158,7 @@ class Gateway:
         except Exception as error:
             log.exception("llm.provider_broke", provider=target.provider.metadata.name, plugin=target.provider.spec.plugin)
             told = veil.text(f"the plugin {target.provider.spec.plugin} broke: {type(error).__name__}: {error}")
-            raise ProviderUnavailable(told) from error
+            raise ProviderUnavailable(told, in_doubt=True) from error
 
     async def _credential(self, tenant_id: UUID, provider: ModelProvider) -> str | None:
         """What the provider is opened with, as it is now."""
@@ -160,13 +173,10 @@ class Gateway:
             raise ProviderRefused(error.detail, hint=error.hint) from error
 
 
-def _cost(target: Target, usage: Usage) -> int:
-    """What tokens cost, in millionths: a price is of a million tokens, so it is that of one in millionths. Rounded up."""
-    prices = next((model.prices for model in target.provider.spec.models if model.name == target.model), ModelPrices())
-    return math.ceil(usage.input_tokens * prices.input + usage.output_tokens * prices.output)
-
-
-def _no_answer(failures: Sequence[_Failure], timeout: float) -> ProviderError:
+def _no_answer(failures: Sequence[_Failure], timeout: float) -> ProviderError | OverBudget:
+    over = next((failure.over for failure in failures if failure.over is not None), None)
+    if over is not None and all(failure.final for failure in failures):
+        return over
     told = "no model answered: " + ("; ".join(dict.fromkeys(failure.text for failure in failures)) or f"nothing within {timeout:g} s")
     if failures and all(failure.final for failure in failures):
         return ProviderRefused(told, hint="`hansa models` shows which can be used.")
@@ -183,8 +193,8 @@ class AgentModel:
         self._tenant_id = tenant_id
         self._targets = targets
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
-        return await self._gateway.complete(self._tenant_id, self._targets, request, live)
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter | None = None) -> Completion:
+        return await self._gateway.complete(self._tenant_id, self._targets, request, live, meter or FreeMeter())
 
 
 def resolve(choices: Sequence[ModelChoice], providers: Sequence[ModelProvider]) -> tuple[list[Target], list[str]]:

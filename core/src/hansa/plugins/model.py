@@ -45,3 +45,7 @@ class Plugins(msgspec.Struct, frozen=True):
     def loaded(self) -> tuple[str, ...]:
         """Names of the plugins that work."""
         return tuple(info.name for info in self.infos if info.state is PluginState.LOADED)
+
+    def brings(self, kind: str) -> str:
+        """The plugin that brings a kind of provider; the kind's own name while none does."""
+        return self.providers[kind][0] if kind in self.providers else kind

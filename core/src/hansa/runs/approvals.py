@@ -9,6 +9,8 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth.idempotency import Answer, IdempotencyKey, once
 from hansa.auth.model import Principal
 from hansa.bus.connection import Bus
@@ -85,6 +87,12 @@ class Approvals:
                 raise Conflict(f"approval {approval_id} is {state} already", hint="`hansa approvals` lists what is pending.")
             told.append((outcome, str(approval.run_id)))
             body = await store.find_approval(connection, approval_id)
+            # Not the answer, nor what was asked: these are content, and stand in the run's log.
+            now = {"state": DECISIONS[decision.decision], "comment": decision.comment, "run": approval.run_id, "kind": approval.kind}
+            await record(
+                connection,
+                principal.did(Action.APPROVAL_DECIDED, f"Approval/{approval_id}", before={"state": "pending"}, after=now),
+            )
             return 200, str(body)
 
         answer = await once(self._database, principal, key, operation)

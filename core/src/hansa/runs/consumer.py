@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from hansa import ids
-from hansa.auth.model import Principal
+from hansa.auth.model import Principal, Starter
 from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection
 from hansa.messages.model import Message, Receivers, Ring
@@ -34,6 +34,7 @@ class RunCall(msgspec.Struct, frozen=True):
     parent_step: str
     depth: int
     priority: int
+    started_by: Starter | None = None
 
 
 class RunCanceled(msgspec.Struct, frozen=True):
@@ -45,6 +46,14 @@ class RunCanceled(msgspec.Struct, frozen=True):
 class EventPublished(msgspec.Struct, frozen=True):
     """An event for every run of the tenant that waits for one of its name."""
 
+    name: str
+    data: Any
+
+
+class EventSent(msgspec.Struct, frozen=True):
+    """An event for one session: its run that waits for it goes on, or the next one that will."""
+
+    session: UUID
     name: str
     data: Any
 
@@ -76,8 +85,9 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
             parent_run=asked.parent_run,
             parent_step=asked.parent_step,
             depth=asked.depth,
+            started_by=asked.started_by,
         )
-        caller = Principal(message.tenant_id, "", CALLER, ())
+        caller = Principal(message.tenant_id, "", CALLER, (), kind="agent")
         run_input = await kept(connection, message.tenant_id, asked.input)
         outcome, answer = await store.start_here(connection, region, store.Accept(caller, new, run_input, None))
         if outcome == "accepted":
@@ -104,4 +114,10 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
         woke = await store.publish(connection, message.tenant_id, event.name, data)
         return [ring for outcome, run_id in woke for ring in woken(outcome, run_id)]
 
-    return {"run.call": call, "run.returned": returned, "run.cancel": cancel, "event.published": published}
+    async def sent(connection: Connection, message: Message) -> Sequence[Ring]:
+        event = msgspec.json.decode(message.payload, type=EventSent)
+        data = await kept(connection, message.tenant_id, event.data)
+        outcome, run_id = await store.send_event(connection, message.tenant_id, event.session, message.id, name=event.name, data=data)
+        return woken(outcome, run_id)  # a session that is gone by now needs no event
+
+    return {"run.call": call, "run.returned": returned, "run.cancel": cancel, "event.published": published, "event.sent": sent}

@@ -16,8 +16,10 @@ from uuid import UUID
 import msgspec
 
 from hansa import clock, ids
+from hansa.llm.metering import Meter
 from hansa.llm.model import LiveText
 from hansa.runs import calls
+from hansa.runs.budget.metering import NothingLeft, StepMeter
 from hansa.runs.journal import Journal
 from hansa.runs.model import Entry, EventType, RunView, Wait, as_recorded, plain
 from hansa.runs.steps import StepIds, StepLog, check_same, digest
@@ -55,7 +57,7 @@ class NeedsReview(asyncio.CancelledError):
 class Model(Protocol):
     """The agent's model, with its fallbacks, as the gateway has set it up."""
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion: ...
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter) -> Completion: ...
 
 
 class Voice(Protocol):
@@ -95,6 +97,7 @@ class DurableContext:
         self._parts = parts
         self._ids = StepIds()
         self._invalid_calls = 0
+        self._tainted_by = ""
         self.usage = Usage()
         self.cost = 0
         """What the models took, by their prices, in millionths."""
@@ -131,8 +134,7 @@ class DurableContext:
             response, cost = msgspec.convert(known, LLMResponse), known.get("cost", 0)
         else:
             self._parts.journal.reach_out(f"the model request at step {step}")
-            async with self._parts.voice.speak(step) as live:
-                completion = await self._parts.model.complete(request, live)
+            completion = await self._complete(step, request)
             # The runtime is given what a replay will give it, to the order of keys: else it could tell the two apart.
             response, cost = as_recorded(completion.response, LLMResponse), completion.cost
             data = {
@@ -145,6 +147,21 @@ class DurableContext:
             self._parts.journal.put(Entry(EventType.MODEL_COMPLETED, data, step), usage=response.usage)
         self._spend(response.usage, cost)
         return response
+
+    async def _complete(self, step: str, request: LLMRequest) -> Completion:
+        """Have the model answer within what the tenant may spend; what that takes is counted whether it answers or not."""
+        meter = StepMeter(self._parts.journal, self.agent.name, step)
+        try:
+            async with self._parts.voice.speak(step) as live:
+                completion = await self._parts.model.complete(request, live, meter)
+        # Counted whatever went wrong, but not when the call was stopped: then all that is reserved for it may have been spent.
+        except Exception as error:
+            self._parts.journal.spend(meter.spends)
+            if isinstance(error, NothingLeft):
+                raise error.consequence() from error
+            raise
+        self._parts.journal.spend(meter.spends)
+        return completion
 
     def _spend(self, usage: Usage, cost: int) -> None:
         """Count what a model took, and end the run that has taken too much."""
@@ -169,8 +186,10 @@ class DurableContext:
         done = known.get(EventType.TOOL_COMPLETED)
         if done is not None:
             outcome = msgspec.convert(done, ToolOutcome)
+            self._read(step, name, untrusted=done.get("untrusted", False))
         elif EventType.RUN_RETURNED in known:
             outcome = calls.outcome_of(known[EventType.RUN_RETURNED])
+            self._read(step, name, untrusted=self._parts.tools.is_untrusted(name))
         else:
             outcome = as_recorded(await self._call(step, calls.Call(name, arguments), dict(known)), ToolOutcome)
         self._invalid_calls = self._invalid_calls + 1 if outcome.invalid_arguments else 0
@@ -190,28 +209,49 @@ class DurableContext:
             attempt = calls.next_attempt(known)
         except calls.InDoubt as doubt:
             raise NeedsReview(step, doubt.call) from doubt
-        outcome = tools.refusal(call.name, call.arguments)
-        if outcome is None and tools.needs_approval(call.name) and EventType.TOOL_CALLED not in known:
+        outcome, ran = tools.refusal(call.name, call.arguments), False
+        if outcome is None and self._asks(call, known):
             outcome = await self._approval(step, call, known)
         if outcome is None and tools.is_agent(call.name):
             if self._parts.depth < calls.MAX_DEPTH or EventType.RUN_CALLED in known:
-                return calls.outcome_of(await self._child(step, call, known))
+                outcome = calls.outcome_of(await self._child(step, call, known))
+                self._read(step, call.name, untrusted=tools.is_untrusted(call.name))
+                return outcome
             outcome = calls.outcome_of(calls.too_deep(call.name))
         if outcome is None:
             effect, key = tools.effect(call.name), f"{self._run.id}:{step}"
             if attempt and effect is not Effect.READ:
                 intent = {**msgspec.to_builtins(call), "effect": effect.value, "idempotency_key": key, "attempt": attempt}
                 await journal.write(Entry(EventType.TOOL_CALLED, intent, step))
-            outcome = await tools.run(ToolCall(id=key, name=call.name, arguments=call.arguments))
-        journal.put(Entry(EventType.TOOL_COMPLETED, {**msgspec.to_builtins(call), **msgspec.to_builtins(outcome)}, step))
+            outcome, ran = await tools.run(ToolCall(id=key, name=call.name, arguments=call.arguments)), True
+        said = {**msgspec.to_builtins(call), **msgspec.to_builtins(outcome)}
+        if ran and tools.is_untrusted(call.name):
+            said["untrusted"] = True  # stands in the log, so that a replay is tainted by the same steps, whatever the tool declares then
+            self._read(step, call.name, untrusted=True)
+        journal.put(Entry(EventType.TOOL_COMPLETED, said, step))
         return outcome
+
+    def _read(self, step: str, name: str, *, untrusted: bool) -> None:
+        """Remember the first answer that strangers may have written."""
+        if untrusted and not self._tainted_by:
+            self._tainted_by = f"{name} at step {step}"
+
+    def _asks(self, call: calls.Call, known: dict[EventType, Any]) -> bool:
+        """Whether a person must approve a call that is not begun. One who was asked already decides, whatever is read meanwhile."""
+        if {EventType.TOOL_CALLED, EventType.RUN_CALLED} & known.keys():
+            return False
+        tools = self._parts.tools
+        tainted = bool(self._tainted_by) and tools.needs_approval_once_tainted(call.name)
+        return EventType.APPROVAL_REQUESTED in known or tainted or tools.needs_approval(call.name)
 
     async def _approval(self, step: str, call: calls.Call, known: dict[EventType, Any]) -> ToolOutcome | None:
         """Have a person look at a call; None: it may be made."""
         decided = known.get(EventType.APPROVAL_DECIDED)
         if decided is None:
-            subject = {"agent": self.agent.name, **msgspec.to_builtins(call)}
-            decided = await self._ask(step, {**msgspec.to_builtins(call), "kind": "tool"}, subject, known)
+            said = msgspec.to_builtins(call)
+            if self._tainted_by and not self._parts.tools.needs_approval(call.name):
+                said["because"] = f"the run has read untrusted text: {self._tainted_by}"
+            decided = await self._ask(step, {**said, "kind": "tool"}, {"agent": self.agent.name, **said}, known)
         return calls.refused(decided)
 
     async def _ask(self, step: str, said: dict[str, Any], subject: dict[str, Any], known: dict[EventType, Any]) -> Any:

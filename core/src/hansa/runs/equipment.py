@@ -9,6 +9,7 @@ import msgspec
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
+from hansa.llm.metering import Meter
 from hansa.llm.model import LiveText
 from hansa.llm.service import AgentModel, Gateway
 from hansa.plugins.model import Plugins
@@ -22,6 +23,7 @@ from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared, Worlds
 from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
+from hansa.tools.cage.service import Cages
 from hansa.tools.servers import Connections, ToolServers
 from hansa.tools.service import Surroundings, ToolBox, ToolSecrets
 from hansa_sdk import Completion, LLMRequest, Message, Role, RunFailed
@@ -46,6 +48,7 @@ class Equipment(msgspec.Struct, frozen=True):
     worker: str
     workspaces: Path
     tool_settings: dict[str, str]
+    cages: Cages | None = None
     sources: Sources = Sources()
 
 
@@ -68,7 +71,7 @@ class NoModel:
     def __init__(self, missing: list[str]) -> None:
         self._missing = missing
 
-    async def complete(self, request: LLMRequest, live: LiveText) -> Completion:
+    async def complete(self, request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         raise RunFailed(
             "; ".join(self._missing), code="model_missing", hint="Apply a ModelProvider that has it; `hansa models` lists what there is."
         )
@@ -82,7 +85,7 @@ def model_of(equipment: Equipment, prepared: Prepared, tenant_id: UUID) -> Model
 def surroundings_of(equipment: Equipment, tenant_id: UUID, run: RunView) -> Surroundings:
     """What the tools of a run may touch in this process."""
     secrets = ToolSecrets(equipment.lookup, tenant_id)
-    return Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings, secrets)
+    return Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings, equipment.cages, secrets)
 
 
 def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:

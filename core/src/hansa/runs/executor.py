@@ -11,9 +11,12 @@ import msgspec
 import structlog
 
 from hansa.bus.subjects import session_live
+from hansa.egress.narrowing import narrowed
 from hansa.errors import Damaged, HansaError, Unavailable
 from hansa.llm.service import CredentialAway
 from hansa.runs import store
+from hansa.runs.budget import store as budget_store
+from hansa.runs.budget.metering import Held
 from hansa.runs.context import DurableContext, NeedsReview
 from hansa.runs.equipment import Equipment, Place, make_context, model_of, surroundings_of
 from hansa.runs.journal import DatabaseJournal, Journal
@@ -22,6 +25,7 @@ from hansa.runs.model import Claim, End, Entry, EventType, Loaded, Past, Wait, p
 from hansa.runs.voice import BusVoice
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared
+from hansa.tenants.allowance import WHOSE
 from hansa.tools.servers import Connections
 from hansa_crds import Agent
 from hansa_sdk import PluginError, ProviderUnavailable, RunFailed
@@ -48,6 +52,7 @@ class Wish(StrEnum):
     CANCEL = "cancel"
     SUSPEND = "suspend"
     SUSPEND_AGENT = "suspend_agent"
+    SUSPEND_TENANT = "suspend_tenant"
     PARK = "park"
     LEAVE = "leave"
 
@@ -61,7 +66,9 @@ class Driven:
         self._loaded = loaded
         self._waiting = Waiting(self._idle)
         self._voice = BusVoice(equipment.bus, session_live(equipment.region, claim.tenant_id, claim.session_id), claim.id)
-        self._journal = DatabaseJournal(equipment.writer, claim, written=self._voice.wrote, fenced=lambda: self.want(Wish.LEAVE))
+        self._journal = DatabaseJournal(
+            equipment.writer, claim, written=self._voice.wrote, fenced=lambda: self.want(Wish.LEAVE), metered=loaded.metered
+        )
         self._wish: Wish | None = Wish(loaded.wish) if loaded.wish else None
         self._stop_by: float | None = None
         self._task: asyncio.Task[None] | None = None
@@ -118,7 +125,7 @@ class Driven:
         match self._wish:
             case Wish.CANCEL:
                 await _end(self._journal, End("canceled"), None)
-            case Wish.SUSPEND | Wish.SUSPEND_AGENT:
+            case Wish.SUSPEND | Wish.SUSPEND_AGENT | Wish.SUSPEND_TENANT:
                 await self._journal.close()
                 await store.hold(self._equipment.database, self.claim)
             case _:
@@ -132,9 +139,14 @@ class Driven:
             prepared = await self._equipment.worlds.get(self.claim.tenant_id, run.agent, run.revision, version=self._loaded.world)
             async with self._equipment.tool_servers.connections(self.claim.tenant_id) as connections:
                 context = self._context(prepared, connections)
-                end = End("completed", output=plain(await self._in_time(prepared, context)))
+                with narrowed(WHOSE, prepared.egress):
+                    end = End("completed", output=plain(await self._in_time(prepared, context)))
         except NeedsReview as review:
             await self._journal.write(Entry(EventType.RUN_NEEDS_REVIEW, {"step": review.step, **review.call}), end=End("needs_review"))
+            return
+        except Held as held:
+            await self._journal.close()
+            await budget_store.hold_for_budget(self._equipment.database, self.claim, held.told)
             return
         except asyncio.CancelledError:
             if self._wish is None:

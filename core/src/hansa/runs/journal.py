@@ -5,13 +5,13 @@ order, so nothing durable ever depends on something that is not. Warning: after 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 import structlog
 
-from hansa.runs.model import Claim, End, Entry, Wait, Write, Written
+from hansa.runs.model import Ask, Claim, End, Entry, Grant, Spend, Wait, Write, Written
 from hansa.runs.values import split_fields, split_whole
 from hansa_sdk import Usage
 
@@ -40,6 +40,19 @@ class Journal(Protocol):
         """Write an entry soon, without waiting for it: for what may be lost and then is done again."""
         ...
 
+    @property
+    def metered(self) -> bool:
+        """Whether the run's tenant has a budget, as of the last write."""
+        ...
+
+    async def reserve(self, ask: Ask) -> Grant:
+        """Reserve what a call of a model can take at most. Raises `Fenced`."""
+        ...
+
+    def spend(self, spends: Sequence[Spend]) -> None:
+        """Count what calls of models took, with the next write."""
+        ...
+
     def reach_out(self, what: str) -> None:
         """Must be called before anything outside is asked or changed: a replay ends here, and so does a run that is fenced."""
         ...
@@ -56,11 +69,24 @@ class Writer(Protocol):
         """None: fenced."""
         ...
 
+    async def reserve(self, claim: Claim, ask: Ask) -> Grant:
+        """See `Journal.reserve`; outcome `fenced`: someone else owns the run."""
+        ...
+
 
 class DatabaseJournal:
     """Writes to a session's log, one write at a time, each with all that has come together meanwhile."""
 
-    def __init__(self, writer: Writer, claim: Claim, *, written: Callable[[int], Awaitable[None]], fenced: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        claim: Claim,
+        *,
+        written: Callable[[int], Awaitable[None]],
+        fenced: Callable[[], None],
+        metered: bool = False,
+    ) -> None:
+        self.metered = metered
         self._writer = writer
         self._claim = claim
         self._written = written
@@ -68,6 +94,7 @@ class DatabaseJournal:
         self._entries: list[Entry] = []
         self._waits: list[Wait] = []
         self._usage = NOTHING
+        self._spends: list[Spend] = []
         self._end: End | None = None
         self._taken: dict[bytes, bytes] = {}
         self._count = 0
@@ -89,6 +116,16 @@ class DatabaseJournal:
         if self._broken is not None:
             raise Fenced(what)
 
+    async def reserve(self, ask: Ask) -> Grant:
+        grant = await self._writer.reserve(self._claim, ask)
+        if grant.outcome == "fenced" or self._broken is not None:
+            self._on_fenced()
+            raise Fenced(f"the model request at step {ask.step}")
+        return grant
+
+    def spend(self, spends: Sequence[Spend]) -> None:
+        self._spends.extend(spends)
+
     async def write(self, *entries: Entry, wait: Wait | None = None, end: End | None = None) -> str:
         self._entries.extend([self._encoded(entry) for entry in entries])
         if wait is not None:
@@ -105,7 +142,7 @@ class DatabaseJournal:
 
     async def close(self) -> None:
         """Write what was put, unless fenced; safe to call when the run was left."""
-        if self._soon is not None:
+        if self._soon is not None or self._spends:
             self._begin()
         if self._pump is not None:
             await asyncio.wait([self._pump])
@@ -120,16 +157,17 @@ class DatabaseJournal:
 
     async def _run(self) -> None:
         try:
-            while (self._entries or self._end is not None) and self._broken is None:
+            while (self._entries or self._spends or self._end is not None) and self._broken is None:
                 self._count += 1
-                write = Write(self._count, self._entries, self._waits, self._usage, self._end, self._taken)
+                write = Write(self._count, self._entries, self._waits, self._usage, self._end, self._taken, self._spends)
                 self._entries, self._waits, self._usage, self._end, self._taken = [], [], NOTHING, None, {}
+                self._spends = []
                 written = await self._writer.write(self._claim, write)
                 if written is None:
                     self._broken = Fenced()
                     self._on_fenced()
                     return
-                self._state = written.state
+                self._state, self.metered = written.state, written.metered
                 await self._written(written.seq)
         # What can't be written ends the run's work here and now, and the lease brings it back; whoever waits for the write is told why.
         except Exception as error:
@@ -159,6 +197,16 @@ class ReplayJournal:
 
     def put(self, entry: Entry, *, usage: Usage = NOTHING) -> None:
         self.note(entry)
+
+    @property
+    def metered(self) -> bool:
+        return False
+
+    async def reserve(self, ask: Ask) -> Grant:
+        raise ReplayEnded(f"the model request at step {ask.step} is not in the log")
+
+    def spend(self, spends: Sequence[Spend]) -> None:
+        """Whatever a replay does has been paid for."""
 
     def reach_out(self, what: str) -> None:
         raise ReplayEnded(f"{what} is not in the log")

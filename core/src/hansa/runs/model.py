@@ -3,6 +3,7 @@
 The log of a session is the truth: every other view is made from it.
 """
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 from uuid import UUID
@@ -84,13 +85,15 @@ class CallableAgent(msgspec.Struct, frozen=True):
 
 
 class World(msgspec.Struct, frozen=True):
-    """What objects say of an agent's revision, as of `version`: decoded JSON; a tool server is its manifest and status."""
+    """What objects say of an agent's revision, as of `version`: decoded JSON; a tool server is its manifest and status; `allowed` is
+    that of its Tenant, if it says any."""
 
     version: int
     manifest: dict[str, Any]
     providers: list[dict[str, Any]]
     tool_servers: list[dict[str, Any]]
     agents: list[CallableAgent]
+    allowed: dict[str, Any] | None = None
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -115,8 +118,8 @@ class Past(msgspec.Struct, frozen=True):
 
 class Loaded(msgspec.Struct, frozen=True):
     """A claimed run, ready to be driven. `takeovers`: workers lost in a row without any progress; `active`: seconds it was driven so far;
-    `wish`: cancel, suspend or suspend_agent; `world`: the version of the objects; `damage`: what is missing of
-    its log, if anything."""
+    `wish`: cancel, suspend, suspend_agent or suspend_tenant; `world`: the version of the objects; `damage`: what is missing of
+    its log, if anything; `metered`: its tenant has a budget."""
 
     run: RunView
     takeovers: int
@@ -128,6 +131,7 @@ class Loaded(msgspec.Struct, frozen=True):
     history: list[tuple[Any, Any]]
     steps: list[Recorded]
     damage: str = ""
+    metered: bool = False
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -149,9 +153,67 @@ class End(msgspec.Struct, frozen=True):
     error: dict[str, str] | None = None
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """What a step's call of a model can take at most: tokens, and their prices in millionths of a token's; `lost_*` is what earlier
+    attempts may have taken; `least`: fewer tokens of an answer are of no use; `last`: it will not be asked again."""
+
+    step: str
+    agent: str
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    least: int = 0
+    input_price: float = 0.0
+    output_price: float = 0.0
+    currency: str | None = None
+    lost_tokens: int = 0
+    lost_cost: int = 0
+    last: bool = False
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Which limit stands against a call (budget, tokensPerDay, currency), in millionths or tokens; `version` is that of the budget."""
+
+    limit: str
+    used: int = 0
+    bound: int = 0
+    currency: str = ""
+    period: str = "day"
+    resets_at: datetime = datetime(9999, 1, 1, tzinfo=UTC)
+    on_limit: str = "reject"
+    version: int = 0
+    reserved: int = 0
+    needed: int = 0
+    other: str = ""
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """What became of an ask: granted, wait, refused or fenced; and how many tokens the answer may have."""
+
+    outcome: str
+    output_tokens: int
+    told: Told | None = None
+
+
+class Spend(msgspec.Struct, frozen=True):
+    """What a step's calls of one model have cost, in tokens and millionths; `lost_*`: those whose answer nobody has, at most."""
+
+    step: str
+    agent: str
+    model: str
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    lost_calls: int = 0
+    lost_tokens: int = 0
+    lost_cost: int = 0
+
+
 class Write(msgspec.Struct, frozen=True):
     """One write of a running run: its number within the epoch (from 1), events, waits begun, tokens used since the last one, perhaps
-    the end. Data and output are canonical JSON; `taken` are the large values that they refer to, by SHA-256."""
+    the end. Data and output are canonical JSON; `taken` are the large values that they refer to, by SHA-256; `spends` are of steps that
+    are over."""
 
     number: int
     entries: list[Entry]
@@ -159,13 +221,15 @@ class Write(msgspec.Struct, frozen=True):
     usage: Usage
     end: End | None = None
     taken: dict[bytes, bytes] = {}
+    spends: list[Spend] = []
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What a write came to: the log's last number and the run's state."""
+    """What a write came to: the log's last number, the run's state, and whether its tenant has a budget now."""
 
     seq: int
     state: str
+    metered: bool = False
 
 
 class Live(msgspec.Struct, frozen=True, omit_defaults=True):

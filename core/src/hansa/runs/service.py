@@ -7,15 +7,18 @@ from uuid import UUID
 
 import msgspec
 
-from hansa import ids
+from hansa import clock, ids
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth.idempotency import Answer, IdempotencyKey, in_flight, once, reused
 from hansa.auth.model import Principal
 from hansa.bus.connection import Bus
 from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection, Database
-from hansa.errors import Conflict, FieldError, HansaError, Invalid, NotFound, Unavailable
+from hansa.errors import Conflict, FieldError, HansaError, Invalid, LimitExceeded, NotFound, Unavailable
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
+from hansa.runs.budget.metering import refusal_of
 from hansa.runs.log import store as log_store
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.showing import Kind, shown
@@ -24,6 +27,8 @@ from hansa.runs.timers import ring_for
 from hansa.runs.values import split_whole
 
 DECISIONS = ("done", "retry", "fail")
+WORDS = {Action.RUN_CANCELED: "cancel", Action.RUN_SUSPENDED: "suspend"}
+"""What the worker that has the run is told."""
 Verb = Callable[[Connection, UUID, UUID], Awaitable[str | None]]
 
 
@@ -67,6 +72,7 @@ class Runs:
             session_id=start.session_id,
             priority=start.priority,
             start_at=_in_utc(start.start_at).isoformat() if start.start_at else None,
+            started_by=principal.starter,
         )
         run_input, taken = split_whole(start.input)
         await self._values.keep(principal.tenant_id, taken)
@@ -77,21 +83,22 @@ class Runs:
 
     async def cancel(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None) -> Answer:
         """Cancel a run: at once when it waits, else its worker is told. A finished run stays as it is."""
-        return await self._change(principal, run_id, key=key, verb=store.cancel, word="cancel")
+        return await self._change(principal, run_id, key=key, verb=store.cancel, action=Action.RUN_CANCELED)
 
     async def suspend(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None) -> Answer:
         """Hold a run until it is resumed: at once when it waits, else its worker is told. A finished run stays as it is."""
-        return await self._change(principal, run_id, key=key, verb=store.suspend, word="suspend")
+        return await self._change(principal, run_id, key=key, verb=store.suspend, action=Action.RUN_SUSPENDED)
 
-    async def _change(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None, verb: Verb, word: str) -> Answer:
+    async def _change(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None, verb: Verb, action: Action) -> Answer:
         async def operation(connection: Connection) -> tuple[int, str]:
             body = await verb(connection, principal.tenant_id, run_id)
             if body is None:
                 raise NotFound(f"there is no run {run_id}")
+            await record(connection, principal.did(action, f"Run/{run_id}", after={"state": _state(body)}))
             return 202, body
 
         answer = await once(self._database, principal, key, operation)
-        await self._bus.ring(runs_told(self._region), f"{word} {run_id}".encode())
+        await self._bus.ring(runs_told(self._region), f"{WORDS[action]} {run_id}".encode())
         await self._bus.ring(runs_ready(self._region))  # what it held up may go on
         return await self._answer(principal, answer)
 
@@ -107,6 +114,8 @@ class Runs:
             outcome, body = await store.resume(connection, principal, run_id, decision=decision, answer=content.decode())
             if outcome != "resumed" or body is None:
                 raise _not_resumed(outcome, run_id)
+            now = {"state": _state(body), "as": decision} if decision is not None else {"state": _state(body)}
+            await record(connection, principal.did(Action.RUN_RESUMED, f"Run/{run_id}", after=now))
             return 202, body
 
         told = await once(self._database, principal, key, operation)
@@ -118,9 +127,7 @@ class Runs:
 
         async def operation(connection: Connection) -> tuple[int, str]:
             new = store.NewRun(id=ids.new_id(), new_session_id=ids.new_id())
-            outcome, body = await store.fork(
-                connection, principal.tenant_id, run_id, region=self._region, at=at, new=(new.id, new.new_session_id)
-            )
+            outcome, body = await store.fork(connection, principal, run_id, region=self._region, at=at, new=(new.id, new.new_session_id))
             if outcome == "no_run" or body is None:
                 raise NotFound(f"there is no run {run_id}")
             if outcome not in ("accepted", "at_outside"):
@@ -130,6 +137,7 @@ class Runs:
                 raise Invalid(
                     f"the events of run {run_id} are numbered {first} to {last}, there is none {at}", hint="GET its session's events."
                 )
+            await record(connection, principal.did(Action.RUN_FORKED, f"Run/{run_id}", after={"run": new.id, "at": at}))
             return 202, body
 
         answer = await once(self._database, principal, key, operation)
@@ -226,7 +234,11 @@ class Runs:
 
 def is_final(run: str) -> bool:
     """Whether a run, as JSON text, has ended or waits for a person's decision."""
-    return msgspec.json.decode(run, type=_State).state in RESTING_STATES
+    return _state(run) in RESTING_STATES
+
+
+def _state(run: str) -> str:
+    return msgspec.json.decode(run, type=_State).state
 
 
 class _State(msgspec.Struct):
@@ -250,6 +262,8 @@ def _not_resumed(outcome: str, run_id: UUID) -> HansaError:
             return Conflict(
                 f"the agent of run {run_id} is suspended", hint="Set its spec.suspend to false; its runs then go on by themselves."
             )
+        case "tenant_suspended":
+            return Conflict(f"the tenant of run {run_id} is suspended", hint="Once its spec.suspend is false its runs go on by themselves.")
         case "as_missing":
             return Invalid(
                 f"run {run_id} has made a call of which nobody knows whether it was done: say what to do",
@@ -284,6 +298,10 @@ def refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
             return Conflict(f"{agent} is suspended and takes no new runs", hint="Set spec.suspend to false and apply it.")
         case "tenant_suspended":
             return Conflict("the tenant is suspended and starts no new runs", hint="Set spec.suspend of the Tenant to false.")
+        case "budget_spent":
+            text, resets_at = refusal_of(told)
+            hint = "Raise quotas of the Tenant, or wait; `hansa budget` shows what is left."
+            return LimitExceeded(text, hint=hint, retry_after=max(1.0, (resets_at - clock.now()).total_seconds()))
         case "region_cordoned":
             return Unavailable(
                 "this region is cordoned and takes no new runs", hint="Use another region, or set spec.cordoned to false.", retry_after=30.0

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 
 from hansa.auth.idempotency import IdempotencyKey
-from hansa.auth.model import Principal
+from hansa.auth.model import Principal, Starter
 from hansa.db.pool import Connection, Database
 from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, World, Write, Written, canonical
 from hansa.runs.values import Columns
@@ -36,6 +36,7 @@ class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
     parent_run: UUID | None = None
     parent_step: str | None = None
     depth: int = 0
+    started_by: Starter | None = None
 
 
 class Accept(msgspec.Struct, frozen=True):
@@ -152,7 +153,12 @@ def _loaded(row: asyncpg.Record, session_id: UUID) -> Loaded:
         world=row["world"],
         history=msgspec.json.decode(row["history"], type=list[tuple[Any, Any]]) if row["history"] else [],
         steps=msgspec.json.decode(row["steps"], type=list[Recorded]) if row["steps"] else [],
+        metered=row["metered"],
     )
+
+
+WORLD = """SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2) AS world, (SELECT o.manifest -> 'spec' -> 'allowed'
+  FROM hansa.objects o WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Tenant' LIMIT 1) AS allowed"""
 
 
 async def world(database: Database, tenant_id: UUID, agent: str, revision: int) -> World:
@@ -163,8 +169,8 @@ async def world(database: Database, tenant_id: UUID, agent: str, revision: int) 
 
 async def find_world(connection: Connection, agent: str, revision: int) -> World:
     """The same, in the caller's transaction."""
-    text = await connection.fetchval("SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2)", agent, revision)
-    return msgspec.json.decode(text, type=World)
+    (row,) = await connection.fetch(WORLD, agent, revision)
+    return msgspec.structs.replace(msgspec.json.decode(row["world"], type=World), allowed=msgspec.json.decode(row["allowed"] or "null"))
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -181,6 +187,7 @@ class Row(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str | None = None
     output: str | None = None
     error: str | None = None
+    spends: list[dict[str, Any]] | None = None
 
 
 def _row(claim: Claim, write: Write) -> Row:
@@ -190,6 +197,8 @@ def _row(claim: Claim, write: Write) -> Row:
     ]
     waits = [msgspec.json.encode(wait).decode() for wait in write.waits]
     row = Row(claim.session_id, claim.id, claim.epoch, write.number, usage.input_tokens, usage.output_tokens, entries, waits)
+    if write.spends:
+        row = msgspec.structs.replace(row, spends=[{"run": claim.id, **msgspec.to_builtins(spend)} for spend in write.spends])
     if end is None:
         return row
     output = canonical(end.output).decode() if end.state == "completed" else None
@@ -199,14 +208,14 @@ def _row(claim: Claim, write: Write) -> Row:
 async def write(database: Database, batch: Sequence[tuple[Claim, Write]], values: Columns) -> dict[UUID, Written]:
     """Make writes of runs of one tenant, each run once, with the values that they refer to; those missing are fenced."""
     rows = await database.call_rows(
-        "SELECT run, seq, state FROM hansa.run_write($1, $2, $3, $4, $5)",
+        "SELECT run, seq, state, metered FROM hansa.run_write($1, $2, $3, $4, $5)",
         batch[0][0].tenant_id,
         msgspec.json.encode([_row(claim, write) for claim, write in batch]).decode(),
         values.digests,
         values.sizes,
         values.bodies,
     )
-    return {row["run"]: Written(row["seq"], row["state"]) for row in rows}
+    return {row["run"]: Written(row["seq"], row["state"], row["metered"]) for row in rows}
 
 
 async def results(database: Database, claim: Claim, steps: Sequence[str]) -> list[Recorded]:
@@ -265,12 +274,12 @@ async def resume(
 
 
 async def fork(
-    connection: Connection, tenant_id: UUID, run_id: UUID, *, region: str, at: int, new: tuple[UUID, UUID]
+    connection: Connection, principal: Principal, run_id: UUID, *, region: str, at: int, new: tuple[UUID, UUID]
 ) -> tuple[str, str | None]:
     """(outcome, answer as JSON text). `new`: the ids of the new run and its session."""
-    row = await connection.fetchrow(
-        "SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5, $6)", tenant_id, region, run_id, at, *new
-    )
+    starter = msgspec.json.encode(principal.starter).decode()
+    sql = "SELECT outcome, answer FROM hansa.run_fork($1, $2, $3, $4, $5, $6, $7)"
+    row = await connection.fetchrow(sql, principal.tenant_id, region, run_id, at, *new, starter)
     return ("", None) if row is None else (row["outcome"], row["answer"])
 
 

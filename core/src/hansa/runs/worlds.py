@@ -11,14 +11,16 @@ import msgspec
 
 from hansa.apply.model import KnownServer
 from hansa.db.pool import Database
-from hansa.llm.service import Target, resolve
+from hansa.llm.metering import Target
+from hansa.llm.service import resolve
 from hansa.plugins.model import Plugins
 from hansa.runs import store
 from hansa.runs.model import World
+from hansa.tenants.allowance import Allowance
 from hansa.tools.model import Selection
 from hansa.tools.selection import select
 from hansa.tools.servers import Connections
-from hansa_crds import Agent, ModelProvider
+from hansa_crds import Agent, ModelProvider, TenantAllowed
 from hansa_sdk import AgentDefinition, Example, Limits, RunFailed, Runtime
 
 KEPT = 1000
@@ -26,7 +28,7 @@ Key = tuple[UUID, str, int]
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """An agent's revision, ready to be run. `missing` says why there is no target."""
+    """An agent's revision, ready to be run. `missing` says why there is no target; `egress` is its tenant's list, None: all."""
 
     version: int
     spec: Agent
@@ -36,6 +38,7 @@ class Prepared(msgspec.Struct, frozen=True):
     missing: list[str]
     select: Callable[[Connections], Selection]
     uses_servers: bool
+    egress: tuple[str, ...] | None = None
 
 
 class Worlds:
@@ -68,8 +71,12 @@ def prepare(world: World, revision: int, plugins: Plugins) -> Prepared:
         raise RunFailed(
             f"the runtime {agent.spec.runtime.name!r} is not loaded (loaded: {loaded})", code="runtime_missing", hint="Install its plugin."
         )
+    allowance = Allowance(msgspec.convert(world.allowed or {}, TenantAllowed))
+    refusal = allowance.refusal("plugins", [known[0]])
+    if refusal:
+        raise RunFailed(f"runtime {agent.spec.runtime.name!r}: {refusal}", code="not_allowed", hint="Change the agent's runtime.")
     providers = [msgspec.convert(manifest, ModelProvider) for manifest in world.providers]
-    targets, missing = resolve((agent.spec.model, *agent.spec.model.fallbacks), providers)
+    targets, missing = _permitted(*resolve((agent.spec.model, *agent.spec.model.fallbacks), providers), allowance, plugins)
     servers = msgspec.convert(world.tool_servers, list[KnownServer])
     agents = {each.name: each.description for each in world.agents}
     return Prepared(
@@ -79,9 +86,23 @@ def prepare(world: World, revision: int, plugins: Plugins) -> Prepared:
         runtime=known[1],
         targets=targets,
         missing=missing,
-        select=lambda connections: select(agent, plugins, servers, connections=connections, agents=agents),
+        select=lambda connections: select(agent, plugins, servers, connections=connections, agents=agents, allowance=allowance),
         uses_servers=any(use.tool_server for use in agent.spec.tools),
+        egress=allowance.lists.egress,
     )
+
+
+def _permitted(targets: list[Target], missing: list[str], allowance: Allowance, plugins: Plugins) -> tuple[list[Target], list[str]]:
+    """The targets that the tenant may use, and why others are missing."""
+    kept: list[Target] = []
+    for target in targets:
+        kind, ref = target.provider.spec.plugin, f"{target.provider.metadata.name}/{target.model}"
+        refusal = allowance.refusal("models", [ref]) or allowance.refusal("plugins", [plugins.brings(kind)])
+        if refusal:
+            missing = [*missing, refusal]
+        else:
+            kept.append(target)
+    return kept, missing
 
 
 def definition(agent: Agent, revision: int) -> AgentDefinition:

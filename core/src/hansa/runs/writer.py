@@ -11,8 +11,9 @@ from hansa.db.gathering import Gatherer, carrying
 from hansa.db.pool import Database
 from hansa.errors import Unavailable
 from hansa.runs import store
+from hansa.runs.budget import store as budget_store
 from hansa.runs.log.keeping import Values
-from hansa.runs.model import Claim, Write, Written
+from hansa.runs.model import Ask, Claim, Grant, Write, Written
 from hansa.runs.values import columns
 
 log = structlog.stdlib.get_logger("hansa.runs")
@@ -30,6 +31,7 @@ class GroupedWriter:
         self._lease = lease
         # A fenced claim may write beside its successor: each run stands once in a batch.
         self.gatherer = Gatherer(self._write, size=BATCH, abreast=2, mark=lambda item: item[0].id)
+        self.reserving = Gatherer(self._reserve, size=BATCH)
 
     async def write(self, claim: Claim, write: Write) -> Written | None:
         large = self._values.large(write.taken)
@@ -37,6 +39,14 @@ class GroupedWriter:
         if large and await self._patiently(lambda: self._values.put_large(claim.tenant_id, large)) is None:
             return None
         return await self.gatherer.done(claim.tenant_id, (claim, write))
+
+    async def reserve(self, claim: Claim, ask: Ask) -> Grant:
+        return await self.reserving.done(claim.tenant_id, (claim, ask))
+
+    async def _reserve(self, batch: Sequence[tuple[Claim, Ask]]) -> list[Grant]:
+        """A step has one reservation, whose amount is said whole: that makes asking again safe."""
+        found = await self._patiently(lambda: budget_store.reserve(self._database, batch))
+        return [Grant("fenced", 0)] * len(batch) if found is None else found
 
     async def _write(self, batch: Sequence[Item]) -> list[Written | None]:
         taken = {digest: body for _, write in batch for digest, body in write.taken.items()}
@@ -64,5 +74,5 @@ class GroupedWriter:
 async def open_writer(database: Database, values: Values, *, lease: float) -> AsyncIterator[GroupedWriter]:
     """A writer that works until the end of the context."""
     writer = GroupedWriter(database, values, lease)
-    async with carrying(writer.gatherer):
+    async with carrying(writer.gatherer), carrying(writer.reserving):
         yield writer

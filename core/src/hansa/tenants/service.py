@@ -47,7 +47,7 @@ class Tenants:
             if len(self._known) >= KNOWN:
                 self._known.clear()
             self._known[name] = clock.monotonic() + KNOWN_SECONDS
-        return msgspec.structs.replace(principal, tenant_id=tenant_id(name), tenant=name)
+        return msgspec.structs.replace(principal, tenant_id=tenant_id(name), tenant=name, home=principal.home or principal.tenant)
 
     async def get(self, name: str) -> str:
         """A tenant as JSON text."""

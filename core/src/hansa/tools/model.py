@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from hansa_crds import SecretRef
+from hansa.tools.cage.service import Narrower
+from hansa_crds import ArgumentRule, SecretRef
 from hansa_sdk import Tool
 
 CALL_SCHEMA = {
@@ -16,13 +17,25 @@ CALL_SCHEMA = {
 """Parameters of an agent that is called as a tool."""
 
 
-class Selection(msgspec.Struct, frozen=True):
-    """Tools by name, each with where it comes from; descriptions of callable agents by name; names that need a person's approval.
+class Policy(msgspec.Struct, frozen=True):
+    """What an agent says of one tool, or of an agent that it may call, beside its effect. `egress`: where its requests may go; None:
+    anywhere. `secrets`: what it gives the tool, under the names that the tool has for them."""
 
-    `secrets`: by tool, what the agent gives it under the names it asks for.
+    rules: tuple[ArgumentRule, ...] = ()
+    approval: bool = False
+    untrusted: bool = False
+    cage: Narrower = Narrower()
+    egress: tuple[str, ...] | None = None
+    secrets: Mapping[str, SecretRef] = {}
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Tools by name, each with where it comes from; descriptions of callable agents by name; policies of both by name.
+
+    `taint`: after an untrusted answer a person must approve writes.
     """
 
     tools: Mapping[str, tuple[str, Tool]]
     agents: Mapping[str, str] = {}
-    approvals: frozenset[str] = frozenset()
-    secrets: Mapping[str, Mapping[str, SecretRef]] = {}
+    policies: Mapping[str, Policy] = {}
+    taint: bool = False

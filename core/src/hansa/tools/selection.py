@@ -5,29 +5,40 @@ The same is asked when the agent is applied; what has changed since then ends th
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from hansa.apply.model import KnownServer
 from hansa.plugins.model import Plugins
-from hansa.tools.model import Selection
+from hansa.tenants.allowance import NO_BOUND, Allowance
+from hansa.tools.cage.service import Narrower
+from hansa.tools.model import Policy, Selection
 from hansa.tools.servers import Connections
-from hansa_crds import Agent, AgentTools, SecretRef
-from hansa_sdk import RunFailed, Tool
+from hansa_crds import Agent, AgentTools, CageBounds
+from hansa_sdk import Effect, RunFailed, Tool
 
 
 def select(
-    agent: Agent, plugins: Plugins, servers: Sequence[KnownServer], *, connections: Connections, agents: Mapping[str, str]
+    agent: Agent,
+    plugins: Plugins,
+    servers: Sequence[KnownServer],
+    *,
+    connections: Connections,
+    agents: Mapping[str, str],
+    allowance: Allowance = NO_BOUND,
 ) -> Selection:
-    """The agent's tools. `agents`: descriptions of those there are, by name. Raises `RunFailed` for one that is not there and for a
-    name that comes twice."""
+    """The agent's tools. `agents`: descriptions of those there are, by name. Raises `RunFailed` for one that is not there, one that the
+    tenant may not use and for a name that comes twice."""
     known = {server.name: server for server in servers}
     tools: dict[str, tuple[str, Tool]] = {}
     callees: dict[str, str] = {}
-    approvals = set[str]()
-    secrets: dict[str, Mapping[str, SecretRef]] = {}
+    policies: dict[str, Policy] = {}
     for use in agent.spec.tools:
         if use.agent is not None:
             callees[use.agent] = agents.get(use.agent, "")
-            approvals.update([use.agent] if use.require_approval else [])
+            policies[use.agent] = _policy(use, use.agent, declared=True)
             continue
+        if use.plugin is not None:
+            _demand(allowance.refusal("plugins", [use.plugin]))
         source, offered = _offered(use, plugins, known, connections)
         missing = sorted(set(use.allow) - set(offered)) if offered else sorted(use.allow) or ["all its tools"]
         if missing:
@@ -37,6 +48,7 @@ def select(
                 hint="`hansa tools` lists what plugins bring; for a ToolServer, apply it again and look at its status.",
             )
         names = list(use.allow or offered)
+        _demand(allowance.refusal("tools", sorted(names)))
         for name in names:
             if name in tools:
                 raise RunFailed(
@@ -44,11 +56,28 @@ def select(
                     code="tool_ambiguous",
                     hint="Leave it out of one of them: write the others in `allow`.",
                 )
-            tools[name] = (source, offered[name])
-            if use.secrets:
-                secrets[name] = use.secrets
-        approvals.update(names if "*" in use.require_approval else use.require_approval)
-    return Selection(tools, callees, frozenset(approvals), secrets)
+            tool = offered[name]
+            tools[name] = (source, msgspec.structs.replace(tool, effect=Effect(use.effect)) if use.effect else tool)
+            policy = _policy(use, name, declared=tool.untrusted)
+            # A ToolServer's address is what its object says, no model's choice: the tenant's list holds for it, the agent's does not.
+            policies[name] = msgspec.structs.replace(policy, egress=agent.spec.egress) if use.plugin else policy
+    return Selection(tools, callees, policies, taint=agent.spec.taint == "RequireApproval")
+
+
+def _policy(use: AgentTools, name: str, *, declared: bool) -> Policy:
+    cage = use.cage or CageBounds()
+    return Policy(
+        rules=tuple(rule for rule in use.arguments if not rule.tools or name in rule.tools),
+        approval="*" in use.require_approval or name in use.require_approval,
+        untrusted=declared if use.untrusted is None else use.untrusted,
+        cage=Narrower(seconds=cage.seconds, memory=cage.memory_mebibytes * 2**20 if cage.memory_mebibytes else None),
+        secrets=use.secrets,
+    )
+
+
+def _demand(refusal: str) -> None:
+    if refusal:
+        raise RunFailed(refusal, code="not_allowed", hint="Change the agent, or let who runs the platform change the Tenant.")
 
 
 def _offered(use: AgentTools, plugins: Plugins, known: Mapping[str, KnownServer], connections: Connections) -> tuple[str, dict[str, Tool]]:

@@ -22,7 +22,7 @@ from hansa.tools.failures import ToolServerError, ToolServerRefused, ToolServerU
 from hansa.tools.mcp import MAX_TOOLS, McpClient
 from hansa.tools.schemas import flaw, mirrored_headers
 from hansa_crds import ToolServer
-from hansa_crds.model import ToolName
+from hansa_crds.parts import ToolName
 from hansa_sdk import Effect, Tool, ToolContext, ToolFailed
 
 DISCOVERY_SECONDS = 10.0
@@ -119,6 +119,7 @@ class Connections:
                 arguments=dict,
                 run=partial(self._call, known, tool),
                 timeout=CALL_SECONDS,
+                untrusted=True,
             )
             for name, tool in known.tools.items()
         }

@@ -15,15 +15,21 @@ import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
+from hansa.egress.narrowing import narrowed
 from hansa.errors import HansaError
 from hansa.tenants.secrets.lookup import Lookup
-from hansa.tools.model import CALL_SCHEMA, Selection
+from hansa.tools.cage.service import Cages, RunCage
+from hansa.tools.model import CALL_SCHEMA, Policy, Selection
+from hansa.tools.policies import broken_rule
 from hansa.tools.schemas import wrong_arguments
 from hansa_crds import SecretRef
 from hansa_sdk import Effect, Tool, ToolCall, ToolFailed, ToolOutcome, ToolSpec
 
 log = structlog.stdlib.get_logger("hansa.tools")
 MAX_ANSWER_BYTES = 262_144
+EGRESS_OF_AGENT = "the agent's list (spec.egress)"
+WRITES = frozenset({Effect.KEYED, Effect.UNSAFE})
+"""Effects that a person must approve once untrusted text was read, where the agent says so."""
 
 
 class ToolSecrets:
@@ -43,22 +49,23 @@ class ToolSecrets:
 
 
 class Surroundings(msgspec.Struct, frozen=True):
-    """What the tools of one run may touch. Without `secrets` there are none."""
+    """What the tools of one run may touch. Without `cages` no program is run, without `secrets` there are none."""
 
     workspace: Path
     http: HttpClient
     settings: Mapping[str, str]
+    cages: Cages | None = None
     secrets: ToolSecrets | None = None
 
 
 class CallContext:
-    """Implements `hansa_sdk.ToolContext` for one call. `given`: the secrets of the agent, under the names that the tool has for them."""
+    """Implements `hansa_sdk.ToolContext` for one call, as the agent's policy says."""
 
-    def __init__(self, surroundings: Surroundings, idempotency_key: str, tool: Tool, given: Mapping[str, SecretRef]) -> None:
+    def __init__(self, surroundings: Surroundings, idempotency_key: str, tool: Tool, policy: Policy) -> None:
         self._surroundings = surroundings
         self._key = idempotency_key
         self._tool = tool
-        self._given = given
+        self._policy = policy
 
     @property
     def idempotency_key(self) -> str:
@@ -74,6 +81,12 @@ class CallContext:
         return self._surroundings.http
 
     @property
+    def cage(self) -> RunCage:
+        if self._surroundings.cages is None:
+            raise ToolFailed("there is no cage in this process")
+        return RunCage(self._surroundings.cages, self.workspace, self._policy.cage)
+
+    @property
     def settings(self) -> Mapping[str, str]:
         return self._surroundings.settings
 
@@ -83,7 +96,7 @@ class CallContext:
     async def secret(self, name: str) -> str:
         if name not in self._tool.secrets:
             raise ToolFailed(f"{self._tool.name} does not declare a secret {name!r}", hint="Its @tool(secrets=...) must name it.")
-        ref = self._given.get(name)
+        ref = self._policy.secrets.get(name)
         if ref is None or self._surroundings.secrets is None:
             hint = "The agent's spec.tools must give it one by `secrets`."
             raise ToolFailed(f"{self._tool.name} wants a secret {name!r}, and the agent gives it none", hint=hint)
@@ -101,8 +114,8 @@ class ToolBox:
     def __init__(self, selection: Selection, surroundings: Surroundings) -> None:
         self._tools = selection.tools
         self._agents = selection.agents
-        self._approvals = selection.approvals
-        self._secrets = selection.secrets
+        self._policies = selection.policies
+        self._taint = selection.taint
         self._surroundings = surroundings
 
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -121,7 +134,18 @@ class ToolBox:
 
     def needs_approval(self, name: str) -> bool:
         """Whether a person must approve each call."""
-        return name in self._approvals
+        return self._policy(name).approval
+
+    def needs_approval_once_tainted(self, name: str) -> bool:
+        """Whether a person must approve calls after the run has read untrusted text: writes, and agents, which may write."""
+        return self._taint and (name in self._agents or self.effect(name) in WRITES)
+
+    def is_untrusted(self, name: str) -> bool:
+        """Whether answers hold text that strangers wrote."""
+        return self._policy(name).untrusted
+
+    def _policy(self, name: str) -> Policy:
+        return self._policies.get(name, Policy())
 
     def refusal(self, name: str, arguments: dict[str, Any]) -> ToolOutcome | None:
         """Why a call can't be made, as the model will be told; None: it can."""
@@ -137,7 +161,10 @@ class ToolBox:
                 _read(tool, arguments)
             except msgspec.ValidationError as error:
                 wrong = str(error)
-        return ToolOutcome(f"the arguments of {name} are wrong: {wrong}", is_error=True, invalid_arguments=True) if wrong else None
+        if wrong:
+            return ToolOutcome(f"the arguments of {name} are wrong: {wrong}", is_error=True, invalid_arguments=True)
+        broken = broken_rule(self._policy(name).rules, ToolCall(id="", name=name, arguments=arguments))
+        return ToolOutcome(f"this agent may not call {name} so: {broken}", is_error=True, invalid_arguments=True) if broken else None
 
     async def run(self, call: ToolCall) -> ToolOutcome:
         """Make a call that `refusal` lets pass. Cancelling the task stops the tool. No secret of the tenant is in what comes of it."""
@@ -146,10 +173,12 @@ class ToolBox:
 
     async def _run(self, call: ToolCall) -> ToolOutcome:
         source, tool = self._tools[call.name]
+        policy = self._policy(call.name)
         arguments = _read(tool, call.arguments)
         try:
-            async with asyncio.timeout(tool.timeout):
-                answer = await tool.run(CallContext(self._surroundings, call.id, tool, self._secrets.get(call.name, {})), arguments)
+            with narrowed(EGRESS_OF_AGENT, policy.egress):
+                async with asyncio.timeout(tool.timeout):
+                    answer = await tool.run(CallContext(self._surroundings, call.id, tool, policy), arguments)
             return _outcome(call.name, answer)
         except ToolFailed as error:
             return ToolOutcome(f"{error.detail}. {error.hint}".removesuffix(". "), is_error=True)

@@ -31,6 +31,8 @@ from hansa_sdk.wire import endpoint_url, quoted
 _ENDPOINT = "https://api.anthropic.com"
 _CONNECT_SECONDS = 10.0
 _DRAIN_SECONDS = 0.5
+_NEVER_ASKED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""Faults after which the provider has seen nothing of the request."""
 _SLACK_BYTES = 64 * 1024
 _ANSWER_BYTES_PER_TOKEN = 64
 _WIRE_BYTES_PER_TOKEN = 2048
@@ -146,12 +148,14 @@ class AnthropicProvider:
             # Neither the network's fault nor the server's: the lent client itself does not make this request.
             said = quoted(f"can't be asked: {error}", self._config)
             return ProviderRefused(f"provider {self._config.name!r} {said}", hint=getattr(error, "hint", ""))
-        return self._unavailable(f"lost its connection or has none: {type(error).__name__} {error}".rstrip())
+        told = f"lost its connection or has none: {type(error).__name__} {error}".rstrip()
+        return self._unavailable(told, in_doubt=not isinstance(error, _NEVER_ASKED))
 
-    def _unavailable(self, what: str) -> ProviderUnavailable:
+    def _unavailable(self, what: str, *, in_doubt: bool = True) -> ProviderUnavailable:
         return ProviderUnavailable(
             f"provider {self._config.name!r} {quoted(what, self._config)}",
             hint=f"If this stays, see that the Messages API answers at {self._client.base_url}.",
+            in_doubt=in_doubt,
         )
 
 

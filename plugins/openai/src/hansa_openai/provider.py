@@ -29,6 +29,8 @@ from hansa_sdk.wire import endpoint_url, quoted
 _OPENAI = "https://api.openai.com/v1"
 _CONNECT_SECONDS = 10.0
 _DRAIN_SECONDS = 0.5
+_NEVER_ASKED = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""Faults after which the provider has seen nothing of the request."""
 _SLACK_BYTES = 64 * 1024
 _ANSWER_BYTES_PER_TOKEN = 64
 _WIRE_BYTES_PER_TOKEN = 2048
@@ -80,7 +82,8 @@ class OpenAIProvider:
         except TimeoutError as error:
             raise self._unavailable(f"did not finish within {request.timeout:g} s") from error
         except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise self._unavailable(f"lost its connection or has none: {type(error).__name__} {error}".rstrip()) from error
+            told = f"lost its connection or has none: {type(error).__name__} {error}".rstrip()
+            raise self._unavailable(told, in_doubt=not isinstance(error, _NEVER_ASKED)) from error
         except httpx2.RequestError as error:
             # Neither the network's fault nor the server's: the lent client itself does not make this request.
             said = quoted(f"can't be asked: {error}", self._config)
@@ -137,10 +140,11 @@ class OpenAIProvider:
             raise stream_fault(self._config, model, chunk.error)
         answer.add(chunk)
 
-    def _unavailable(self, what: str) -> ProviderUnavailable:
+    def _unavailable(self, what: str, *, in_doubt: bool = True) -> ProviderUnavailable:
         return ProviderUnavailable(
             f"provider {self._config.name!r} {quoted(what, self._config)}",
             hint=f"If this stays, see that a chat completions server answers at {self._url}.",
+            in_doubt=in_doubt,
         )
 
 

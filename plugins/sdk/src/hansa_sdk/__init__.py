@@ -4,6 +4,7 @@ Knows nothing of Hansa's core: neither database, nor messaging, nor HTTP server.
 contract; everything else may change between minor versions.
 """
 
+from hansa_sdk.cage import Cage, Caged
 from hansa_sdk.errors import (
     CallFailed,
     PluginError,
@@ -41,6 +42,8 @@ from hansa_sdk.tools import Effect, Tool, ToolContext, tool
 __all__ = [
     "API_VERSION",
     "AgentDefinition",
+    "Cage",
+    "Caged",
     "CallFailed",
     "Completion",
     "Effect",

@@ -36,12 +36,16 @@ class ToolFailed(PluginError):
 
 
 class ProviderError(PluginError):
-    """An LLM provider did not answer as it should. `status` is the HTTP status where there was one, else 0."""
+    """An LLM provider did not answer as it should. `status` is the HTTP status where there was one, else 0.
+
+    `in_doubt`: it was asked, and may have answered and be paid for it, though nobody has the answer: a broken stream, a time-out.
+    """
 
     code: ClassVar[str] = "provider_error"
 
-    def __init__(self, detail: str, *, hint: str = "", status: int = 0, retry_after: float | None = None) -> None:
+    def __init__(self, detail: str, *, hint: str = "", status: int = 0, retry_after: float | None = None, in_doubt: bool = False) -> None:
         super().__init__(detail, hint=hint)
+        self.in_doubt = in_doubt
         self.status = status
         self.retry_after = retry_after
 

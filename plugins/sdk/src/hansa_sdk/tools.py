@@ -14,6 +14,7 @@ from typing import Any, Protocol, get_type_hints
 import httpx2
 import msgspec
 
+from hansa_sdk.cage import Cage
 from hansa_sdk.errors import PluginError
 
 
@@ -48,6 +49,11 @@ class ToolContext(Protocol):
         ...
 
     @property
+    def cage(self) -> Cage:
+        """Where programs run that nobody vouches for, over the workspace. A tool starts no such program in any other way."""
+        ...
+
+    @property
     def settings(self) -> Mapping[str, str]: ...
 
     async def secret(self, name: str) -> str:
@@ -67,7 +73,7 @@ class Tool(msgspec.Struct, frozen=True):
     """A registered tool. `run(context, arguments)` returns JSON-able data.
 
     `arguments` is a Struct, into which a call's arguments are decoded strictly; or `dict`: then they are checked against
-    `parameters`, a JSON Schema, and `run` takes them as they are.
+    `parameters`, a JSON Schema, and `run` takes them as they are. `untrusted`: its answers hold text that strangers wrote.
     """
 
     name: str
@@ -77,6 +83,7 @@ class Tool(msgspec.Struct, frozen=True):
     arguments: type[Any]
     run: Callable[[ToolContext, Any], Awaitable[Any]]
     timeout: float = 30.0
+    untrusted: bool = False
     secrets: tuple[str, ...] = ()
     """Names under which it asks its context for secrets."""
 
@@ -88,13 +95,14 @@ class ToolDefinitionError(PluginError):
 
 
 def tool(
-    *, effect: Effect | str, name: str | None = None, timeout: float = 30.0, secrets: tuple[str, ...] = ()
+    *, effect: Effect | str, name: str | None = None, timeout: float = 30.0, untrusted: bool = False, secrets: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
     """Make a `Tool` of `async def f(context: ToolContext, *, a: int, b: str = "x") -> JSON`.
 
     Parameters after the first must be keyword-only and annotated; `Annotated[int, msgspec.Meta(ge=0, description="...")]`
-    gives bounds and texts. The first paragraph of the docstring is the description. `timeout` is in seconds; `secrets` names what it asks
-    its context for.
+    gives bounds and texts. The first paragraph of the docstring is the description. `timeout` is in seconds. `untrusted` says that
+    answers hold text of strangers: what a run does after reading it can be made to need a person. `secrets` names what it asks its
+    context for.
     Raises `ToolDefinitionError` when the signature can't be described.
     """
 
@@ -113,6 +121,7 @@ def tool(
             arguments=arguments,
             run=run,
             timeout=timeout,
+            untrusted=untrusted,
             secrets=secrets,
         )
 

@@ -30,7 +30,7 @@ Count = Annotated[int, Meta(ge=1, le=100, description="How many commits, newest 
 Ref = Annotated[str, Meta(min_length=1, max_length=210, description="A branch, tag or commit; `main~5` goes five commits back.")]
 
 
-@tool(effect="read", timeout=SECONDS + 5.0)
+@tool(effect="read", timeout=SECONDS + 5.0, untrusted=True)
 async def git_log(context: ToolContext, *, repository: Repository, count: Count = 10, ref: Ref = "HEAD") -> dict[str, object]:
     """List the last commits of a repository: hash, author, date and subject."""
     listed = _listed(context.settings.get(SETTING, ""))

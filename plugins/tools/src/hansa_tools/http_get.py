@@ -13,7 +13,7 @@ _TEXTS = ("json", "xml", "javascript", "ecmascript", "yaml", "www-form-urlencode
 Url = Annotated[str, Meta(min_length=1, max_length=2048, description="An absolute URL, such as `https://example.com/page`.")]
 
 
-@tool(effect="read", timeout=30.0)
+@tool(effect="read", timeout=30.0, untrusted=True)
 async def http_get(context: ToolContext, *, url: Url) -> dict[str, str | int | bool]:
     """Fetch a page or an API answer as text, 64 KiB at most. The status is reported, whatever it is."""
     try:

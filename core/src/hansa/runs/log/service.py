@@ -6,6 +6,8 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth.idempotency import Answer, IdempotencyKey, once
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
@@ -42,9 +44,12 @@ class Archives:
             await importing.keep_values(self._values, principal, spool)
 
             async def operation(connection: Connection) -> tuple[int, str]:
-                session = await runs_store.find_session(connection, await importing.write(connection, spool))
+                session_id = await importing.write(connection, spool)
+                session = await runs_store.find_session(connection, session_id)
                 if session is None:
                     raise HansaError("the session is not there after its import")
+                now = {"runs": len(spool.reader.runs), "archive": f"sha256:{spool.digest.hex()}"}
+                await record(connection, principal.did(Action.SESSION_IMPORTED, f"Session/{session_id}", after=now))
                 return 201, session
 
             return await once(self._database, principal, IdempotencyKey(route, key, spool.digest) if key is not None else None, operation)

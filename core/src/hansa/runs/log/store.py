@@ -36,6 +36,12 @@ class ValueRow(msgspec.Struct, frozen=True):
     body: str | None
 
 
+async def session_exists(connection: Connection, session_id: UUID) -> bool:
+    """Whether the connection's tenant has this session."""
+    sql = "SELECT EXISTS (SELECT FROM hansa.sessions WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1)"
+    return await connection.fetchval(sql, session_id)
+
+
 async def put_values(connection: Connection, tenant_id: UUID, columns: Columns) -> list[bytes]:
     """Keep values; the digests that the artifact store must have."""
     return await connection.fetchval("SELECT hansa.values_put($1, $2, $3, $4)", tenant_id, columns.digests, columns.sizes, columns.bodies)

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from uuid import UUID
 
 from hansa import clock
+from hansa.audit.model import AuditEvent
+from hansa.audit.service import record
 from hansa.db.pool import Connection, Database
 from hansa.secrets import envelope
 from hansa.secrets.keyring import Keyring, StoredKey
@@ -32,8 +34,8 @@ class DataKeys:
             found = await store.newest_key(connection)
         return found or await self.make(tenant_id, 1)
 
-    async def make(self, tenant_id: UUID, generation: int) -> DataKey:
-        """The data key of a generation that comes next, made unless another process was first."""
+    async def make(self, tenant_id: UUID, generation: int, *told: AuditEvent) -> DataKey:
+        """The data key of a generation that comes next, made unless another process was first; `told` to the audit trail with it."""
         stored = await self._keyring.wrap(envelope.new_data_key(), tenant_id.hex)
         async with self._database.tenant(tenant_id) as connection:
             await store.lock_keys(connection)
@@ -41,6 +43,7 @@ class DataKeys:
             if newest is not None and newest.generation >= generation:
                 return newest
             await store.insert_key(connection, generation, stored)
+            await record(connection, *told)
         return DataKey(generation, stored.kek, stored.key_id, stored.wrapped)
 
     async def open(self, tenant_id: UUID, stored: StoredKey) -> bytes:

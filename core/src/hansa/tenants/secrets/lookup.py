@@ -6,6 +6,7 @@ Whatever is looked up is struck out of texts from then on, variables too. Warnin
 from collections.abc import Container
 from uuid import UUID
 
+from hansa.egress.narrowing import of_the_platform
 from hansa.errors import HansaError, Unavailable
 from hansa.secrets.redaction import Redactor
 from hansa.secrets.variables import Variables
@@ -61,7 +62,8 @@ class Lookup:
         """The value of a secret of the tenant."""
         if self._secrets is None:
             raise MissingSecret(f"there is no secret {ref.secret!r} here")
-        return await self._secrets.value(tenant_id, ref.secret, ref.key)
+        with of_the_platform():
+            return await self._secrets.value(tenant_id, ref.secret, ref.key)
 
 
 def passes(error: HansaError) -> bool:

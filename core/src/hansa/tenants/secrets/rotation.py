@@ -6,6 +6,8 @@ Every step is a transaction of its own and safe to repeat: killed anywhere, all 
 from uuid import UUID
 
 from hansa import clock
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import Conflict, Damaged
@@ -53,7 +55,8 @@ class Rotation:
                 f"generation {wanted} is neither the newest ({newest.generation}) nor the next", hint="Ask for the state and begin anew."
             )
         if wanted > newest.generation:
-            newest = await self._keys.make(principal.tenant_id, wanted)
+            told = principal.did(Action.DATA_KEY_ROTATED, "DataKey", after={"generation": wanted})
+            newest = await self._keys.make(principal.tenant_id, wanted, told)
         damaged: set[str] = set()
         until = clock.monotonic() + WORK_SECONDS
         while await self._batch(principal.tenant_id, newest, damaged) and clock.monotonic() < until:
@@ -91,7 +94,7 @@ class Rotation:
         total, left = await store.count_keys(self._database, kek, key_id)
         return Wrapping(kek, key_id, total, left, finished=left == 0)
 
-    async def rewrap(self) -> Wrapping:
+    async def rewrap(self, principal: Principal) -> Wrapping:
         """Bring data keys of all tenants under the current key-encryption key, for some seconds."""
         kek, key_id = await self._keyring.current()
         until, at, failed = clock.monotonic() + WORK_SECONDS, (UUID(int=0), 0), list[FailedKey]()
@@ -107,6 +110,10 @@ class Rotation:
             if not found:
                 break
         total, left = await store.count_keys(self._database, kek, key_id)
+        async with self._database.tenant(principal.tenant_id) as connection:
+            await record(
+                connection, principal.did(Action.DATA_KEYS_REWRAPPED, f"KeyEncryptionKey/{kek}", after={"total": total, "left": left})
+            )
         return Wrapping(kek, key_id, total, left, tuple(failed[:MOST_SHOWN]), finished=left <= len(failed))
 
     async def _rewrap(self, tenant_id: UUID, generation: int) -> None:

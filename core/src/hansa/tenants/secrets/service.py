@@ -9,6 +9,8 @@ from typing import Any, cast
 from uuid import UUID
 
 from hansa import clock
+from hansa.audit.model import Action
+from hansa.audit.service import record
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Damaged, FieldError, Invalid, LimitExceeded, NotFound
@@ -56,7 +58,7 @@ class TenantSecrets:
         bound = envelope.binding(principal.tenant_id, name, version)
         sealed = Sealed(name, version, key.generation, envelope.seal(opened, value.encode(), bound))
         await store.insert_sealed(connection, sealed, made_by=principal.name)
-        return await self._put(connection, name, version)
+        return await self._put(connection, principal, name, version)
 
     async def refer(self, connection: Connection, principal: Principal, *, name: str, source: str, path: str) -> str:
         """Keep, as the next version of a secret, where another system has it; how people see it, as JSON text."""
@@ -67,7 +69,7 @@ class TenantSecrets:
             raise _invalid("path", "must be letters, digits, `.`, `_`, `-` and `/`, at most 512; no part may begin with a dot")
         version = await self._next(connection, name)
         await store.insert_reference(connection, name, version, place=(source, path), made_by=principal.name)
-        return await self._put(connection, name, version)
+        return await self._put(connection, principal, name, version)
 
     async def get(self, principal: Principal, name: str) -> str:
         """A secret as people see it, as JSON text."""
@@ -96,6 +98,7 @@ class TenantSecrets:
                 raise Conflict(f"objects still name the secret {name!r}: {', '.join(users)}", hint="Change or delete these objects first.")
             if not await store.delete(connection, name):
                 raise _missing(name)
+            await record(connection, principal.did(Action.SECRET_DELETED, f"Secret/{name}"))
 
     async def value(self, tenant_id: UUID, name: str, key: str | None = None) -> str:
         """What a secret holds now, or what its `key` holds when it is a JSON object, or several values of a source.
@@ -149,11 +152,12 @@ class TenantSecrets:
             raise LimitExceeded(f"a tenant has at most {MOST_NAMES} secrets", hint="Delete some, or put several values into one as JSON.")
         return version
 
-    async def _put(self, connection: Connection, name: str, version: int) -> str:
+    async def _put(self, connection: Connection, principal: Principal, name: str, version: int) -> str:
         await store.prune(connection, name, below=version - KEPT_VERSIONS + 1)
         body = await store.read(connection, name)
         if body is None:
             raise _missing(name)
+        await record(connection, principal.did(Action.SECRET_SET, f"Secret/{name}", after={"version": version}))
         return body
 
 

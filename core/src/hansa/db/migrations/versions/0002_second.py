@@ -1,4 +1,4 @@
-"""The second schema, in parts: see the SQL beside it."""
+"""The second schema: what has changed since the first release, one part a file. A function of 0001 that a part replaces is named there."""
 
 from hansa.db.migrate import run_script
 
@@ -7,5 +7,6 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    for part in ("secrets",):
+    parts = ("audit", "identity", "issuers", "accounts", "budgets", "secrets", "messaging", "suspension", "metering", "engine")
+    for part in parts:
         run_script(f"0002_{part}.sql")

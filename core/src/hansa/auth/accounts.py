@@ -1,0 +1,58 @@
+"""Service accounts: programs that act in a tenant under a name of their own, whatever key they use today. Their roles never exceed
+those of whoever made them; a Tenant's role bindings may give them more.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+
+from hansa.audit.model import Action
+from hansa.audit.service import record
+from hansa.auth import store
+from hansa.auth.api_keys import check_names, check_within
+from hansa.auth.model import Principal
+from hansa.db.pool import Connection, Database
+from hansa.errors import Conflict, NotFound
+
+
+class ServiceAccounts:
+    """The service accounts of tenants. `changed` tells every process that keys have changed."""
+
+    def __init__(self, database: Database, *, changed: Callable[[], Awaitable[None]]) -> None:
+        self._database = database
+        self._changed = changed
+
+    async def make(self, connection: Connection, principal: Principal, *, name: str, description: str, roles: Sequence[str]) -> str:
+        """Make one in the caller's transaction; as JSON text. Raises `Invalid`, `Forbidden`, `Conflict`."""
+        check_names(roles, None)
+        check_within(principal, roles, None)
+        body = await store.insert_account(connection, principal, name=name, description=description, roles=roles)
+        if body is None:
+            raise Conflict(f"there is a service account {name!r} already", hint="Delete it first, or choose another name.")
+        change = {"description": description, "roles": list(roles)}
+        await record(connection, principal.did(Action.ACCOUNT_MADE, f"ServiceAccount/{name}", after=change))
+        return body
+
+    async def delete(self, principal: Principal, name: str) -> None:
+        """Delete one with all its keys: no request that comes later is let in with any of them."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            if not await store.delete_account(connection, name):
+                raise _missing(name)
+            await record(connection, principal.did(Action.ACCOUNT_DELETED, f"ServiceAccount/{name}"))
+        await self._changed()
+
+    async def get(self, principal: Principal, name: str) -> str:
+        """One as JSON text."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            found = await store.find_account(connection, name)
+        if found is None:
+            raise _missing(name)
+        return found.body
+
+    async def page(self, principal: Principal, *, after: str, limit: int) -> tuple[list[str], str | None]:
+        """Those of the tenant by name, and where the next page begins."""
+        async with self._database.tenant(principal.tenant_id) as connection:
+            rows = await store.page_accounts(connection, after, limit + 1)
+        return [row["body"] for row in rows[:limit]], rows[limit - 1]["name"] if len(rows) > limit else None
+
+
+def _missing(name: str) -> NotFound:
+    return NotFound(f"there is no service account {name[:80]!r}")

@@ -1,0 +1,146 @@
+"""Accounts on the server: made, changed and removed through its system account, while it runs. One connection, which mends itself.
+
+The server keeps what it was told last, and may lose it with its disk: whoever uses this looks again from time to time.
+"""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from hansa import clock
+from hansa.bus import claims, subjects
+from hansa.bus.claims import Account, Rights
+from hansa.bus.connection import connected
+from hansa.bus.keys import Key, Kind, Operator, new_key, read_operator
+from hansa.errors import Unavailable
+from hansa.settings import NatsSettings
+
+ANSWER_SECONDS = 2.0
+
+
+class Refused(Exception):
+    """The server does not take what it was told; says why."""
+
+
+class _Said(msgspec.Struct):
+    description: str = ""
+
+
+class _Answer(msgspec.Struct):
+    data: Any = None
+    error: _Said | None = None
+
+
+class Login(msgspec.Struct, frozen=True):
+    """What a program of a tenant logs in with. `text`: the credentials file; `until`: seconds since 1970 when it ends."""
+
+    account: str
+    text: str
+    until: int
+
+
+class Accounts:
+    """Use `open_accounts`. Every method raises `Unavailable` when NATS is away, and `Refused`."""
+
+    def __init__(self, operator: Operator, client: Client, region: str, *, url: str, back: asyncio.Event) -> None:
+        """`url`: where the server is; `back` is set whenever the server has been away and is back, perhaps without its disk."""
+        self._client = client
+        self.operator = operator
+        self.region = region
+        self.url = url
+        self.back = back
+
+    def public(self, tenant_id: UUID) -> str:
+        """The public key, which is the name, of a tenant's account."""
+        return self.operator.account(tenant_id).public
+
+    def token(self, account: Account) -> str:
+        """What the server is to know of a tenant's account."""
+        return claims.tenant(self.operator, account, self.region)
+
+    def platform(self) -> str:
+        """The same of the platform's account."""
+        return claims.platform(self.operator, now())
+
+    async def push(self, token: str) -> None:
+        """Tell the server of an account; who is connected beyond its new limits is cut off."""
+        await self._ask(subjects.ACCOUNTS_UPDATE, token.encode())
+
+    async def forget(self, accounts: Sequence[str]) -> None:
+        """Remove accounts and cut off who is connected. Those that are not there are no error."""
+        gone = [each for each in accounts if await self.lookup(each)]
+        if gone:
+            await self._ask(subjects.ACCOUNTS_DELETE, claims.deletion(self.operator, gone, now()).encode())
+
+    async def listed(self) -> set[str]:
+        """The accounts that the server knows."""
+        return set(msgspec.convert(await self._ask(subjects.ACCOUNTS_LIST, b""), list[str]))
+
+    async def lookup(self, account: str) -> str:
+        """What the server knows of an account; empty: nothing."""
+        return (await self._request(subjects.account_lookup(account), b"")).decode()
+
+    def login(self, account: Account, name: str, *, seconds: int, rights: Rights) -> Login:
+        """A new user of a tenant's account."""
+        key, user = self.operator.account(account.tenant_id), new_key(Kind.USER)
+        at = max(now(), account.revoked_before + 1)
+        token = claims.user(key, user.public, name, at=at, until=at + seconds, rights=rights)
+        return Login(key.public, claims.credentials(token, user.seed), at + seconds)
+
+    async def _ask(self, subject: str, payload: bytes) -> Any:
+        try:
+            answer = msgspec.json.decode(await self._request(subject, payload), type=_Answer)
+        except msgspec.DecodeError as error:
+            raise Refused(f"NATS answers nonsense: {error}") from error
+        if answer.error is not None:
+            raise Refused(answer.error.description)
+        return answer.data
+
+    async def _request(self, subject: str, payload: bytes) -> bytes:
+        try:
+            return (await self._client.request(subject, payload, timeout=ANSWER_SECONDS)).data
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}", retry_after=1.0) from error
+
+
+@asynccontextmanager
+async def open_accounts(settings: NatsSettings, region: str, *, name: str) -> AsyncIterator[Accounts | None]:
+    """The accounts of this installation, or None when no operator is configured. Raises `Misconfigured` when it is another server's."""
+    if not settings.operator_file:
+        yield None
+        return
+    operator = read_operator(settings.operator_file)
+    back = asyncio.Event()
+
+    async def reconnected() -> None:
+        back.set()
+
+    options = {**logging_in(operator.system, name), "reconnected_cb": reconnected}
+    async with connected(settings, f"{name}-accounts", options) as client:
+        yield Accounts(operator, client, region, url=settings.url, back=back)
+
+
+def logging_in(account: Key, name: str) -> dict[str, Any]:
+    """How a user of an account that may do all the account can logs in, as the client's options."""
+    user = new_key(Kind.USER)
+    token = claims.user(account, user.public, name, at=now())
+
+    def said() -> bytearray:
+        return bytearray(token.encode())
+
+    def signed(nonce: str) -> bytes:
+        return base64.b64encode(user.sign(nonce.encode()))
+
+    return {"user_jwt_cb": said, "signature_cb": signed}
+
+
+def now() -> int:
+    """Seconds since 1970, as JWTs have them."""
+    return int(clock.now().timestamp())

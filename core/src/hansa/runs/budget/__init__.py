@@ -1,0 +1,1 @@
+"""What runs spend: reserved before, settled with the step's own write."""

@@ -1,0 +1,216 @@
+"""Sees to it that NATS knows every tenant's account as it shall be, and gives out what tenants' own programs log in with.
+
+What an account shall be is committed with the Tenant object; NATS is told right after, and again whenever a look, each half minute and
+whenever NATS has come back, finds that it knows something else or nothing. Warning: between the two stands a moment, so nobody is told that
+an account is closed before NATS has said so.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import structlog
+
+from hansa.audit.model import Action
+from hansa.audit.service import record
+from hansa.auth.model import Principal
+from hansa.bus import claims, subjects
+from hansa.bus.accounts import Accounts, Login, Refused
+from hansa.bus.claims import Rights
+from hansa.bus.reach import Reach, probe
+from hansa.db.pool import Connection, Database
+from hansa.errors import Conflict, Forbidden, Unavailable
+from hansa.tenants.messaging import store
+from hansa.tenants.messaging.model import Condition, Known, condition
+from hansa.tenants.service import tenant_id as id_of
+
+log = structlog.stdlib.get_logger("hansa.tenants")
+LOOK_SECONDS = 30.0
+SETTLE_SECONDS = 1.0
+AT_ONCE = 16
+COMPARED = 32
+"""Accounts of which each look reads what NATS really has, in turn."""
+LONGEST_SECONDS = 3600
+
+
+class Messaging:
+    """NATS accounts of all tenants. Without an operator (`accounts` is None) there are none, and it says so."""
+
+    def __init__(self, database: Database, accounts: Accounts | None) -> None:
+        self._database = database
+        self._accounts = accounts
+        self._turn = 0
+
+    @property
+    def accounts(self) -> Accounts | None:
+        return self._accounts
+
+    async def changed(self, tenants: Iterable[str]) -> None:
+        """Tenant objects were applied: tell NATS now. What takes longer than a second is left to the next look."""
+        if self._accounts is None:
+            return
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS):
+                await asyncio.gather(*(self.settle(id_of(name)) for name in tenants))
+        except (TimeoutError, Unavailable) as error:
+            log.warning("messaging.waits", error=str(error) or type(error).__name__)
+
+    async def settle(self, tenant_id: UUID) -> Condition:
+        """Tell NATS how a tenant's account shall be, until it is; how it is then. Raises `Unavailable` when the database is away."""
+        known = await store.one(self._database, tenant_id)
+        while self._accounts is not None and known is not None and known.told != self._word(known):
+            if not await self._tell(self._accounts, known):
+                break
+            known = await store.one(self._database, tenant_id)  # it may have changed meanwhile
+        return condition(known, self._word(known) if self._accounts else None)
+
+    async def forget(self, tenant_id: UUID) -> None:
+        """A tenant is gone for good: so is its account, and whoever is connected is cut off. Safe to repeat."""
+        if self._accounts is not None:
+            await self._accounts.forget([self._accounts.public(tenant_id)])
+
+    async def state(self, connection: Connection) -> tuple[Known | None, Condition]:
+        """The account of the connection's tenant."""
+        known = await store.read(connection)
+        return known, condition(known, self._word(known) if self._accounts else None)
+
+    async def login(self, connection: Connection, principal: Principal, name: str, *, seconds: int) -> Login:
+        """Credentials that may do what the caller may: send events if it may start runs, hear news if it may read them."""
+        accounts = self._configured()
+        await self.settle(principal.tenant_id)
+        known, found = await self.state(connection)
+        if known is None or found.status != "True":
+            if found.reason == "Suspended":
+                raise Conflict(found.message)
+            raise Unavailable(f"the tenant's NATS account is not ready: {found.message}", hint="Try again shortly.", retry_after=1.0)
+        made = accounts.login(known.wanted(), name, seconds=min(seconds, LONGEST_SECONDS), rights=rights_of(principal))
+        await record(connection, principal.did(Action.CREDENTIALS_MADE, f"NatsCredentials/{name}", after={"until": made.until}))
+        return made
+
+    async def revoke(self, principal: Principal) -> None:
+        """Turn away all programs of the tenant; new credentials let them in again. Safe to repeat."""
+        self._configured()
+        async with self._database.tenant(principal.tenant_id) as connection:
+            await store.revoke(connection, principal.tenant_id)
+            await record(connection, principal.did(Action.CREDENTIALS_REVOKED, "NatsCredentials"))
+        found = await self.settle(principal.tenant_id)
+        if found.reason == "AccountNotMade":
+            raise Unavailable(f"NATS does not know of it yet: {found.message}", hint="It will be told once it is back.", retry_after=1.0)
+
+    async def probe(self, a: UUID, b: UUID) -> Reach | None:
+        """As tenant `a`, try to reach tenant `b` and the platform over NATS; None when one of them has no account that lets anybody in.
+        Takes a connection of each. Raises `Unavailable`.
+        """
+        both = [await self.settle(tenant_id) for tenant_id in (a, b)]
+        if self._accounts is None or any(found.status != "True" for found in both):
+            return None
+        return await probe(self._accounts, a, b)
+
+    @asynccontextmanager
+    async def looking(self) -> AsyncIterator[None]:
+        """While the context is open, what NATS knows is looked at from time to time."""
+        task = asyncio.create_task(self._look(), name="messaging.look")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def look(self) -> int:
+        """Tell NATS what it does not know, or knows otherwise; to how many accounts that applied. Raises `Unavailable`, `Refused`."""
+        accounts = self._accounts
+        if accounts is None:
+            return 0
+        there = await accounts.listed()  # first: who is listed and not in the database then has been removed from it
+        await store.add_missing(self._database)
+        every = await store.every(self._database)
+        mended = await self._platform(accounts)
+        wanting = [known for known in every if known.told != self._word(known) or known.account not in there]
+        fine = [known for known in every if known.told == self._word(known) and known.account in there]
+        wanting += await self._otherwise(accounts, fine)
+        for start in range(0, len(wanting), AT_ONCE):
+            await asyncio.gather(*(self._tell(accounts, known) for known in wanting[start : start + AT_ONCE]))
+        await self._prune(accounts, there - {known.account or "" for known in every}, tenants=len(every))
+        return mended + len(wanting)
+
+    async def _look(self) -> None:
+        accounts = self._accounts
+        while accounts is not None:
+            accounts.back.clear()
+            try:
+                mended = await self.look()
+                if mended:
+                    log.info("messaging.told", accounts=mended)
+            except (Unavailable, Refused) as error:
+                log.warning("messaging.waits", error=str(error))
+                await asyncio.sleep(1.0)
+                continue
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await accounts.back.wait()
+            except TimeoutError:
+                continue
+
+    async def _tell(self, accounts: Accounts, known: Known) -> bool:
+        """Tell NATS of one account; false when it does not take it."""
+        try:
+            await accounts.push(accounts.token(known.wanted()))
+        except (Refused, Unavailable) as error:
+            log.warning("messaging.not_told", tenant_id=str(known.tenant_id), error=str(error))
+            await store.fail(self._database, known.tenant_id, str(error))
+            return False
+        await store.tell(self._database, known.tenant_id, account=accounts.public(known.tenant_id), told=self._word(known) or "")
+        return True
+
+    async def _platform(self, accounts: Accounts) -> int:
+        """Whether the platform's own account had to be put right: what it offers is what tenants can reach at all."""
+        wanted, found = accounts.platform(), await accounts.lookup(accounts.operator.platform.public)
+        if found and claims.read(found).get("nats") == claims.read(wanted)["nats"]:
+            return 0
+        log.warning("messaging.platform_put_right")
+        await accounts.push(wanted)
+        return 1
+
+    async def _otherwise(self, accounts: Accounts, every: Sequence[Known]) -> list[Known]:
+        """Of the next few accounts, those of which NATS has been told something else behind our back."""
+        turn = [every[(self._turn + number) % len(every)] for number in range(min(COMPARED, len(every)))]
+        self._turn += len(turn)
+        found = [known for known in turn if await accounts.lookup(known.account or "") != accounts.token(known.wanted())]
+        for known in found:
+            log.warning("messaging.account_put_right", tenant_id=str(known.tenant_id))
+        return found
+
+    async def _prune(self, accounts: Accounts, unknown: set[str], *, tenants: int) -> None:
+        """Remove accounts that we made for tenants which are gone. A database without tenants is not believed."""
+        own = accounts.operator.key.public
+        gone: list[str] = []
+        for account in unknown - {accounts.operator.system.public, accounts.operator.platform.public} if tenants else ():
+            text = await accounts.lookup(account)
+            said = claims.read(text) if text else {}
+            if said.get("iss") == own and claims.MARK in said["nats"].get("tags", ()):
+                gone.append(account)
+        if gone:
+            log.warning("messaging.pruned", accounts=len(gone))
+            await accounts.forget(gone)
+
+    def _word(self, known: Known | None) -> str:
+        """What is kept of an account that NATS knows: who says so, and which version of what."""
+        accounts = self._accounts
+        if accounts is None or known is None:
+            return ""
+        return f"{claims.FORMAT}:{accounts.operator.key.public[:16]}:{accounts.region}:{known.version}"
+
+    def _configured(self) -> Accounts:
+        if self._accounts is None:
+            raise Conflict(condition(None, None).message, hint="docs/participants.md says how to run NATS with accounts.")
+        return self._accounts
+
+
+def rights_of(principal: Principal) -> Rights:
+    """What credentials made by someone may do: no more than their maker."""
+    publish = (subjects.own_event(">"), subjects.own_session_event("*", ">")) if principal.may("runs:start") else ()
+    news = (subjects.own_news("*"),) if principal.may("runs:read") else ()
+    if not publish and not news:
+        raise Forbidden("you may neither start runs (runs:start) nor read them (runs:read): credentials of yours could do nothing")
+    return Rights(publish=publish, subscribe=(*news, subjects.INBOXES))

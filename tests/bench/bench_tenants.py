@@ -1,0 +1,170 @@
+"""What tenants cost: ten thousand of them, one more of them, and keeping them apart."""
+
+import asyncio
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from bench.bench_http import accepted, posted, ready_server
+from bench.crowd import Crowd, gather
+from bench.figures import Figures
+from bench.loop import p50, request, resident
+from stack import Process, Stack, free_port, open_stack
+
+ROUNDS = 5
+SECONDS = 2.0
+FEW, MANY = 10, 10_000
+BODY = json.dumps({"input": "Summarise the incident report of last night."}).encode()
+SLOWER = 1.1
+
+
+@contextmanager
+def crowded(tenants: int) -> Iterator[tuple[Stack, Process, Crowd]]:
+    """A platform with so many tenants, and a control plane that was started over them."""
+    folder = Path(tempfile.mkdtemp(prefix="hansa-bench-"))
+    with open_stack(folder, forked=False) as stack:
+        first = stack.serve(HANSA_LOG_LEVEL="warning")
+        crowd = asyncio.run(gather(stack, first, tenants=tenants))
+        first.stop()
+        yield stack, stack.serve(HANSA_LOG_LEVEL="warning"), crowd
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def mix(crowd: Crowd, names: list[str]) -> list[bytes]:
+    """Reads and accepts, of each of these tenants."""
+    chooser = random.Random(0)
+    found: list[bytes] = []
+    for name in names:
+        key, agent = crowd.keys[name], chooser.randrange(10)
+        found += [
+            request("GET", f"/v1/agents/agent-{agent}", key),
+            request("GET", "/v1/runs?limit=20", key),
+            request("POST", f"/v1/agents/agent-{agent}/runs", key, BODY),
+        ]
+    return found
+
+
+def test_tenants_flat(figures: Figures) -> None:
+    """Requests among 10,000 tenants with ten agents each, against those among ten: of ten that are busy, and of all in turns."""
+    with crowded(FEW) as (_, few, few_crowd), crowded(MANY) as (_, many, many_crowd):
+        idle = (resident(many) - resident(few)) / MANY
+        busy = [random.Random(1).sample(sorted(crowd.keys), FEW) for crowd in (few_crowd, many_crowd)]
+        ways = {
+            "few": (few, mix(few_crowd, busy[0])),
+            "many": (many, mix(many_crowd, busy[1])),
+            "all": (many, mix(many_crowd, random.Random(2).sample(sorted(many_crowd.keys), MANY))),
+        }
+        medians: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(ROUNDS):
+            for name, (process, requests) in ways.items():
+                medians[name].append(asyncio.run(p50(process, requests, clients=2, seconds=SECONDS)))
+        figures.report("request_p50_of_10_tenants", medians["few"], unit="ms")
+        figures.report("request_p50_of_10000_tenants", medians["many"], unit="ms")
+        figures.report("tenants_flat_all_busy", ratios(medians["all"], medians["few"]), unit="x")
+        figures.report("memory_per_idle_tenant", [max(idle, 0.0)], unit="bytes", at_most=256)
+        after = (resident(many) - resident(few)) / MANY
+        figures.report("memory_per_tenant_once_busy", [max(after, 0.0)], unit="bytes")
+        assert figures.report("tenants_flat", ratios(medians["many"], medians["few"]), unit="x", at_most=SLOWER) <= SLOWER
+
+
+def ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    """Round by round."""
+    return [one / other for one, other in zip(ours, theirs, strict=True)]
+
+
+def tenant(name: str, **spec: Any) -> dict[str, Any]:
+    """A manifest."""
+    return {"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": spec}
+
+
+def test_tenant_provision(bench_stack: Stack, figures: Figures) -> None:
+    """From a Tenant that is applied to the first answer within it: a key of its own is made, and lists its runs."""
+    server = bench_stack.serve(HANSA_LOG_LEVEL="warning")
+
+    async def made(name: str) -> float:
+        async with bench_stack.client(server) as client:
+            await client.get("/livez")
+            begin = time.perf_counter()
+            applied = await client.post("/v1/objects:apply", json={"objects": [{"manifest": tenant(name)}]})
+            assert applied.json()["failed"] == 0, applied.text
+            own, headers = {"name": "own", "roles": ["developer"]}, {"hansa-tenant": name}
+            key = (await client.post("/v1/api-keys", json=own, headers=headers)).json()["key"]
+            runs = await client.get("/v1/runs", headers={"authorization": f"Bearer {key}"})
+            assert runs.json()["data"] == []
+            return (time.perf_counter() - begin) * 1000
+
+    slow: list[float] = []
+    for turn in range(3):
+        spent = sorted(asyncio.run(made(f"provision-{turn}-{number}")) for number in range(60))
+        slow.append(spent[int(0.95 * len(spent))])
+    assert figures.report("tenant_provision_p95", slow, unit="ms", at_most=100) <= 100
+
+
+def unchecked(stack: Stack) -> Process:
+    """A control plane that asks nobody who calls: every caller is the developer of `default`."""
+    port = free_port()
+    log = stack.folder / "unchecked.log"
+    environ = {**stack.environ, "HANSA_PLUGINS": "workload,scripted", "HANSA_LOG_LEVEL": "warning", "HANSA_SERVER_PORT": str(port)}
+    return stack.adopt([sys.executable, str(Path(__file__).parent / "peers/unchecked_serve.py")], environ, log, port=port)
+
+
+def test_share_of_checks(bench_stack: Stack, figures: Figures, loadgen: Path) -> None:
+    """Runs accepted by a control plane that checks key, permission and rate, against one that checks nothing."""
+    server = ready_server(bench_stack)
+    bare = unchecked(bench_stack)
+    rates: dict[str, list[float]] = {"unrated": [], "bare": [], "rated": [], "bare again": []}
+    for _ in range(ROUNDS):
+        for name, process in (("unrated", server), ("bare", bare)):
+            rates[name].append(accepted(loadgen, f"{process.url}/v1/agents/counted/runs", token=bench_stack.key)["per_second"])
+    bound = {"requestsPerSecond": 1_000_000}
+    applied = asyncio.run(posted(bench_stack, server, "/v1/objects:apply", {"objects": [{"manifest": tenant("default", quotas=bound)}]}))
+    assert applied["failed"] == 0, applied
+    time.sleep(2.5)  # a bound holds within two seconds
+    for _ in range(ROUNDS):
+        for name, process in (("rated", server), ("bare again", bare)):
+            rates[name].append(accepted(loadgen, f"{process.url}/v1/agents/counted/runs", token=bench_stack.key)["per_second"])
+    figures.report("checks_share_of_accept_unrated", shares(rates["unrated"], rates["bare"]), unit="%")
+    share = figures.report("checks_share_of_accept", shares(rates["rated"], rates["bare again"]), unit="%", at_most=15)
+    assert share <= 15
+
+
+def shares(whole: list[float], without: list[float]) -> list[float]:
+    """How many percent of the time the difference is, round by round, of rates per second."""
+    return [100 * (1 - one / other) for one, other in zip(whole, without, strict=True)]
+
+
+def test_share_of_row_level_security(bench_stack: Stack, figures: Figures, loadgen: Path) -> None:
+    """Runs accepted, and lists of runs read, with row-level security and without it."""
+    server = ready_server(bench_stack)
+    url = f"{server.url}/v1/agents/counted/runs"
+    accepted(loadgen, url, token=bench_stack.key)
+    reading = [request("GET", "/v1/runs?limit=20", bench_stack.key), request("GET", "/v1/agents/counted", bench_stack.key)]
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    medians: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(ROUNDS * 2):
+        on = turn % 2 == 0
+        asyncio.run(switch(bench_stack, on=on))
+        rates[on].append(accepted(loadgen, url, token=bench_stack.key)["per_second"])
+        medians[on].append(asyncio.run(p50(server, reading, clients=2, seconds=SECONDS / 2)))
+    asyncio.run(switch(bench_stack, on=True))
+    read = [100 * (1 - without / whole) for whole, without in zip(medians[True], medians[False], strict=True)]
+    figures.report("rls_share_of_read", read, unit="%")
+    assert figures.report("rls_share_of_accept", shares(rates[True], rates[False]), unit="%", at_most=10) <= 10
+
+
+async def switch(stack: Stack, *, on: bool) -> None:
+    """Turn row-level security on or off, on every table that has it."""
+    admin = await asyncpg.connect(stack.admin_url)
+    tables = await admin.fetch("SELECT polrelid::regclass::text AS name FROM pg_policy GROUP BY 1")
+    for row in tables:
+        await admin.execute(f"ALTER TABLE {row['name']} {'ENABLE' if on else 'DISABLE'} ROW LEVEL SECURITY")
+    await admin.close()
