@@ -22,7 +22,15 @@ WHERE c.relnamespace = 'hansa'::regnamespace AND c.relkind IN ('r', 'p') ORDER B
 """
 SYSTEM_ONLY = ("audit_anchors", "removed_sessions")
 """Tables that the app only reads."""
-DEFINERS = {"log_partitions_make", "log_partition_drop", "audit_partitions_make", "tenant_purge", "tenant_residue", "tenant_remove"}
+DEFINERS = {
+    "log_partitions_make",
+    "log_partition_drop",
+    "audit_partitions_make",
+    "audit_partition_drop",
+    "tenant_purge",
+    "tenant_residue",
+    "tenant_remove",
+}
 """The functions with their owner's rights: only an owner makes and drops tables, and only an owner, under row-level security like all,
 removes what a tenant has that is being deleted. None is the app's to call."""
 

@@ -47,6 +47,7 @@ from hansa.server.listening import serve_http
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
 from hansa.tenants.messaging.service import Messaging
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tools.cage.service import Cages
 from hansa.tools.servers import ToolServers
@@ -67,7 +68,6 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     name = f"{process}-{socket.gethostname()}-{os.getpid()}-{ids.new_id().hex[-6:]}"
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
-    variables = admitted(os.environ, settings.credentials.allow)
     for_tools = EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
     trust = trusting(settings.secrets.ca_file)
     cages = Cages(settings.cage, Tunnels(for_tools))
@@ -84,18 +84,22 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
             services=SecretServices(to_key_providers, settings.secret_options),
             current=settings.secrets.kek,
         ) as keyring,
-        open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
     ):
         await selfcheck.check(database)
+        secrets = TenantSecrets(database, keyring, redactor)
+        lookup = Lookup(admitted(os.environ, settings.credentials.allow), secrets, redactor)
         values = Values(database, artifacts, settings.artifacts.from_bytes)
-        async with open_writer(database, values, lease=settings.worker.lease_seconds) as writer:
+        async with (
+            open_gateway(plugins, to_providers, data_dir, lookup=lookup) as gateway,
+            open_writer(database, values, lease=settings.worker.lease_seconds) as writer,
+        ):
             yield Equipment(
                 database=database,
                 bus=bus,
                 plugins=plugins,
                 gateway=gateway,
                 http=to_the_web,
-                tool_servers=ToolServers(to_providers, variables),
+                tool_servers=ToolServers(to_providers, lookup),
                 region=settings.place.region,
                 worker=name,
                 workspaces=data_dir / "workspaces",
@@ -105,7 +109,8 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 writer=writer,
                 values=values,
                 artifacts=artifacts,
-                secrets=TenantSecrets(database, keyring, redactor),
+                secrets=secrets,
+                lookup=lookup,
                 retention=Retention(database, artifacts, settings.retention.days),
             )
 

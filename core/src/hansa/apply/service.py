@@ -16,6 +16,7 @@ from hansa.apply.auditing import Trail
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
 from hansa.apply.narrowing import Judges, beyond, unreadable
 from hansa.apply.references import unresolved
+from hansa.apply.secrets import missing_secret
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.identity import keep_issuers, refused_issuers
@@ -99,7 +100,7 @@ class Objects:
                     return ToolServerStatus(False, refusal)
                 if clock.monotonic() >= give_up:
                     return ToolServerStatus(False, "not asked: the other ToolServers of the request were too slow; apply it again")
-                return await self._discover(server)
+                return await self._discover(tenant_id(_tenant(principal, server)), server)
 
         return dict(zip(servers, await asyncio.gather(*map(ask, servers.values())), strict=True))
 
@@ -155,6 +156,9 @@ class Objects:
                 trail.applied(found, tenant, before, action=results[number].action)
             if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
                 results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
+            missing = await missing_secret(connection, found) if not refused else ""
+            if missing:
+                results[number] = msgspec.structs.replace(results[number], note="; ".join(filter(None, (results[number].note, missing))))
             if tenant != principal.tenant:
                 results[number] = msgspec.structs.replace(results[number], tenant=tenant)
         # Last, and also for what a tool server says now: a tenant's row is held only until the commit. So is the end of its audit trail.
