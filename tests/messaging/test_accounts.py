@@ -12,6 +12,7 @@ import pytest
 from nats.errors import Error as NatsError
 
 from api.problem import problem
+from db.scratch import open_scratch
 from hansa.bus import claims, subjects
 from hansa.bus.accounts import Accounts, Refused, logging_in, open_accounts
 from hansa.bus.claims import Account
@@ -20,6 +21,7 @@ from hansa.db.pool import open_database
 from hansa.errors import Misconfigured
 from hansa.tenants.messaging import store
 from hansa.tenants.messaging.service import Messaging
+from hansa.tenants.probing import Prober
 from hansa.tenants.service import tenant_id
 from messaging.parties import LIMITS, A, B, account, accounts_of, apply_tenant, credentials, logged_in, program, until
 from stack import Stack
@@ -95,7 +97,7 @@ async def test_a_suspended_tenants_programs_are_cut_off_and_its_old_credentials_
     async with program(tmp_path, made) as held:
         await apply_tenant(api, "held", suspend=True)
         await held.cut_off()
-    assert (await account(api, "held"))["reason"] == "Suspended"
+    assert (await account(api, "held"))["reason"] == "AccountBlocked"
     refused = await api.post("/v1/nats-credentials", json={"name": "x"}, headers={"hansa-tenant": "held"})
     assert "suspended" in problem(refused, 409, "conflict")["detail"]
     await apply_tenant(api, "held")
@@ -149,30 +151,46 @@ async def test_all_accounts_are_compared_by_one_hash(server: Accounts) -> None:
     assert (await server.otherwise(known)).keys() == {server.public(A), server.public(B)}
 
 
-async def test_what_nats_was_told_behind_our_back_is_a_hole_and_put_right(stack: Stack, api: httpx2.AsyncClient) -> None:
-    await apply_tenant(api, "north")
-    async with accounts_of(stack) as accounts, open_database(stack.settings.database) as database:
-        messaging = Messaging(database, accounts)
-        await messaging.look()
-        right, platform = await accounts.lookup(accounts.public(A)), accounts.operator.platform.public
-        offered = claims.read(await accounts.lookup(platform))["nats"]["exports"]
+async def test_what_nats_was_told_behind_our_back_is_a_hole_and_put_right(stack: Stack, server: Accounts, tmp_path: Path) -> None:
+    async with open_scratch(stack, tmp_path) as scratch, open_database(scratch.settings.database) as database:
+        for tenant, name in ((A, "north"), (B, "south")):
+            await scratch.add_tenant(tenant, name)
+        messaging, prober = Messaging(database, server), Prober(database, "local", 0.0)
+        prober.also(lambda: store.holes(database, "local"))
+        assert await messaging.look() == 3, "with the tenant that every installation has"
+        assert await messaging.look() == 0
+        assert await prober.look() == []
+        right, platform = await server.lookup(server.public(A)), server.operator.platform.public
+        offered = claims.read(await server.lookup(platform))["nats"]["exports"]
         strangers = [Account(uuid4(), 1, LIMITS), Account(uuid4(), 1, LIMITS)]
-        await accounts.push(accounts.token(strangers[0]))
-        await accounts.push(claims.tenant(Operator(new_key(Kind.OPERATOR)), strangers[1], "local"))
-        await accounts.push(claims.account_of(accounts.operator, Account(A, 9, LIMITS), []))
-        await accounts.push(claims.platform(accounts.operator, 9, exports=(claims.NEWS,)))
+        await server.push(server.token(strangers[0]))
+        await server.push(claims.tenant(Operator(new_key(Kind.OPERATOR)), strangers[1], "local"))
+        await server.push(claims.account_of(server.operator, Account(A, 9, LIMITS), []))
+        await server.push(claims.platform(server.operator, 9, exports=(claims.NEWS,)))
         await messaging.look()
         (holes,) = await store.holes(database, "local")
         assert f"what the account of tenant {A} may reach" in holes
         assert "what the platform's account offers" in holes
-        assert await accounts.lookup(accounts.public(A)) == right
-        assert claims.read(await accounts.lookup(platform))["nats"]["exports"] == offered
+        assert await prober.look() == [holes], "and IsolationVerified is made of that"
+        assert await server.lookup(server.public(A)) == right
+        assert claims.read(await server.lookup(platform))["nats"]["exports"] == offered
         known = {known.account for known in await store.every(database)}
-        assert await accounts.listed() == known | {platform, accounts.operator.system.public}, "those of no tenant are removed"
+        assert await server.listed() == known | {platform, server.operator.system.public}, "those of no tenant are removed"
         assert await messaging.look() == 0
         assert await store.holes(database, "local") == [holes], "it stands for a minute"
-        await store.looked(database, "elsewhere", [])
-        assert await store.holes(database, "elsewhere") == []
+        await scratch.execute("UPDATE hansa.messaging_looks SET found_at = now() - interval '61 seconds'")
+        assert await messaging.look() == 0
+        assert await store.holes(database, "local") == []
+
+
+async def test_a_tenant_that_is_deleted_is_cut_off_at_once(api: httpx2.AsyncClient, tmp_path: Path) -> None:
+    await apply_tenant(api, "leaving", deletionPolicy="Retain")
+    async with program(tmp_path, await credentials(api, "leaving")) as left:
+        assert (await api.delete("/v1/tenants/leaving", params={"confirm": "leaving"})).status_code == 202
+        await left.cut_off()
+    assert (await api.post("/v1/tenants/leaving/restore")).status_code == 200
+    async with program(tmp_path, await credentials(api, "leaving")) as back:
+        assert back.client.is_connected
 
 
 async def test_tenants_are_probed_by_name_unless_one_lets_nobody_in(stack: Stack, api: httpx2.AsyncClient) -> None:

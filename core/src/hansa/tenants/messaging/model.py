@@ -55,5 +55,5 @@ def condition(known: Known | None, word: str | None) -> Condition:
         why = known.reason if known is not None else ""
         return Condition("False", "AccountNotMade", why or "NATS has not been told of the tenant's account yet")
     if known.blocked:
-        return Condition("False", "Suspended", "the tenant is suspended: its account lets nobody in")
+        return Condition("False", "AccountBlocked", "the tenant is suspended: its account lets nobody in")
     return Condition("True", "AccountReady", "NATS knows the tenant's account and bounds it")

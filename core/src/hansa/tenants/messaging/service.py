@@ -80,7 +80,7 @@ class Messaging:
         await self.settle(principal.tenant_id)
         known, found = await self.state(connection)
         if known is None or found.status != "True":
-            if found.reason == "Suspended":
+            if found.reason == "AccountBlocked":
                 raise Conflict(found.message)
             raise Unavailable(f"the tenant's NATS account is not ready: {found.message}", hint="Try again shortly.", retry_after=1.0)
         made = accounts.login(known.wanted(), name, seconds=min(seconds, LONGEST_SECONDS), rights=rights_of(principal))
@@ -135,7 +135,8 @@ class Messaging:
         holes = [f"somebody else has told NATS what the account of tenant {known.tenant_id} may reach" for known in changed]
         mended = await self._platform(accounts)
         holes += ["somebody else has told NATS what the platform's account offers"] if mended else []
-        await self._prune(accounts, stray & there - set(told), tenants=len(every))
+        of_tenants = {known.account for known in every} | {accounts.public(known.tenant_id) for known in wanting}
+        await self._prune(accounts, (stray & there) - of_tenants, tenants=len(every))
         await store.looked(self._database, accounts.region, holes + await self._tried(accounts, list(told.values())))
         return mended + len(wanting)
 

@@ -16,7 +16,7 @@ ONE = f"SELECT {COLUMNS} FROM hansa.messaging_accounts WHERE tenant_id = $1"
 MISSING = """
 INSERT INTO hansa.messaging_accounts (tenant_id, blocked)
 SELECT t.tenant_id, t.suspended FROM hansa.tenants t
-WHERE NOT EXISTS (SELECT FROM hansa.messaging_accounts m WHERE m.tenant_id = t.tenant_id) ON CONFLICT DO NOTHING
+WHERE t.state <> 'deleting' AND NOT EXISTS (SELECT FROM hansa.messaging_accounts m WHERE m.tenant_id = t.tenant_id) ON CONFLICT DO NOTHING
 """
 LOOKED = """
 INSERT INTO hansa.messaging_looks AS l (region, holes, found_at)
@@ -65,7 +65,7 @@ async def read(connection: Connection) -> Known | None:
 
 
 async def add_missing(database: Database) -> None:
-    """Every tenant shall have an account, also those that were there before accounts were."""
+    """Every tenant shall have an account, also those that were there before accounts were; but for those that are on their way out."""
     await database.system(MISSING)
 
 
