@@ -28,11 +28,12 @@ from hansa.egress.client import open_client, trusting
 from hansa.egress.policy import EgressPolicy, entries
 from hansa.egress.tunnel import Tunnels
 from hansa.llm.service import open_gateway
-from hansa.messages.courier import open_courier
+from hansa.messages.courier import open_courier, queue_of
 from hansa.plugins import loader
 from hansa.runs.acceptor import Acceptor, open_acceptor
 from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
+from hansa.runs.housekeeping import open_housekeeping
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
 from hansa.runs.participants import open_participants
@@ -107,6 +108,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 worlds=Worlds(database, plugins),
                 writer=writer,
                 values=values,
+                artifacts=artifacts,
                 secrets=secrets,
                 lookup=lookup,
                 retention=Retention(database, artifacts, settings.retention.days),
@@ -163,6 +165,9 @@ async def worker(settings: Settings) -> None:
             settings.messages,
             region=equipment.region,
             replicas=settings.nats.replicas,
+        ),
+        open_housekeeping(
+            equipment, settings, queue_of(equipment.bus, settings.messages, region=equipment.region, replicas=settings.nats.replicas)
         ),
         open_participants(equipment),
         keeping(equipment.database, settings),
