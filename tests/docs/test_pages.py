@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from docs.pages import Step, steps
+from doubles.oidc_provider import OidcProvider, oidc_provider
+from stack import free_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,28 +22,42 @@ UP, DOWN = "hansa up --data .hansa --detach", "hansa down --data .hansa"
 SET_UP = ("make run", "make test", "make check", "make setup", "make generate", "make bench")
 
 
+ISSUER = "https://id.acme.example"
+
+
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def provider() -> Iterator[OidcProvider]:
+    """What stands at the address of the provider that pages speak of."""
+    with oidc_provider(free_port()) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, provider: OidcProvider) -> Iterator[Path]:
     """A copy of what a page's commands need of a clone, with a stack of its own running in it."""
     place = tmp_path_factory.mktemp("clone")
     subprocess.run(["cp", "-a", str(ROOT / "gitops"), str(ROOT / "docs"), str(place)], check=True)
     (place / ".venv").symlink_to(ROOT / ".venv")
     # With leases so short that a page on killed workers is read in time, and checkpoints so soon that one is there.
     quick = "HANSA_WORKER_LEASE_SECONDS=6 HANSA_WORKER_RENEW_SECONDS=1 HANSA_AUDIT_SEAL_SECONDS=2"
+    quick += f" HANSA_EGRESS_ISSUERS_ALLOW={provider.url.removeprefix('http://')}"
     typed(place, f"{quick} hansa up --data .hansa --port 0 --detach && hansa apply -f gitops/tenants/default")
     yield place
     typed(place, "hansa down --data .hansa")
 
 
 def environ() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HANSA_")}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HANSA_", "XDG_"))}
+    # The browser in which a person approves, as Ada of the crew.
+    kept["BROWSER"] = "curl -sfo /dev/null %s&user=ada&groups=crew"
     return {**kept, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
 
 
 def typed(place: Path, commands: str) -> str:
     """What a shell answers to commands; fails when one of them does."""
     shell = ["bash", "-euo", "pipefail", "-c", commands]
-    done = subprocess.run(shell, cwd=place, env=environ(), capture_output=True, text=True, timeout=170, check=False)
+    env = environ() | {"HANSA_LOGINS_FILE": str(place / "logins.json")}
+    done = subprocess.run(shell, cwd=place, env=env, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, f"{commands}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -61,12 +77,12 @@ def runnable(step: Step) -> str:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_commands_of_a_page_do_what_it_says(page: Path, place: Path) -> None:
+def test_the_commands_of_a_page_do_what_it_says(page: Path, place: Path, provider: OidcProvider) -> None:
     for step in steps(page):
         if step.file is not None:
             (place / step.file).write_text(step.text)
         else:
-            typed(place, runnable(step))
+            typed(place, runnable(step).replace(ISSUER, provider.url))
 
 
 def test_a_command_that_fails_is_seen(place: Path) -> None:

@@ -74,10 +74,10 @@ class State:
             "jti": secrets.token_hex(8), "client_id": "hansa-cli",
         }  # fmt: skip
 
-    def token(self, user: str, groups: list[str]) -> str:
+    def token(self, user: str, groups: list[str], audience: str) -> str:
         signer = self.signers[0]
         header = {"alg": signer.algorithm, "typ": "at+jwt", "kid": signer.kid}
-        return signed(signer.key, header, self.claims(user, groups), signer.algorithm)
+        return signed(signer.key, header, {**self.claims(user, groups), "aud": audience}, signer.algorithm)
 
     def mint(self, asked: Json) -> str:
         """A token as asked: `claims` and `header` replace (null removes), `by` says which key signs."""
@@ -93,10 +93,15 @@ class State:
     def rotate(self, algorithm: str, *, keep: bool) -> None:
         self.signers = [Signer(algorithm), *(self.signers if keep else [])]
 
-    def granted(self, user: str, groups: list[str]) -> Json:
+    def granted(self, user: str, groups: list[str], audience: str) -> Json:
         again = secrets.token_urlsafe(16)
-        self.refresh[again] = {"user": user, "groups": groups}
-        return {"access_token": self.token(user, groups), "token_type": "Bearer", "expires_in": self.lifetime, "refresh_token": again}
+        self.refresh[again] = {"user": user, "groups": groups, "audience": audience}
+        return {
+            "access_token": self.token(user, groups, audience),
+            "token_type": "Bearer",
+            "expires_in": self.lifetime,
+            "refresh_token": again,
+        }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -108,7 +113,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         if path == "/facts":
-            self._answer({"fetches": self.state.fetches, "refreshes": self.state.refreshes})
+            self._answer({"fetches": self.state.fetches, "refreshes": self.state.refreshes, "open": len(self.state.refresh)})
         elif not self._well():
             return
         elif path == "/.well-known/openid-configuration":
@@ -119,6 +124,7 @@ class Handler(BaseHTTPRequestHandler):
                     "jwks_uri": f"{at}/jwks",
                     "token_endpoint": f"{at}/token",
                     "device_authorization_endpoint": f"{at}/device_authorization",
+                    "revocation_endpoint": f"{at}/revoke",
                 }
             )
         elif path == "/jwks":
@@ -144,6 +150,9 @@ class Handler(BaseHTTPRequestHandler):
                     self._device(form)
                 elif self.path == "/token":
                     self._token(form)
+                elif self.path == "/revoke":
+                    self.state.refresh.pop(form.get("token", ""), None)
+                    self._answer({})
                 else:
                     self._answer({"error": "not_found"}, 404)
 
@@ -172,11 +181,11 @@ class Handler(BaseHTTPRequestHandler):
         if form.get("client_id") != "hansa-cli":
             return self._answer({"error": "invalid_client", "error_description": "there is no such client"}, 401)
         code, shown = secrets.token_urlsafe(16), secrets.token_hex(4).upper()
-        self.state.devices[code] = {"user_code": shown, "state": "pending", "polls": 0}
+        self.state.devices[code] = {"user_code": shown, "state": "pending", "audience": form.get("audience", "hansa")}
         page = f"{self.state.issuer}/activate"
         self._answer(
             {
-                "device_code": code, "user_code": shown, "verification_uri": page, "interval": 1, "expires_in": 60,
+                "device_code": code, "user_code": shown, "verification_uri": page, "interval": 0.2, "expires_in": 60,
                 "verification_uri_complete": f"{page}?user_code={shown}",
             }
         )  # fmt: skip
@@ -194,18 +203,19 @@ class Handler(BaseHTTPRequestHandler):
             known = self.state.refresh.pop(form.get("refresh_token", ""), None)
             self.state.refreshes += known is not None
             return self._answer({"error": "invalid_grant"}, 400) if known is None else self._answer(self.state.granted(**known))
+        if self.state.mode == "slow_down":
+            return self._answer({"error": "slow_down"}, 400)
         device = self.state.devices.get(form.get("device_code", ""), {"state": "expired"})
         match device["state"]:
             case "approved":
                 del self.state.devices[form["device_code"]]
-                return self._answer(self.state.granted(device["user"], device["groups"]))
+                return self._answer(self.state.granted(device["user"], device["groups"], device["audience"]))
             case "denied":
                 return self._answer({"error": "access_denied"}, 400)
             case "expired":
                 return self._answer({"error": "expired_token"}, 400)
             case _:
-                device["polls"] += 1
-                return self._answer({"error": "slow_down" if device["polls"] == 1 else "authorization_pending"}, 400)
+                return self._answer({"error": "authorization_pending"}, 400)
 
     def _answer(self, value: Any, status: int = 200) -> None:
         self._send(json.dumps(value).encode(), status)
@@ -240,7 +250,7 @@ class OidcProvider:
         self._client.close()
 
     def control(self, **asked: Any) -> None:
-        """`mode`: ok, down, slow, garbage, impostor; `lifetime` of tokens in seconds; `rotate`: an algorithm, `keep`: the old keys."""
+        """`mode`: ok, down, slow, garbage, impostor, slow_down; `lifetime` of tokens; `rotate`: an algorithm, `keep`: the old keys."""
         self._client.post("/control", json=asked).raise_for_status()
 
     def mint(self, **asked: Any) -> str:
@@ -253,7 +263,7 @@ class OidcProvider:
         self._client.get("/activate", params=query).raise_for_status()
 
     def facts(self) -> Json:
-        """How often keys were fetched and tokens refreshed."""
+        """How often keys were fetched and tokens refreshed, and how many refresh tokens are good."""
         return self._client.get("/facts").json()
 
 

@@ -132,6 +132,7 @@ class World:
                     worlds=KnownWorlds(self.catalog),
                     writer=HastyWriter(writer) if self.broken == "nointent" else writer,
                     values=values,
+                    artifacts=self.catalog.artifacts,
                     secrets=TenantSecrets(database, NO_KEYS, Redactor()),
                     lookup=Lookup(Variables({}, ())),
                     retention=Retention(database, self.catalog.artifacts, 0),

@@ -26,12 +26,14 @@ from hansa.db import selfcheck
 from hansa.db.pool import open_database
 from hansa.egress.client import open_client, trusting
 from hansa.egress.policy import EgressPolicy, entries
+from hansa.egress.tunnel import Tunnels
 from hansa.llm.service import open_gateway
-from hansa.messages.courier import open_courier
+from hansa.messages.courier import open_courier, queue_of
 from hansa.plugins import loader
 from hansa.runs.acceptor import Acceptor, open_acceptor
 from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
+from hansa.runs.housekeeping import open_housekeeping
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
 from hansa.runs.participants import open_participants
@@ -66,16 +68,15 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     name = f"{process}-{socket.gethostname()}-{os.getpid()}-{ids.new_id().hex[-6:]}"
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
+    for_tools = EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
     trust = trusting(settings.secrets.ca_file)
-    cages = Cages(settings.cage)
+    cages = Cages(settings.cage, Tunnels(for_tools))
     async with (
         open_database(settings.database) as database,
         open_bus(settings.nats, name=name) as bus,
         open_artifacts(settings.artifacts, data_dir) as artifacts,
         open_client(EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.allow))) as to_providers,
-        open_client(
-            EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
-        ) as for_tools,
+        open_client(for_tools) as to_the_web,
         open_client(EgressPolicy(allow_http=False, allow=entries(settings.secrets.allow)), tls=trust) as to_key_providers,
         open_keyring(
             plugins.key_providers,
@@ -97,7 +98,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 bus=bus,
                 plugins=plugins,
                 gateway=gateway,
-                http=for_tools,
+                http=to_the_web,
                 tool_servers=ToolServers(to_providers, lookup),
                 region=settings.place.region,
                 worker=name,
@@ -107,6 +108,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 worlds=Worlds(database, plugins),
                 writer=writer,
                 values=values,
+                artifacts=artifacts,
                 secrets=secrets,
                 lookup=lookup,
                 retention=Retention(database, artifacts, settings.retention.days),
@@ -163,6 +165,9 @@ async def worker(settings: Settings) -> None:
             settings.messages,
             region=equipment.region,
             replicas=settings.nats.replicas,
+        ),
+        open_housekeeping(
+            equipment, settings, queue_of(equipment.bus, settings.messages, region=equipment.region, replicas=settings.nats.replicas)
         ),
         open_participants(equipment),
         keeping(equipment.database, settings),

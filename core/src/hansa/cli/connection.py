@@ -13,6 +13,7 @@ import msgspec
 from cyclopts import Parameter
 
 from hansa import settings
+from hansa.cli import logins
 from hansa.egress.local import SYSTEM, Trust
 from hansa.errors import Invalid, Misconfigured, Unauthenticated, Unavailable
 
@@ -45,6 +46,14 @@ class Target(msgspec.Struct, frozen=True):
     trust: Trust = SYSTEM
 
 
+class Server(msgspec.Struct, frozen=True):
+    """A server, where its address was found, and what its data folder says, if it is that of one."""
+
+    url: str
+    source: str
+    ready: "Ready | None"
+
+
 class Ready(msgspec.Struct, frozen=True):
     """What the data folder of a running server says of it (`ready.json`)."""
 
@@ -57,8 +66,8 @@ def data_dir(connection: Connection, environ: Mapping[str, str] = os.environ) ->
     return Path(connection.data or environ.get("HANSA_DATA_DIR", "") or DEFAULT_DATA)
 
 
-def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Target:
-    """The server and key to use. Raises `Unavailable` when there is no server, `Unauthenticated` when there is no key."""
+def server(connection: Connection, environ: Mapping[str, str] = os.environ) -> Server:
+    """The server that is meant. Raises `Unavailable` when there is none."""
     folder = data_dir(connection, environ)
     ready = read_ready(folder)
     told = settings.client(environ)
@@ -73,17 +82,22 @@ def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Tar
             f"no Hansa server was found: --url is not given, HANSA_URL is not set, and there is no {folder / 'ready.json'}",
             hint="Start one here with `hansa up --detach`, or name one with --url or --data.",
         )
-    key, key_source = _key(connection, environ, ready if ready is not None and ready.url.rstrip("/") == url else None)
+    return Server(url, url_source, ready if ready is not None and ready.url.rstrip("/") == url else None)
+
+
+def find(connection: Connection, environ: Mapping[str, str] = os.environ) -> Target:
+    """The server and key to use. Raises `Unavailable` when there is no server, `Unauthenticated` when there is no key."""
+    told, meant = settings.client(environ), server(connection, environ)
+    url = meant.url
+    key, key_source = _key(connection, environ, meant)
     if not key:
         raise Unauthenticated(
             f"no API key for {url}: HANSA_API_KEY is not set, and no --api-key-file or HANSA_API_KEY_FILE names a file with one",
-            hint="The key that belongs to a data folder is only used for the server of that folder.",
+            hint="`hansa login` needs none. The key that belongs to a data folder is only used for the server of that folder.",
         )
-    tenant, user = (
-        _header("a tenant", connection.tenant or told.tenant),
-        _header("an end user", connection.on_behalf_of or told.on_behalf_of),
-    )
-    return Target(url, key, url_source, key_source, tenant, user, Trust(told.ca_file, told.cert_file, told.key_file))
+    tenant = _header("a tenant", connection.tenant or told.tenant)
+    user = _header("an end user", connection.on_behalf_of or told.on_behalf_of)
+    return Target(url, key, meant.source, key_source, tenant, user, Trust(told.ca_file, told.cert_file, told.key_file))
 
 
 def _header(what: str, text: str) -> str:
@@ -104,15 +118,18 @@ def read_ready(folder: Path) -> Ready | None:
         raise Misconfigured(f"{path} can't be read: {error}", hint="`hansa down` and `hansa up` write it anew.") from error
 
 
-def _key(connection: Connection, environ: Mapping[str, str], ready: Ready | None) -> tuple[str, str]:
+def _key(connection: Connection, environ: Mapping[str, str], meant: Server) -> tuple[str, str]:
     if connection.api_key_file:
         return _key_in(Path(connection.api_key_file)), connection.api_key_file
     if settings.client(environ).api_key:
         return _checked(settings.client(environ).api_key, "the variable HANSA_API_KEY"), "HANSA_API_KEY"
     if environ.get("HANSA_API_KEY_FILE"):
         return _key_in(Path(environ["HANSA_API_KEY_FILE"])), environ["HANSA_API_KEY_FILE"]
-    if ready is not None:
-        return _key_in(Path(ready.api_key_file)), ready.api_key_file
+    token = logins.token(logins.place(environ), meant.url)
+    if token:
+        return token, "the log-in there"
+    if meant.ready is not None:
+        return _key_in(Path(meant.ready.api_key_file)), meant.ready.api_key_file
     return "", ""
 
 

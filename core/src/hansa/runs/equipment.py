@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.artifacts.content import Artifacts
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
@@ -41,6 +42,7 @@ class Equipment(msgspec.Struct, frozen=True):
     worlds: Worlds
     writer: Writer
     values: Values
+    artifacts: Artifacts
     secrets: TenantSecrets
     lookup: Lookup
     retention: Retention
@@ -85,7 +87,8 @@ def model_of(equipment: Equipment, prepared: Prepared, tenant_id: UUID) -> Model
 def surroundings_of(equipment: Equipment, tenant_id: UUID, run: RunView) -> Surroundings:
     """What the tools of a run may touch in this process."""
     secrets = ToolSecrets(equipment.lookup, tenant_id)
-    return Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings, equipment.cages, secrets)
+    workspace = equipment.workspaces / str(tenant_id) / str(run.id)
+    return Surroundings(workspace, equipment.http, equipment.tool_settings, equipment.cages, secrets)
 
 
 def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:
