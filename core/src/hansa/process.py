@@ -9,10 +9,10 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import uvloop
@@ -54,10 +54,14 @@ from hansa.tools.servers import ToolServers
 from hansa_sdk import SecretServices
 
 log = structlog.stdlib.get_logger("hansa.process")
-CreateApp = Callable[[Equipment, Acceptor, Messaging, asyncio.Event], Any]
-"""Makes the ASGI application that is served, see `hansa.api.composition`; the event says that the process is stopping."""
 LAST_SECONDS = 2.0
 """How long a process waits at its end for tasks that were canceled."""
+
+
+class CreateApp(Protocol):
+    """Makes the ASGI application that is served, see `hansa.api.composition`; `stopping` says that the process is."""
+
+    def __call__(self, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, /, *, stopping: asyncio.Event) -> Any: ...
 
 
 @asynccontextmanager
@@ -123,7 +127,7 @@ async def serve(settings: Settings, create: CreateApp) -> None:
         open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
         open_accounts(settings.nats, equipment.region, name=equipment.worker) as accounts,
     ):
-        app = create(equipment, acceptor, Messaging(equipment.database, accounts), stopping)
+        app = create(equipment, acceptor, Messaging(equipment.database, accounts), stopping=stopping)
         gc.freeze()  # all that was made so far stays: the collector need not look at it again and again
         await serve_http(app, settings, stopping)
 

@@ -43,7 +43,7 @@ from hansa.tenants.service import Tenants
 from hansa.tools import expressions
 
 
-def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, stopping: asyncio.Event) -> Envelope:
+def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, *, stopping: asyncio.Event) -> Envelope:
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
     to_issuers = policy(entries(settings.egress.issuers_allow))
