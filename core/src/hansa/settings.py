@@ -308,11 +308,9 @@ class SecretSettings(msgspec.Struct, frozen=True):
     """Where the keys of tenants' secrets are. The plugin that keeps them reads further variables `HANSA_SECRETS_*`, see docs/secrets.md."""
 
     kek: Annotated[str, env("HANSA_SECRETS_KEK")] = "file"
-    """Name of the key provider that wraps new data keys: `file`, `vault`, or what a plugin brings. Keys that another one wrapped are still
-    unwrapped by that one, until `hansa secrets rewrap` has brought them under this."""
+    """Name of the key provider that wraps new data keys: `file`, `vault`, or of a plugin. Others still unwrap what they wrapped."""
     allow: Annotated[str, env("HANSA_SECRETS_ALLOW")] = ""
-    """Comma-separated hosts, host:port or CIDRs that key providers and secret sources may be at although they are private, e.g.
-    `vault.internal:8200`. Nothing else may go there."""
+    """Comma-separated hosts, host:port or CIDRs that key providers and secret sources may be at although private: `vault.internal:8200`."""
     ca_file: Annotated[str, env("HANSA_SECRETS_CA_FILE")] = ""
     """PEM file of the certificate authority of key providers and secret sources, if it is a private one; empty: the system's trust."""
 
@@ -336,8 +334,7 @@ class PlaceSettings(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All groups. `tools` holds the operator's HANSA_TOOL_* variables, prefix cut and in lower case; `secret_options` those named
-    HANSA_SECRETS_*."""
+    """All groups. `tools`: the operator's HANSA_TOOL_* variables, prefix cut, lower case; `secret_options`: those named HANSA_SECRETS_*."""
 
     server: ServerSettings = ServerSettings()
     tls: TlsSettings = TlsSettings()
