@@ -9,8 +9,8 @@ from litestar import Request
 from hansa.agents.service import Agents
 from hansa.api.streams import Streams
 from hansa.apply.service import Objects
+from hansa.audit.door import Door
 from hansa.audit.reading import Trails
-from hansa.audit.refusals import Refusals
 from hansa.auth.accounts import ServiceAccounts
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.issuers import IssuerKeys
@@ -20,10 +20,12 @@ from hansa.messages.service import DeadLetters
 from hansa.plugins.model import Plugins
 from hansa.runs.approvals import Approvals
 from hansa.runs.equipment import Equipment
+from hansa.runs.leaving.service import Bundles
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
 from hansa.tenants.budgets import Budgets
+from hansa.tenants.deletion import Deletions
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.rates import Rates
 from hansa.tenants.secrets.rotation import Rotation
@@ -44,8 +46,10 @@ class Services(msgspec.Struct, frozen=True):
     api_keys: ApiKeys
     accounts: ServiceAccounts
     tenants: Tenants
+    deletions: Deletions
+    bundles: Bundles
     rates: Rates
-    refusals: Refusals
+    door: Door
     trails: Trails
     budgets: Budgets
     secrets: TenantSecrets

@@ -18,6 +18,10 @@ class Action(StrEnum):
     OBJECT_DELETED = "object.deleted"
     TENANT_CREATED = "tenant.created"
     TENANT_CHANGED = "tenant.changed"
+    TENANT_ARCHIVED = "tenant.archived"
+    TENANT_DELETED = "tenant.deleted"
+    TENANT_RESTORED = "tenant.restored"
+    TENANT_IMPORTED = "tenant.imported"
     KEY_MADE = "key.made"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
@@ -36,6 +40,7 @@ class Action(StrEnum):
     RUN_FORKED = "run.forked"
     SESSION_IMPORTED = "session.imported"
     MESSAGE_RETRIED = "message.retried"
+    LOGIN_DONE = "login.done"
     ACCESS_REFUSED = "access.refused"
     LOGIN_REFUSED = "login.refused"
 
@@ -46,6 +51,10 @@ ACTIONS: Mapping[Action, str] = {
     Action.OBJECT_DELETED: "an object was deleted",
     Action.TENANT_CREATED: "a tenant was made",
     Action.TENANT_CHANGED: "a tenant was changed",
+    Action.TENANT_ARCHIVED: "a tenant was closed, and is kept",
+    Action.TENANT_DELETED: "a tenant was closed, and is removed",
+    Action.TENANT_RESTORED: "an archived tenant was brought back",
+    Action.TENANT_IMPORTED: "a tenant was made of an export, that is: a past was written",
     Action.KEY_MADE: "an API key was made",
     Action.KEY_ROTATED: "an API key was given a successor",
     Action.KEY_REVOKED: "an API key was revoked",
@@ -64,8 +73,9 @@ ACTIONS: Mapping[Action, str] = {
     Action.RUN_FORKED: "a run was begun out of another one's past",
     Action.SESSION_IMPORTED: "a session was imported, that is: a past was written",
     Action.MESSAGE_RETRIED: "a message that could not be received was sent again",
+    Action.LOGIN_DONE: "someone came in with a token of an issuer; told once an hour by each control plane",
     Action.ACCESS_REFUSED: "someone was refused what they may not do: a permission that is missing, or another tenant",
-    Action.LOGIN_REFUSED: "a credential of the tenant was refused: revoked, expired, or with a wrong secret",
+    Action.LOGIN_REFUSED: "a key or a token of the tenant was refused: revoked, expired, or not right",
 }
 
 

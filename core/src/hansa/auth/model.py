@@ -12,6 +12,7 @@ import msgspec
 
 from hansa.audit.model import Action, Actor, AuditEvent, Origin
 from hansa.audit.redaction import difference
+from hansa.errors import Unauthenticated
 from hansa_crds import Issuer, RoleBinding
 
 PERMISSIONS: Mapping[str, str] = {
@@ -19,7 +20,7 @@ PERMISSIONS: Mapping[str, str] = {
     "agents:read": "list and read agents and their revisions",
     "objects:read": "list and read objects",
     "objects:write": "apply and delete objects of the tenant",
-    "platform:write": "apply Tenant and Region objects",
+    "platform:write": "apply Tenant and Region objects; delete, restore, export and import tenants",
     "tenants:read": "list and read all tenants",
     "tenants:act": "act in any tenant, named by the header Hansa-Tenant or an object's namespace",
     "plugins:read": "list plugins, tools and models",
@@ -142,6 +143,15 @@ class StoredIssuer(msgspec.Struct, frozen=True):
     bindings: tuple[RoleBinding, ...]
 
 
+class CredentialRefused(Unauthenticated):
+    """A credential of a tenant that is known, and is not let in: its key, or an issuer's token. The tenant is told in its audit trail."""
+
+    def __init__(self, detail: str, tenant_id: UUID, name: str, *, hint: str) -> None:
+        super().__init__(detail, hint=hint)
+        self.tenant_id = tenant_id
+        self.name = name
+
+
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """What a key is made with: a name for people, who made it, what it may and until when. A service account's key has its roles."""
 
@@ -154,7 +164,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`.
+    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`;
+    `state`: that of the tenant, which lets people in while it is active.
 
     `account_roles`, `bindings`: of its service account, if it is one's, and of the tenant.
     """
@@ -172,3 +183,4 @@ class StoredKey(msgspec.Struct, frozen=True):
     service_account: str | None = None
     account_roles: tuple[str, ...] | None = None
     bindings: tuple[RoleBinding, ...] = ()
+    state: str = "active"
