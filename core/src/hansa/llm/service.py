@@ -91,7 +91,9 @@ class Gateway:
             return "it needs spec.endpoint"
         return ""
 
-    async def complete(self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, *, meter: Meter) -> Completion:
+    async def complete(
+        self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, *, meter: Meter
+    ) -> Completion:
         """The first good answer of the targets, in their order; a target whose answer may cost too much is passed over.
 
         Raises `ProviderUnavailable` after retries everywhere, `CredentialAway` when a credential could not be looked up for now,
