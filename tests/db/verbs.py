@@ -111,13 +111,38 @@ class Tenant:
         sql = "SELECT hansa.run_release($1, $2, $3)"
         await self._system.fetch(sql, [self.id] * len(held), [each.run for each in held], [each.epoch for each in held])
 
-    async def write(self, *batch: tuple[Held, str | None, str | None]) -> list[Row]:
+    async def budget(self, amount: int | None, *, on_limit: str = "reject", charges: bool = True, tokens: int | None = None) -> None:
+        """Set what it may spend."""
+        sql = "SELECT hansa.budget_set($1, $2, 'EUR', 'month', $3, $4, '80', $5)"
+        await self.app(sql, amount, on_limit, charges, tokens)
+
+    def ask(self, held: Held, step: str, **more: Any) -> Row:
+        """A call of at most ten tokens in and ten out, which cost one each."""
+        ask: Row = {"run": str(held.run), "epoch": held.epoch, "step": step, "agent": "a", "model": "p/m", "input_tokens": 0}
+        ask |= {"output_tokens": 10, "least": 4, "input_price": 1.0, "output_price": 1.0, "currency": None, "lost_tokens": 0}
+        return ask | {"lost_cost": 0, "last": True} | more
+
+    async def reserve(self, *asks: Row) -> list[Row]:
+        """What is said to calls: n, outcome, output_tokens."""
+        sql = (
+            "SELECT coalesce(json_agg(json_build_object('n', n, 'outcome', outcome, 'output_tokens', output_tokens) ORDER BY n), '[]') "
+            "FROM hansa.budget_reserve($1, $2)"
+        )
+        return json.loads(await self.app(sql, json.dumps(asks)))
+
+    async def hold_for_budget(self, held: Held, version: int) -> bool:
+        """A run that was refused is let go."""
+        told = {"by": "budget", "resets_at": "2999-01-01T00:00:00+00:00"}
+        return await self.app("SELECT hansa.budget_hold($1, $2, $3, $4, $5)", held.run, held.epoch, version, json.dumps(told))
+
+    async def write(self, *batch: tuple[Held, str | None, str | None], spends: Sequence[Row] = ()) -> list[Row]:
         """Write an event of each run, with the state that it comes to and the kind of wait that it begins, in one transaction."""
         writes: list[dict[str, Any]] = [
             {
                 "session": str(each.session), "run": str(each.run), "epoch": each.epoch, "number": each.writes + 1,
                 "input_tokens": 0, "output_tokens": 0, "state": state, "waits": [json.dumps(self._wait(kind))] if kind else [],
                 "entries": [{"type": f"run.{state}" if state else "log", "step": "1", "data": json.dumps(CALL)}],
+                "spends": [spend for spend in spends if spend["run"] == str(each.run)],
             }
             for each, state, kind in batch
         ]  # fmt: skip

@@ -213,7 +213,11 @@ async def test_without_an_operator_no_accounts_are_made_and_everyone_is_told_so(
         plain.stop()
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", "SUAM", new_key(Kind.ACCOUNT).seed, new_key(Kind.OPERATOR).seed[:-1] + "!"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", "SUAM", new_key(Kind.ACCOUNT).seed, new_key(Kind.OPERATOR).seed[:-1] + "!"],
+    ids=["nothing", "nonsense", "short", "account", "damaged"],
+)
 async def test_a_file_that_holds_no_operators_seed_is_refused_and_not_shown(text: str, tmp_path: Path, stack: Stack) -> None:
     path = tmp_path / "operator"
     path.write_text(text)

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from simulation.rows import FINAL, AgentRow, EventRow, RunRow, SessionRow
+from simulation.rows import FINAL, AgentRow, EventRow, RunRow, SessionRow, WaitRow
 from simulation.tables import Row, by, decoded, encoded
 from simulation.waits import Waits
 
@@ -46,15 +46,6 @@ class Control(Waits):
         self.slot_leave(run)
         self.log(run, "run.suspended", None, encoded({"by": by}))
 
-    def run_continue(self, run: RunRow) -> None:
-        kind = next((wait.kind for wait in self.waits_of(run.id) if wait.kind in ("start", "retry")), None)
-        if kind is None:
-            self.run_ready(run)
-            return
-        run.suspended_by = None
-        run.state, run.gate = ("queued", "time") if kind == "start" else ("waiting", None)
-        self.slot_leave(run)
-
     def run_suspend(self, tenant: Any, run_id: UUID) -> str | None:
         run = self.runs.get(run_id)
         if run is None:
@@ -67,10 +58,6 @@ class Control(Waits):
         elif run.state in ("running", "queued") and run.suspend_requested_at is None:
             run.suspend_requested_at = self.now()
         return self.run_json(run)
-
-    def owned(self, run: UUID, epoch: int) -> bool:
-        found = self.runs.get(run)
-        return found is not None and found.epoch == epoch and found.state == "running"
 
     def run_hold(self, tenant: Any, run_id: UUID, epoch: int) -> bool:
         if not self.owned(run_id, epoch):
@@ -95,6 +82,26 @@ class Control(Waits):
         else:
             self.seen["a run is let go on, for nobody wants it held any more"] += 1
             self.run_continue(run)
+        self.usage_settle((), {run_id: epoch + 1})
+        return True
+
+    def budget_hold(self, *arguments: Any) -> bool:
+        """Arguments: tenant, run, epoch, version, told."""
+        _, run_id, epoch, version, told = arguments
+        if not self.owned(run_id, epoch):
+            return False
+        run = self.runs[run_id]
+        if run.cancel_requested_at is not None or run.suspend_requested_at is not None:
+            return self.run_hold(None, run_id, epoch)
+        run.active += self.now() - run.claimed_at
+        run.claimed_at = self.now()
+        run.state, run.gate, run.suspended_by = "suspended", None, "budget"
+        self.slot_leave(run)
+        self.log(run, "run.suspended", None, told)
+        self.usage_settle((), {run_id: epoch + 1})
+        late = self.budget is not None and self.budget.version != version
+        self.seen["a run is held for its budget" if not late else "a budget was changed before a run is held for it"] += 1
+        self.waits[run_id, "budget"] = WaitRow(run_id, "budget", "budget", None, self.now() if late else self.now() + 1e6)
         return True
 
     def run_resume(self, *arguments: Any) -> list[Row]:

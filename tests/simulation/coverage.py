@@ -49,6 +49,13 @@ OF_BOTH = (
     "an approval is canceled with its run",
     "an event is kept",
     "an event had come before it was waited for",
+    "a call is granted",
+    "a call is refused",
+    "a call is wait",
+    "a call is lost",
+    "a run is held for its budget",
+    "the time of a budget comes to a run that is suspended",
+    "a run is refused for its budget",
     "a run waits for a slot",
     "a run gets the slot that it waited for",
     "the next run of a session goes on",
@@ -63,7 +70,14 @@ OF_BOTH = (
     "run.canceled",
 )
 """What the database's verbs come upon, however they are called."""
-OF_VERBS = (*OF_BOTH, "the time of a retry comes before its worker lets go")
+OF_VERBS = (
+    *OF_BOTH,
+    "the time of a retry comes before its worker lets go",
+    "a call is fenced",
+    "an answer is cut to what is left",
+    "a budget was changed before a run is held for it",
+    "who holds a lease that is over is fenced for its reservation",
+)
 """The same, and what is too rare in worlds."""
 OF_WORLDS = (
     *OF_BOTH,
@@ -76,6 +90,7 @@ OF_WORLDS = (
     "an answer is lost: run_renew",
     "an answer is lost: run_write",
     "an answer is lost: run_hold",
+    "an answer is lost: budget_reserve",
     "an answer is lost: wait_expire",
     "a tool is approved",
     "a tool is denied",

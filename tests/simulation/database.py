@@ -13,10 +13,11 @@ from uuid import UUID
 import msgspec
 
 from simulation.control import Control
+from simulation.money import Spend
 from simulation.rows import FINAL, RunRow, SessionRow, WaitRow
 from simulation.tables import BEGIN, TENANT, Row, by, encoded
 
-BROKEN = ("nofence", "lostwake", "doublewrite", "slotkept")
+BROKEN = ("nofence", "lostwake", "doublewrite", "slotkept", "noreserve", "ghost")
 
 
 class New(msgspec.Struct):
@@ -55,6 +56,7 @@ class Asked(msgspec.Struct):
     state: str | None = None
     output: str | None = None
     error: str | None = None
+    spends: list[Spend] = []
 
 
 NEW, ASKED = msgspec.json.Decoder(New), msgspec.json.Decoder(list[Asked])
@@ -74,6 +76,10 @@ class ModelDatabase(Control):
         refused = self._refused(new, session, name)
         if refused is not None or agent is None:
             return [refused or {"outcome": "no_agent", "answer": None}]
+        spent = self.budget_refusal()
+        if spent is not None:
+            self.seen["a run is refused for its budget"] += 1
+            return [{"outcome": "budget_spent", "answer": spent}]
         if session is not None and session.active_run is not None and agent.concurrency != "Enqueue":
             if agent.concurrency == "Reject":
                 self.seen["a run is refused while its session is busy"] += 1
@@ -112,7 +118,8 @@ class ModelDatabase(Control):
         """Arguments: tenant, region, principals, routes, keys, digests, new, inputs. The usual ones are done before the others."""
         news = list(zip(arguments[6], arguments[7], strict=True))
         agents = [self.agents.get(NEW.decode(new).agent or "") for new, _ in news]
-        usual = [agent is not None and agent.bound is None and not agent.suspended and not self.suspended for agent in agents]
+        closed = self.suspended or self.budget_refusal() is not None
+        usual = [agent is not None and agent.bound is None and not agent.suspended and not closed for agent in agents]
         rows: list[Row] = []
         for n in sorted(range(len(news)), key=lambda n: not usual[n]):
             (row,) = self.run_start(arguments[0], None, None, None, None, arguments[1], *news[n])
@@ -168,6 +175,8 @@ class ModelDatabase(Control):
 
     def run_load(self, *arguments: Any) -> list[Row]:
         """Arguments: tenant, runs, epochs."""
+        if self.broken != "ghost" and any(each.run_id in arguments[1] for each in self.reservations.values()):
+            self.usage_settle((), dict(zip(*arguments[1:3], strict=True)))
         return [self._load(self.runs[run]) for run, epoch in zip(*arguments[1:3], strict=True) if self.owned(run, epoch)]
 
     def _load(self, run: RunRow) -> Row:
@@ -186,7 +195,7 @@ class ModelDatabase(Control):
             "history": self.run_history(run) if has_past else None,
             "steps": self.run_steps(run) if run.epoch > 1 else None,
             "started_by": run.started_by,
-            "metered": False,
+            "metered": self.metered,
         }
 
     def run_history(self, run: RunRow) -> str:
@@ -213,9 +222,10 @@ class ModelDatabase(Control):
         for each in sorted(done, key=lambda each: each.session):
             if each.state is not None and self.runs[each.run].state != "running":
                 self._let_go(self.runs[each.run])
+        self.usage_written([spend for each in done for spend in each.spends], [(each.run, each.epoch) for each in done])
         rows = [(self.runs[each.run], each) for each in asked if each.run in self.runs]
         return [
-            {"run": run.id, "seq": self.sessions[run.session_id].last_seq, "state": run.state, "metered": False}
+            {"run": run.id, "seq": self.sessions[run.session_id].last_seq, "state": run.state, "metered": self.metered}
             for run, each in rows
             if self.broken == "nofence" or (run.epoch == each.epoch and (run.writes == each.number or self.broken == "doublewrite"))
         ]

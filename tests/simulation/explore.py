@@ -55,7 +55,7 @@ def _judged(world: World, catalog: Catalog) -> list[str]:
         world.loop.run_until_complete(world.play())
     except Livelock as error:
         found.append(str(error))
-    found += world.troubles + violations(world.model, world.witness, world.people.left)
+    found += world.troubles + violations(world.model, world.witness, world.bill, left=world.people.left)
     found += [f"a task is left: {name}" for name in sorted(world.live_tasks())]
     world.weather.over = True
     return found + world.loop.run_until_complete(diverged(world.model, catalog))

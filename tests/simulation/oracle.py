@@ -21,9 +21,10 @@ REPEATED = frozenset({"tool.called", "review.decided"})
 """Events that a step may have several of: after a review a call is begun again."""
 
 
-def violations(model: ModelDatabase, witness: Sequence[Witnessed], left: set[Any]) -> list[str]:
-    """Everything that is wrong. `left`: runs that a person has left to their review."""
-    found = [f"a message was left: {message.kind}" for message in model.outbox.values()]
+def violations(model: ModelDatabase, witness: Sequence[Witnessed], bill: Sequence[int], *, left: set[Any]) -> list[str]:
+    """Everything that is wrong. `bill`: what the model was asked for; `left`: runs that a person has left to their review."""
+    found = _of_money(model, sum(bill))
+    found += [f"a message was left: {message.kind}" for message in model.outbox.values()]
     found += [f"session {each.id} has gaps" for each in model.sessions.values() if [e.seq for e in each.events] != _numbers(each.events)]
     for name, agent in model.agents.items():
         held = sum(run.slot for run in model.runs.values() if run.agent == name)
@@ -33,6 +34,20 @@ def violations(model: ModelDatabase, witness: Sequence[Witnessed], left: set[Any
         own = [line for line in witness if line.key.startswith(f"{run.id}:")]
         found += [f"run {run.id}: {told}" for told in [*_of_end(model, run, left), *_of_log(run.events), *_of_effects(model, run, own)]]
     return found
+
+
+def _of_money(model: ModelDatabase, bill: int) -> list[str]:
+    budget = model.budget
+    if budget is None or budget.amount is None:
+        return []
+    used = sum(each.cost + each.lost_cost for each in model.usage.values())
+    rules = {
+        f"over: {budget.spent} of {budget.amount} is spent": budget.spent > budget.amount,
+        f"{budget.spent} is spent, and usage says {used}": budget.spent != used,
+        f"the bill is {bill}, and {budget.spent} was counted": budget.charges_lost and bill > budget.spent,
+        f"ghost: {budget.reserved} is reserved, {len(model.reservations)} reservations": bool(budget.reserved or model.reservations),
+    }
+    return [*model.overdrawn, *(told for told, broken in rules.items() if broken)]
 
 
 def _numbers(events: Sequence[EventRow]) -> list[int]:

@@ -18,7 +18,7 @@ from simulation.wire import Doorbells, Line, Weather, instant
 
 REGION = "local"
 POLICIES = ("Enqueue", "Enqueue", "Enqueue", "Interrupt", "Rollback", "Reject")
-
+LIMITS, ENOUGH = ("suspend", "suspend", "reject"), 10**9
 MEDDLING = ((0.03, ["cancel"]), (0.07, ["suspend"]), (0.09, ["suspend", "resume"]), (0.11, ["suspend", "cancel"]), (0.12, ["resume"]))
 """What is said of a run that nobody would have to touch; the draw is below that number."""
 
@@ -39,6 +39,9 @@ class People:
         self._received = set[UUID]()
         self._receivers = receivers(REGION, weather.new_id)
         self._starts = sorted(self._random.uniform(0, 3.0) for _ in range(self._random.choice((1, 1, 1, 2))))
+        if self._random.random() < 0.5:
+            self._author.spends = True
+            self._set_budget(self._random.choice((4, 4, 6, 8, 12)), self._random.choice(LIMITS), charges=self._random.random() < 0.8)
         for name in MANIFESTS:
             bound = self._random.choice((None, None, 1))
             model.agents[name] = AgentRow(name, concurrency=self._random.choice(POLICIES), bound=bound)
@@ -55,6 +58,7 @@ class People:
                 self._meddle(run)
         self._hold_agents()
         self._hold_tenant()
+        self._pay()
 
     def rest(self) -> bool:
         """Whether nothing is left to be done."""
@@ -109,6 +113,19 @@ class People:
         if wanted != self._model.suspended:
             self._model.tenant_changed(TENANT, wanted)
             self._ring("queued")
+
+    def _pay(self) -> None:
+        """Budgets are only ever raised, so that what was spent must fit in what they are; in the end everybody has enough."""
+        budget = self._model.budget
+        if budget is None or budget.amount is None or budget.amount == ENOUGH:
+            return
+        if not self._weather.stormy:
+            self._set_budget(ENOUGH, budget.on_limit, charges=budget.charges_lost)
+        elif self._random.random() < 0.1:
+            self._set_budget(budget.amount + 4, self._random.choice(LIMITS), charges=budget.charges_lost)
+
+    def _set_budget(self, amount: int, on_limit: str, *, charges: bool) -> None:
+        self._model.budget_set(TENANT, amount, "EUR", "month", on_limit, charges, 80, None)
 
     def _look_after(self, run: RunRow) -> None:
         """What a person does about a run that waits for one."""

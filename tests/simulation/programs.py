@@ -89,7 +89,7 @@ class Program:
                     outcome = await context.tool(more[0], more[1])
                     return [outcome.content, outcome.is_error]
                 case "model":
-                    return (await context.llm(LLMRequest((Message(Role.USER, more[0]),)))).text
+                    return (await context.llm(LLMRequest((Message(Role.USER, more[0]),), max_tokens=MOST_TOKENS))).text
                 case "sleep":
                     await context.sleep(more[0])
                     return "slept"
@@ -113,18 +113,31 @@ class Program:
             return f"{error.code}: {error.detail}"
 
 
+MOST_TOKENS, USED = 4, Usage(1, 2)
+"""What an answer may have at most, and has. A token of it costs a millionth."""
+AWAY, BROKEN_OFF = 0.15, 0.07
+"""How often the model is not asked, and how often it has answered and nobody knows."""
+
+
 class Model(Gateway):
     """Answers with what it is told, sometimes late, sometimes not at all."""
 
-    def __init__(self) -> None:
-        """It has no providers to open."""
+    def __init__(self, bill: list[int]) -> None:
+        """It has no providers to open. `bill`: what it was asked for, in millionths, whoever heard the answer."""
+        self._bill = bill
 
     async def complete(self, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         trouble = TROUBLE.get()
-        await asyncio.sleep(trouble.choice(PAUSES))
-        if trouble.random() < 0.2:
+        await meter.begin(targets[0], request)
+        draw, pause = trouble.random(), trouble.choice(PAUSES)
+        if draw >= AWAY:
+            self._bill.append(USED.output_tokens)
+        await asyncio.sleep(pause)
+        if draw < AWAY + BROKEN_OFF:
+            meter.failed(lost=draw >= AWAY)
             raise ProviderUnavailable("the model is away")
-        return Completion(LLMResponse(request.messages[-1].text, StopReason.END, "m", usage=Usage(1, 2)), "p", 1)
+        cost = meter.answered(USED)
+        return Completion(LLMResponse(request.messages[-1].text, StopReason.END, "m", usage=USED), "p", 1, cost)
 
 
 def manifest(name: str, **spec: Any) -> dict[str, Any]:
@@ -136,7 +149,7 @@ PROVIDER = {
     "apiVersion": "hansa.dev/v1alpha1",
     "kind": "ModelProvider",
     "metadata": {"name": "p"},
-    "spec": {"plugin": "p", "models": [{"name": "m", "aliases": ["m"]}]},
+    "spec": {"plugin": "p", "models": [{"name": "m", "aliases": ["m"], "prices": {"output": 1.0}}]},
 }
 ACTS = [{"plugin": "acts"}]
 MANIFESTS = {
@@ -191,7 +204,9 @@ def told(witness: list[Line], trouble: Random) -> Iterator[None]:
 
 
 class Author:
-    """Draws programs; each call of a tool has a mark of its own."""
+    """Draws programs; each call of a tool has a mark of its own. `spends`: they ask the model a lot."""
+
+    spends = False
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -203,6 +218,9 @@ class Author:
 
     def _step(self, agent: str, depth: int) -> list[Any]:
         draw, pause = self._random.random(), self._random.choice(PAUSES)
+        if self.spends and self._random.random() < 0.4:
+            many = [["model", f"say {n} {pause}"] for n in range(self._random.choice((1, 1, 2, 3)))]
+            return ["gather", *([each] for each in many)] if len(many) > 1 else many[0]
         if draw < 0.45:
             self._marks += 1
             effect = self._random.choice(list(Effect)).value

@@ -112,6 +112,42 @@ class LetterRow(msgspec.Struct):
     data: str
 
 
+class BudgetRow(msgspec.Struct):
+    amount: int | None
+    on_limit: str
+    charges_lost: bool
+    tokens_per_day: int | None = None
+    spent: int = 0
+    reserved: int = 0
+    tokens: int = 0
+    tokens_reserved: int = 0
+    version: int = 0
+
+
+class ReservationRow(msgspec.Struct):
+    run_id: UUID
+    step: str
+    epoch: int
+    agent: str
+    model: str
+    cost: int
+    tokens: int
+
+
+class UsageRow(msgspec.Struct):
+    """Of all days and shards together."""
+
+    agent: str
+    model: str
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: int = 0
+    lost_calls: int = 0
+    lost_tokens: int = 0
+    lost_cost: int = 0
+
+
 class MessageRow(msgspec.Struct):
     id: UUID
     kind: str

@@ -9,7 +9,19 @@ from uuid import UUID
 
 import msgspec
 
-from simulation.rows import AgentRow, ApprovalRow, EventRow, LetterRow, MessageRow, RunRow, SessionRow, WaitRow
+from simulation.rows import (
+    AgentRow,
+    ApprovalRow,
+    BudgetRow,
+    EventRow,
+    LetterRow,
+    MessageRow,
+    ReservationRow,
+    RunRow,
+    SessionRow,
+    UsageRow,
+    WaitRow,
+)
 
 Row = dict[str, Any]
 TENANT = UUID(int=0xA)
@@ -51,6 +63,11 @@ class Tables:
         self.mailbox: list[LetterRow] = []
         self.outbox: dict[UUID, MessageRow] = {}
         self.values: dict[bytes, str | None] = {}
+        self.budget: BudgetRow | None = None
+        self.reservations: dict[tuple[UUID, str], ReservationRow] = {}
+        self.usage: dict[tuple[str, str], UsageRow] = {}
+        self.overdrawn: list[str] = []
+        """When more was spent than the budget was at that moment."""
         self.seen = Counter[str]()
         """What has happened, for who wants to know what was tried."""
         self.epoch = 0

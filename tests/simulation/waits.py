@@ -4,11 +4,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from simulation.money import Money
 from simulation.rows import FINAL, ApprovalRow, LetterRow, RunRow, WaitRow
-from simulation.tables import TENANT, Row, Tables, decoded, encoded, named
+from simulation.tables import TENANT, Row, decoded, encoded, named
 
 
-class Waits(Tables):
+class Waits(Money):
     """The verbs of waiting."""
 
     def wait_begin(self, run: RunRow, wait: Row) -> None:
@@ -77,6 +78,14 @@ class Waits(Tables):
             return self.wait_resolve(tenant, run_id, step, "event.received", encoded({"name": wait.key, "expired": True}))
         if wait.kind == "approval":
             return self.approval_settle(tenant, UUID(wait.key), "expired", None, None, None)
+        if wait.kind == "budget":
+            del self.waits[run_id, step]
+            self.seen[f"the time of a budget comes to a run that is {run.state}"] += 1
+            if run.state != "suspended" or run.suspended_by != "budget":
+                return run.state
+            self.log(run, "run.continued", None, encoded({"by": "budget"}))
+            self.run_continue(run)
+            return "queued"
         if wait.kind == "retry" and run.state == "running" and self.broken != "retrylost":
             self.seen["the time of a retry comes before its worker lets go"] += 1
             return "running"
@@ -123,3 +132,12 @@ class Waits(Tables):
         text = f'{{"name":{encoded(name)},"data":{data}}}'
         ordered = sorted(found, key=lambda wait: (self.runs[wait.run_id].session_id, wait.step))
         return [{"outcome": self.wait_resolve(None, w.run_id, w.step, "event.received", text), "run": w.run_id} for w in ordered]
+
+    def run_continue(self, run: RunRow) -> None:
+        kind = next((wait.kind for wait in self.waits_of(run.id) if wait.kind in ("start", "retry")), None)
+        if kind is None:
+            self.run_ready(run)
+            return
+        run.suspended_by = None
+        run.state, run.gate = ("queued", "time") if kind == "start" else ("waiting", None)
+        self.slot_leave(run)

@@ -44,6 +44,9 @@ class Walk:
             (self._change_agent, 4),
             (self._change_tenant, 1),
         ]
+        if random.random() < 0.4:  # of money there is more to try than of anything else, so not on every walk
+            self._verbs += [(self._budget, 4), (self._reserve, 12), (self._settle, 8), (self._hold_for_budget, 5)]
+            self._verbs += [(self._dead_spender, 2), (self._nothing_left, 1)]
 
     async def go(self, steps: int) -> None:
         """So many verbs."""
@@ -188,6 +191,71 @@ class Walk:
             await self._tenant.release(self._held[-3:])
         else:
             await self._tenant.renew(self._held)
+
+    async def _budget(self) -> None:
+        amount, tokens = self._random.choice((None, 20, 30, 50, 1000)), self._random.choice((None, None, 60, 1000))
+        on_limit = self._random.choice(("suspend", "suspend", "reject"))
+        await self._tenant.budget(amount, on_limit=on_limit, charges=self._random.random() < 0.7, tokens=tokens)
+
+    async def _reserve(self) -> None:
+        """Calls of several runs at once, some of them again."""
+        many = {held.run: held for held in (self._claimed() for _ in range(self._random.randint(1, 3))) if held is not None}
+        asks = [
+            self._tenant.ask(
+                held,
+                self._random.choice("12"),
+                input_tokens=self._random.choice((0, 3, 10)),
+                output_price=self._random.choice((0.0, 0.5, 0.5, 1.0)),
+                lost_cost=self._random.choice((0, 0, 5)),
+                lost_tokens=self._random.choice((0, 0, 5)),
+                last=self._random.random() < 0.6,
+            )
+            for held in many.values()
+        ]
+        if asks:
+            await self._tenant.reserve(*asks)
+
+    async def _settle(self) -> None:
+        """Calls have been answered, or not, or nobody had reserved anything for them; perhaps the run ends with that."""
+        many = {held.run: held for held in (self._claimed() for _ in range(self._random.randint(1, 2))) if held is not None}
+        spends: list[Row] = []
+        for held in many.values():
+            spend: Row = {
+                "run": str(held.run),
+                "step": self._random.choice("12"),
+                "agent": "a",
+                "model": self._random.choice(("p/m", "p/n")),
+            }
+            counts = ("calls", "input_tokens", "output_tokens", "cost", "lost_calls", "lost_tokens", "lost_cost")
+            spends.append(spend | {name: self._random.choice((0, 1, 7)) for name in counts})
+        if many:
+            state = self._random.choice((None, None, None, "completed"))
+            await self._tenant.write(*((held, state, None) for held in many.values()), spends=spends)
+
+    async def _dead_spender(self) -> None:
+        """One that has reserved sleeps through its lease, and another one wants more than there is."""
+        dead, alive = self._claimed(), self._claimed()
+        if dead is not None and alive is not None and dead.run != alive.run:
+            await self._tenant.budget(1000)
+            await self._tenant.reserve(self._tenant.ask(dead, "1"))
+            await self._tenant.leases_run_out()
+            await self._tenant.reserve(self._tenant.ask(alive, "1", output_tokens=10_000, least=10_000))
+
+    async def _nothing_left(self) -> None:
+        budget = self._model.budget
+        if budget is not None:
+            await self._tenant.budget(budget.spent)
+            await self._start()
+            await self._tenant.start_many(["b"])
+            await self._budget()
+
+    async def _hold_for_budget(self) -> None:
+        """Nothing was left for it; perhaps there is by now, or somebody wants something else of it."""
+        held, budget = self._claimed(), self._model.budget
+        if held is not None and budget is not None:
+            for verb in self._random.choice(([], [], [], ["suspend"], ["cancel"])):
+                await self._tenant.of_run(verb, held.run)
+            await self._tenant.hold_for_budget(held, budget.version - self._random.choice((0, 0, 1)))
 
     async def _change_agent(self) -> None:
         name, draw = self._random.choice(AGENTS), self._random.random()

@@ -81,6 +81,7 @@ class World:
         self.people = People(self.model, self.weather, self.bells)
         self.processes: list[Process] = []
         self.troubles: list[str] = []
+        self.bill: list[int] = []
         self._stopping: dict[str, asyncio.Event] = {}
         self._idle: dict[UUID, tuple[int, float]] = {}
         self._quiet_since = 0.0
@@ -123,7 +124,7 @@ class World:
                     database=database,
                     bus=bus,
                     plugins=self.catalog.plugins,
-                    gateway=Model(),
+                    gateway=Model(self.bill),
                     http=self.catalog.surroundings.http,
                     tool_servers=self.catalog.tool_servers,
                     worlds=KnownWorlds(self.catalog),
