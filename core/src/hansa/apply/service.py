@@ -15,6 +15,7 @@ from hansa.apply import store
 from hansa.apply.auditing import Trail
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
 from hansa.apply.narrowing import Judges, beyond, unreadable
+from hansa.apply.owners import keep_owner
 from hansa.apply.references import unresolved
 from hansa.audit.model import Action
 from hansa.audit.service import record
@@ -150,6 +151,8 @@ class Objects:
             else:
                 results[number], before = await self._write(connection, item, found, manager)
                 trail.applied(found, tenant, before, action=results[number].action)
+                if isinstance(found, Agent) and results[number].action != "failed":
+                    results[number] = msgspec.structs.replace(results[number], note=await keep_owner(connection, principal, found))
             if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
                 results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
             if tenant != principal.tenant:

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from hansa.auth.model import IN_RUNS
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
@@ -59,6 +60,7 @@ class Place(msgspec.Struct, frozen=True):
     surroundings: Surroundings
     depth: int = 0
     sources: Sources = Sources()
+    may: frozenset[str] = IN_RUNS
 
 
 class NoModel:
@@ -95,6 +97,7 @@ def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) 
         waiting=place.waiting,
         depth=place.depth,
         sources=place.sources,
+        may=place.may,
     )
     return DurableContext(run, StepLog(past.steps), parts)
 
