@@ -37,7 +37,6 @@ BODIES: dict[str, Any] = {
     "rotate_api_key": {},
     "put_secret": {"name": "of-the-matrix", "value": "nothing to see"},
     "rotate_data_key": {},
-    "rewrap_data_keys": {},
     "make_nats_credentials": {"name": "of the matrix"},
 }
 """A right body of each route that takes one; `{name}` stands for the name of an agent."""

@@ -111,7 +111,7 @@ async def test_a_cursor_is_good_for_its_own_query_only(api: httpx2.AsyncClient, 
     cursor = page["next"]
     assert (await api.get(path, params={"limit": 7, "after": cursor})).status_code == 200
     flipped = cursor[:5] + ("A" if cursor[5] != "A" else "B") + cursor[6:]
-    for wrong in (flipped, cursor[:-4], cursor + "!", cursor + "AAAA", "x", "", "null", "W10", "0", "%", "ä", "[" * 5000):
+    for wrong in (flipped, cursor[:-4], cursor + "!", cursor + "AAAA", "x", "", "null", "W10", "0", "%", "ä", "[" * 2000):
         found = problem(await api.get(path, params={"limit": 1, "after": wrong}), 400, "malformed")
         assert found["detail"] == "the cursor is not valid for this query"
     problem(await other.get(path, params={"limit": 1, "after": cursor}), 400, "malformed")

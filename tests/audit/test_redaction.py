@@ -54,7 +54,13 @@ def test_what_has_the_form_of_a_secret_is_left_out_wherever_it_stands(text: str)
 
 
 def test_names_of_secrets_numbers_and_words_stay() -> None:
-    spec = {"credentials": {"env": "ANTHROPIC_API_KEY"}, "limits": {"tokens": 5, "tokensPerDay": 9}, "instructions": "Greet.", "on": True}
+    spec = {
+        "credentials": {"env": "ANTHROPIC_API_KEY"},
+        "other": {"credentials": {"secret": "anthropic"}},
+        "limits": {"tokens": 5, "tokensPerDay": 9},
+        "instructions": "Greet.",
+        "on": True,
+    }
     assert safe(spec) == spec
 
 

@@ -118,7 +118,7 @@ def of_nats(rig: Rig) -> list[Fault]:
 
     async def wipe(chance: random.Random) -> None:
         async def lost() -> None:
-            await asyncio.to_thread(shutil.rmtree, rig.servers.folder.nats / "jetstream", ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, rig.servers.folder.nats, ignore_errors=True)
 
         await _kept_down(rig, "nats", [rig.server_pid("nats")], lost)
 

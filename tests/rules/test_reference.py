@@ -97,7 +97,7 @@ def test_a_setting_of_a_tool_and_a_code_of_the_api_are_found(tmp_path: Path) -> 
     root = made_up_root(tmp_path)
     made_up(
         root,
-        {"plugins/tools/src/hansa_tools/a.py": '"""A."""\nSETTING = "a_b"\n', "core/src/hansa/api/problems.py": "CODES = {418: 'tea'}\n"},
+        {"plugins/tools/src/hansa_tools/a.py": '"""A."""\nSETTING = "a_b"\n', "core/src/hansa/server/problem.py": "CODES = {418: 'tea'}\n"},
     )
     assert [(setting.variable, setting.text) for setting in reference.tool_settings(root)] == [("HANSA_TOOL_A_B", "")]
     assert reference.http_codes(root) == [("tea", 418)]

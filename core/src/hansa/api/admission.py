@@ -19,6 +19,8 @@ async def principal(request: AnyRequest) -> Principal:
     caller = await services(request).authenticator.authenticate(requests.header(request, b"authorization"))
     request.scope["state"]["principal"] = caller  # for those who tell of a refusal
     await services(request).rates.admit(caller)
+    if caller.kind == "user":
+        await refusals.entered(request, caller)
     opt = request.route_handler.opt
     needed = opt["permission"]
     if not caller.may(needed):

@@ -12,8 +12,8 @@ from hansa.api.streams import Streams
 from hansa.apply.narrowing import Judges
 from hansa.apply.service import Objects
 from hansa.audit.checkpoints import open_outside
+from hansa.audit.door import Door
 from hansa.audit.reading import Trails
-from hansa.audit.refusals import Refusals
 from hansa.audit.signing import read_signer
 from hansa.auth import keys
 from hansa.auth.accounts import ServiceAccounts
@@ -55,7 +55,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         accounts=ServiceAccounts(equipment.database, changed=api_keys.changed),
         tenants=Tenants(equipment.database),
         rates=Rates(equipment.database),
-        refusals=Refusals(equipment.database),
+        door=Door(equipment.database),
         trails=Trails(equipment.database, open_outside(settings), _trusted(settings)),
         budgets=Budgets(equipment.database),
         secrets=equipment.secrets,

@@ -3,7 +3,7 @@
 What a handler names in `opt` is what is documented: permission, body, answer and query.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from importlib import resources
 from typing import Any
 from uuid import UUID
@@ -23,6 +23,7 @@ PLAIN: dict[type, dict[str, Any]] = {
     str: {"type": "string"},
     UUID: {"type": "string", "format": "uuid"},
     datetime: {"type": "string", "format": "date-time"},
+    date: {"type": "string", "format": "date"},
 }
 ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "favicon-32x32.png": "image/png"}
 CSP = (

@@ -9,8 +9,8 @@ from litestar import Request
 from hansa.agents.service import Agents
 from hansa.api.streams import Streams
 from hansa.apply.service import Objects
+from hansa.audit.door import Door
 from hansa.audit.reading import Trails
-from hansa.audit.refusals import Refusals
 from hansa.auth.accounts import ServiceAccounts
 from hansa.auth.api_keys import ApiKeys
 from hansa.auth.issuers import IssuerKeys
@@ -45,7 +45,7 @@ class Services(msgspec.Struct, frozen=True):
     accounts: ServiceAccounts
     tenants: Tenants
     rates: Rates
-    refusals: Refusals
+    door: Door
     trails: Trails
     budgets: Budgets
     secrets: TenantSecrets

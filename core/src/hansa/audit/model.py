@@ -36,6 +36,7 @@ class Action(StrEnum):
     RUN_FORKED = "run.forked"
     SESSION_IMPORTED = "session.imported"
     MESSAGE_RETRIED = "message.retried"
+    LOGIN_DONE = "login.done"
     ACCESS_REFUSED = "access.refused"
     LOGIN_REFUSED = "login.refused"
 
@@ -64,8 +65,9 @@ ACTIONS: Mapping[Action, str] = {
     Action.RUN_FORKED: "a run was begun out of another one's past",
     Action.SESSION_IMPORTED: "a session was imported, that is: a past was written",
     Action.MESSAGE_RETRIED: "a message that could not be received was sent again",
+    Action.LOGIN_DONE: "someone came in with a token of an issuer; told once an hour by each control plane",
     Action.ACCESS_REFUSED: "someone was refused what they may not do: a permission that is missing, or another tenant",
-    Action.LOGIN_REFUSED: "a credential of the tenant was refused: revoked, expired, or with a wrong secret",
+    Action.LOGIN_REFUSED: "a key or a token of the tenant was refused: revoked, expired, or not right",
 }
 
 

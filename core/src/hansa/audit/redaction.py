@@ -17,7 +17,7 @@ SECRET_FIELD = re.compile(
     r"(?i)(secret|passw|passphrase|token|api_?-?key|authorization|cookie|private_?-?key|credential|pepper|digest_key|bearer|otp|session_?-?key)"
 )
 """Names of fields whose texts are secrets, wherever they stand."""
-REFERENCES = frozenset({"env", "ref", "name", "key", "secretName", "valueFrom"})
+REFERENCES = frozenset({"env", "name"})
 """Within such a field: what names a secret and is none."""
 SECRET_TEXT = re.compile(
     r"hsa_[a-z]{2,8}_[0-9A-Za-z_]{12,}|eyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]*|(?i:bearer)\s+[\w.~+/-]{12,}=*|sk-[\w-]{16,}"
@@ -60,7 +60,7 @@ def difference(before: Any, after: Any) -> tuple[Any, Any]:
     return was, now
 
 
-def _cleaned(value: Any, *, secret: bool, depth: int) -> Any:
+def _cleaned(value: Any, *, secret: bool, depth: int, within: str = "") -> Any:
     if depth > MAX_DEPTH:
         return REDACTED
     match value:
@@ -69,12 +69,17 @@ def _cleaned(value: Any, *, secret: bool, depth: int) -> Any:
         case dict():
             fields = cast("dict[str, Any]", value)
             return {
-                text(name, 200): _cleaned(
-                    each, secret=name not in REFERENCES and (secret or SECRET_FIELD.search(name) is not None), depth=depth + 1
-                )
+                text(name, 200): _cleaned(each, secret=_is_secret(name, within, inherited=secret), depth=depth + 1, within=name)
                 for name, each in fields.items()
             }
         case list() | tuple():
             return [_cleaned(each, secret=secret, depth=depth + 1) for each in cast("list[Any]", value)]
         case _:
             return value
+
+
+def _is_secret(name: str, within: str, *, inherited: bool) -> bool:
+    """Whether texts under a field are secrets; `inherited`: those of the field around it are."""
+    if name in REFERENCES or (within == "credentials" and name == "secret"):  # of a ModelProvider or ToolServer: it names one
+        return False
+    return inherited or SECRET_FIELD.search(name) is not None

@@ -13,7 +13,7 @@ from hansa import clock
 from hansa.auth import store, tokens
 from hansa.auth.bindings import roles_of
 from hansa.auth.issuers import IssuerKeys, Place
-from hansa.auth.model import Principal, StoredIssuer
+from hansa.auth.model import CredentialRefused, Principal, StoredIssuer
 from hansa.auth.tokens import Expected, Person, Presented
 from hansa.db.pool import Database
 from hansa.errors import Unauthenticated
@@ -56,7 +56,7 @@ class Bearers:
         mark = hashlib.sha256(text.encode()).digest()
         known = self._checked.get(mark)
         if known is None or not self._stands(known[0], known[1], stored):
-            known = stored, await self._check(token, stored)
+            known = stored, await self._tried(token, stored)
             if len(self._checked) >= CACHE_TOKENS:
                 self._checked.clear()
             self._checked[mark] = known
@@ -85,6 +85,13 @@ class Bearers:
             and key is not None
             and key.mark == checked.mark
         )
+
+    async def _tried(self, token: Presented, stored: StoredIssuer) -> _Checked:
+        """What `_check` finds, or a refusal of which the tenant is told too."""
+        try:
+            return await self._check(token, stored)
+        except Unauthenticated as error:
+            raise CredentialRefused(error.detail, stored.tenant_id, f"issuer:{stored.entry.name}", hint=error.hint) from error
 
     async def _check(self, token: Presented, stored: StoredIssuer) -> _Checked:
         entry = stored.entry

@@ -12,6 +12,7 @@ import msgspec
 
 from hansa.audit.model import Action, Actor, AuditEvent, Origin
 from hansa.audit.redaction import difference
+from hansa.errors import Unauthenticated
 from hansa_crds import Issuer, RoleBinding
 
 PERMISSIONS: Mapping[str, str] = {
@@ -140,6 +141,15 @@ class StoredIssuer(msgspec.Struct, frozen=True):
     rated: bool
     entry: Issuer
     bindings: tuple[RoleBinding, ...]
+
+
+class CredentialRefused(Unauthenticated):
+    """A credential of a tenant that is known, and is not let in: its key, or an issuer's token. The tenant is told in its audit trail."""
+
+    def __init__(self, detail: str, tenant_id: UUID, name: str, *, hint: str) -> None:
+        super().__init__(detail, hint=hint)
+        self.tenant_id = tenant_id
+        self.name = name
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):

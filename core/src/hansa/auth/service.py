@@ -15,7 +15,7 @@ from hansa import clock
 from hansa.auth import keys, store
 from hansa.auth.bearers import Bearers
 from hansa.auth.bindings import account_roles
-from hansa.auth.model import Grant, Principal, StoredKey
+from hansa.auth.model import CredentialRefused, Grant, Principal, StoredKey
 from hansa.db.pool import Connection, Database
 from hansa.errors import Unauthenticated, Unavailable
 
@@ -24,15 +24,6 @@ CACHE_SECONDS = 2.0
 CACHE_KEYS = 10_000
 UNKNOWN, UNKNOWN_HINT = "the API key is not known here", "Was it made by this installation?"
 """Also of a key that is here and has another secret: who guesses learns nothing."""
-
-
-class KnownKeyRefused(Unauthenticated):
-    """The credential names an API key that is there, and is not let in: the key's tenant is told in its audit trail."""
-
-    def __init__(self, detail: str, stored: StoredKey, *, hint: str) -> None:
-        super().__init__(detail, hint=hint)
-        self.tenant_id = stored.tenant_id
-        self.name = f"key:{stored.id}"
 
 
 class Authenticator:
@@ -76,11 +67,11 @@ class Authenticator:
         if stored is None:
             raise Unauthenticated(UNKNOWN, hint=UNKNOWN_HINT)
         if not hmac.compare_digest(stored.digest, keys.digest(parsed.secret, self._pepper)):
-            raise KnownKeyRefused(UNKNOWN, stored, hint=UNKNOWN_HINT)
+            raise _refused(stored, UNKNOWN, UNKNOWN_HINT)
         if stored.revoked_at is not None:
-            raise KnownKeyRefused("the API key has been revoked", stored, hint="Use its successor.")
+            raise _refused(stored, "the API key has been revoked", "Use its successor.")
         if stored.expires_at is not None and stored.expires_at <= clock.now():
-            raise KnownKeyRefused("the API key has expired", stored, hint="Use its successor.")
+            raise _refused(stored, "the API key has expired", "Use its successor.")
         if stored.expires_at is not None:
             until = min(until, clock.monotonic() + (stored.expires_at - clock.now()).total_seconds())
         if stored.unused:
@@ -122,6 +113,10 @@ class Authenticator:
         if stored is not None and changes == self._changes:
             self._cache[key_id] = (now + CACHE_SECONDS, stored)
         return now + CACHE_SECONDS, stored
+
+
+def _refused(stored: StoredKey, detail: str, hint: str) -> CredentialRefused:
+    return CredentialRefused(detail, stored.tenant_id, f"key:{stored.id}", hint=hint)
 
 
 async def issue_key(connection: Connection, tenant_id: UUID, *, grant: Grant, pepper: bytes) -> tuple[str, str]:

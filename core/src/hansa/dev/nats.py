@@ -56,7 +56,7 @@ class EmbeddedNats:
         credentials = platform_credentials(operator, _seconds())
         self._folder.write(self.credentials_file, credentials.encode(), mode=0o600)
         self._leave_token_mode()
-        await self._supervisor.start(self._child(operator))
+        await self._supervisor.start(self.child())
 
     @property
     def url(self) -> str:
@@ -77,8 +77,9 @@ class EmbeddedNats:
         """Wait until it greets. Raises `ServerDied` or `NotReady`."""
         await self._supervisor.until(lambda: greets(self.port), name=NAME, seconds=READY_SECONDS)
 
-    def _child(self, operator: Operator) -> Child:
-        """The process as the supervisor keeps it."""
+    def child(self) -> Child:
+        """The process as the supervisor keeps it. Raises `FolderDamaged`."""
+        operator = self._operator()
 
         async def configure() -> None:
             # At each start, since it may have lost its whole disk.

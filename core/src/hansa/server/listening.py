@@ -150,19 +150,15 @@ def _bound(settings: ServerSettings) -> Iterator[socket.socket]:
             yield inherited
         return
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=BACKLOG)
+    except socket.gaierror as error:
         raise Misconfigured(f"{settings.host!r} is no address to listen on: {error}", hint="See HANSA_SERVER_HOST.") from error
+    except OSError as error:
+        raise Misconfigured(
+            f"can't listen on {settings.host}, port {settings.port}: {error}", hint="See HANSA_SERVER_HOST and HANSA_SERVER_PORT."
+        ) from error
     with listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except OSError as error:
-            raise Misconfigured(
-                f"can't listen on {settings.host}, port {settings.port}: {error}", hint="See HANSA_SERVER_HOST and HANSA_SERVER_PORT."
-            ) from error
         yield listener
 
 

@@ -63,7 +63,7 @@ class ValueLine(Line, frozen=True):
 
 
 class RunLine(Line, frozen=True):
-    """A run; `queued_seq` is the number of its run.queued event."""
+    """A run; `queued_seq` is the number of its run.queued event; `started_by` is null in files of earlier versions."""
 
     id: UUID
     queued_seq: Count
@@ -79,6 +79,7 @@ class RunLine(Line, frozen=True):
     finished_at: Time | None
     interrupted: bool
     rolled_back: bool
+    started_by: dict[str, Any] | None = None
 
 
 class EventLine(Line, frozen=True):

@@ -20,7 +20,7 @@ SELECT json_build_object(
       'id', r.id, 'queued_seq', r.queued_seq, 'revision', r.revision, 'state', r.state, 'input', r.input, 'output', r.output,
       'error', r.error, 'input_tokens', r.input_tokens, 'output_tokens', r.output_tokens,
       'created_at', r.created_at, 'started_at', r.started_at,
-      'finished_at', r.finished_at, 'interrupted', r.interrupted, 'rolled_back', r.rolled_back) ORDER BY r.queued_seq)
+      'finished_at', r.finished_at, 'interrupted', r.interrupted, 'rolled_back', r.rolled_back, 'started_by', r.started_by) ORDER BY r.queued_seq)
     FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id), '[]'),
   'revisions', coalesce((SELECT json_agg(json_build_object('revision', a.revision, 'manifest', a.manifest) ORDER BY a.revision)
     FROM hansa.agent_revisions a WHERE a.tenant_id = s.tenant_id AND a.agent = s.agent AND a.revision IN (
@@ -169,8 +169,8 @@ async def add_runs(connection: Connection, session_id: UUID, agent: str, runs: S
     """Write ended runs as they were; false: one of them is there already."""
     await connection.executemany(
         "INSERT INTO hansa.runs (tenant_id, session_id, agent, id, queued_seq, revision, state, input, output, error, input_tokens, "
-        "output_tokens, created_at, started_at, finished_at, interrupted, rolled_back) "
-        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT DO NOTHING",
+        "output_tokens, created_at, started_at, finished_at, interrupted, rolled_back, started_by) "
+        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) ON CONFLICT DO NOTHING",
         [(session_id, agent, *_run_row(run)) for run in runs],
     )
     count = await connection.fetchval(
@@ -193,6 +193,7 @@ def _run_row(run: RunLine) -> tuple[Any, ...]:
         *times,
         run.interrupted,
         run.rolled_back,
+        None if run.started_by is None else canonical(run.started_by).decode(),
     )
 
 
