@@ -140,5 +140,5 @@ def cages() -> Cages:
 def narrow(**changes: object) -> CageSettings:
     """Settings of cages for tests."""
     return msgspec.structs.replace(
-        CageSettings(seconds=20.0, memory_mebibytes=256, processes=16, disk_mebibytes=32, output_kibibytes=64), **changes
+        CageSettings(seconds=20.0, memory_mebibytes=256, processes=16, file_mebibytes=8, disk_mebibytes=32, output_kibibytes=64), **changes
     )

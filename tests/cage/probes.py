@@ -24,6 +24,8 @@ assert any(b'{rekram}'[::-1] in open('/proc/%s/cmdline' % number, 'rb').read() f
     "connect to a unix socket": "socket.socket(socket.AF_UNIX).connect('{unix}')",
     "connect to an abstract socket": "socket.socket(socket.AF_UNIX).connect(chr(0) + '{abstract}')",
     "take 2 GiB of memory": "mmap.mmap(-1, 2 << 30).close()",
+    "keep memory that no process has": "os.memfd_create('kept')",
+    "share memory with the machine": "segment = libc.shmget(0, 1 << 20, 0o1600); assert segment >= 0; libc.shmctl(segment, 0, None)",
     "write a large file": "[open('large', 'ab').write(bytes(1 << 20)) for _ in range(20)]",
     "signal the worker": "os.kill({worker}, 0)",
     "signal a neighbour": "os.kill({neighbour}, 0)",

@@ -166,11 +166,22 @@ async def test_requests_go_only_where_the_agent_says(people: People) -> None:
 
 
 async def test_a_program_is_held_to_the_bounds_of_its_entry(people: People) -> None:
-    name = await people.apply({**CAGE, "cage": {"seconds": 0.3, "memoryMebibytes": 64}})
-    run = await people.run(name, shell("sleep 20"), shell("ulimit -v"))
-    slow, bound = await people.told(run)
+    brief, small = await people.apply({**CAGE, "cage": {"seconds": 0.3}}), await people.apply({**CAGE, "cage": {"memoryMebibytes": 64}})
+    (slow,) = await people.told(await people.run(brief, shell("sleep 20")))
     assert "took too long" in slow["stopped"]
+    (bound,) = await people.told(await people.run(small, shell("ulimit -v")))
     assert bound["stdout"] == f"{2 * 64 * 1024}\n"
+
+
+async def test_a_program_with_a_network_goes_through_the_door(people: People) -> None:
+    ask = "import urllib.request, urllib.error\ntry:\n    urllib.request.urlopen('http://example.com/')\nexcept OSError as error:\n"
+    code = f"{ask}    print(getattr(error, 'code', error), error.read().decode() if hasattr(error, 'read') else '')"
+    call = {"name": "python", "arguments": {"code": code}}
+    listed = await people.apply({"plugin": "cage", "cage": {"network": True}}, egress=["*.example.org"])
+    (told,) = await people.told(await people.run(listed, call))
+    assert told["stdout"].startswith("403 http://example.com:80 is refused (not_listed): it is not on the agent's list (spec.egress)")
+    (told,) = await people.told(await people.run(await people.apply({"plugin": "cage"}), call))
+    assert "403" not in told["stdout"]
 
 
 NOT_OBEYED: list[tuple[Json, Json, str, str]] = [

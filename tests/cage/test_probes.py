@@ -9,14 +9,18 @@ import pytest
 
 from cage.conftest import SMALL, Launch, Targets, python_for_all
 from cage.probes import PROBES, got_through, program
-from hansa.tools.cage.order import GUARANTEES, LANDLOCK, LAYERS, MOUNTS, NETWORK, PROCESSES, SECCOMP, USER
+from hansa.tools.cage.order import GUARANTEES, LANDLOCK, LAYERS, MOUNTS, NETWORK, PROCESSES, SECCOMP, USER, guarantees
 
 SPACES = (USER, MOUNTS, NETWORK, PROCESSES)
 KINDS = {"all layers": (), "no namespaces, as in many containers": SPACES, "namespaces alone, as on old kernels": (LANDLOCK, SECCOMP)}
 
 
-HARMLESS: Mapping[str, frozenset[str]] = {"namespaces alone, as on old kernels": frozenset({"be traced", "listen"})}
-"""By its own parent, and on a network of its own that nobody else is on."""
+HARMLESS: Mapping[str, frozenset[str]] = {
+    "namespaces alone, as on old kernels": frozenset(
+        {"be traced", "listen", "keep memory that no process has", "share memory with the machine"}
+    )
+}
+"""By its own parent, on a network and with shared memory that nobody else is on; what it keeps is bounded by `syscalls` alone."""
 OUT_OF_REACH = frozenset({"write into the system", "read the environment of whoever began it"})
 """What an ordinary user can't do uncaged either."""
 HUGE = SMALL._replace(memory=1 << 40, processes=1 << 20, disk_bytes=1 << 40)
@@ -54,6 +58,21 @@ def test_a_machine_that_does_not_hold_what_is_demanded_runs_nothing(launch: Laun
     assert not (workspace / "ran").exists()
     held = launch.run(["/bin/sh", "-c", "echo ran > ran"], workspace, required=[guarantee])
     assert (held.trouble, (workspace / "ran").read_text()) == ("", "ran\n")
+
+
+@pytest.mark.parametrize(
+    ("layers", "held"),
+    [
+        ([NETWORK, MOUNTS], {"files", "network"}),
+        ([NETWORK], set[str]()),
+        ([SECCOMP], {"network", "syscalls"}),
+        (["landlock-5"], {"files"}),
+        (["landlock-6", PROCESSES], {"files", "processes"}),
+        ([USER, "limits", "no-new-privileges"], set[str]()),
+    ],
+)
+def test_what_layers_are_good_for(layers: list[str], held: set[str]) -> None:
+    assert set(guarantees(layers)) == held
 
 
 def test_a_program_is_nobody_there_without_any_power(launch: Launch, workspace: Path) -> None:

@@ -10,7 +10,12 @@ import httpx2
 from nats.aio.client import Client
 
 from hansa.bus.accounts import Accounts, open_accounts
+from hansa.bus.claims import Limits
+from hansa.tenants.service import tenant_id
 from stack import Stack
+
+A, B = tenant_id("north"), tenant_id("south")
+LIMITS = Limits(50, 100, 65_536)
 
 
 class Program:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import shutil
 from pathlib import Path
 from uuid import uuid4
@@ -12,17 +13,16 @@ from nats.errors import Error as NatsError
 
 from api.problem import problem
 from hansa.bus import claims, subjects
-from hansa.bus.accounts import logging_in, open_accounts
-from hansa.bus.claims import Account, Limits
+from hansa.bus.accounts import Accounts, Refused, logging_in, open_accounts
+from hansa.bus.claims import Account
 from hansa.bus.keys import Kind, Operator, new_key
 from hansa.db.pool import open_database
 from hansa.errors import Misconfigured
+from hansa.tenants.messaging import store
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.service import tenant_id
-from messaging.parties import account, accounts_of, apply_tenant, credentials, logged_in, program, until
+from messaging.parties import LIMITS, A, B, account, accounts_of, apply_tenant, credentials, logged_in, program, until
 from stack import Stack
-
-LIMITS = Limits(10, 10, 1000)
 
 
 async def test_an_applied_tenant_has_an_account_and_its_programs_are_let_in(api: httpx2.AsyncClient, tmp_path: Path) -> None:
@@ -106,64 +106,73 @@ async def test_a_suspended_tenants_programs_are_cut_off_and_its_old_credentials_
         assert back.client.is_connected
 
 
-async def test_an_account_that_another_operator_has_signed_is_of_no_use(stack: Stack, api: httpx2.AsyncClient) -> None:
-    async with accounts_of(stack) as accounts:
-        foreign = Operator(new_key(Kind.OPERATOR))
-        forged = claims.tenant(foreign, Account(uuid4(), 1, LIMITS), "local")
-        await accounts.push(forged)  # the resolver keeps it, for only the control plane can push at all
-        subject = claims.read(forged)["sub"]
-        with pytest.raises(NatsError, match="Authorization Violation"):
-            async with logged_in(stack.servers.nats.url, **logging_in(foreign.account(uuid4()), "forged")):
-                pass
-        await accounts.forget([subject])
+async def test_an_account_that_another_operator_has_signed_is_of_no_use(server: Accounts) -> None:
+    foreign, forged = Operator(new_key(Kind.OPERATOR)), Account(uuid4(), 1, LIMITS)
+    await server.push(claims.tenant(foreign, forged, "local"))  # the resolver keeps it, for only the control plane can push at all
+    with pytest.raises(NatsError, match="Authorization Violation"):
+        async with logged_in(server.url, **logging_in(foreign.account(forged.tenant_id), "forged")):
+            pass
 
 
-async def test_an_account_that_names_anothers_part_is_refused_or_reaches_nothing(stack: Stack, api: httpx2.AsyncClient) -> None:
-    await apply_tenant(api, "north")
-    async with accounts_of(stack) as accounts:
-        operator, north, evil = accounts.operator, tenant_id("north"), Account(uuid4(), 1, LIMITS)
-        heard = subjects.session_live("local", north, "*")
-        honest = claims.read(accounts.token(evil))["nats"]["imports"]
-        assert all(part in str(honest) for part in (accounts.public(evil.tenant_id), evil.tenant_id.hex))
-        of_north = claims.read(await accounts.lookup(accounts.public(north)))["nats"]["imports"]
-        stolen = [each for each in of_north if each["type"] == "stream"]
-        with pytest.raises(Exception, match="activation token doesn't match account"):
-            await accounts.push(claims.account_of(operator, evil, stolen))
-        widened = [{**each, "subject": heard} for each in honest if each["type"] == "stream"]
-        with pytest.raises(Exception, match="activation token import subject"):
-            await accounts.push(claims.account_of(operator, evil, widened))
+async def test_an_account_that_names_anothers_part_is_refused(server: Accounts) -> None:
+    evil, heard = Account(uuid4(), 1, LIMITS), subjects.session_live("local", A, "*")
+    honest = claims.read(server.token(evil))["nats"]["imports"]
+    assert all(part in str(honest) for part in (server.public(evil.tenant_id), evil.tenant_id.hex))
+    of_north = claims.read(await server.lookup(server.public(A)))["nats"]["imports"]
+    stolen = [each for each in of_north if each["type"] == "stream"]
+    with pytest.raises(Refused, match="activation token doesn't match account"):
+        await server.push(claims.account_of(server.operator, evil, stolen))
+    widened = [{**each, "subject": heard} for each in honest if each["type"] == "stream"]
+    with pytest.raises(Refused, match="activation token import subject"):
+        await server.push(claims.account_of(server.operator, evil, widened))
 
 
-async def test_a_deleted_account_lets_nobody_in(stack: Stack, api: httpx2.AsyncClient) -> None:
-    async with accounts_of(stack) as accounts:
-        gone = Account(uuid4(), 1, LIMITS)
-        await accounts.push(accounts.token(gone))
-        key = accounts.operator.account(gone.tenant_id)
-        async with logged_in(stack.servers.nats.url, **logging_in(key, "gone")) as left:
-            await accounts.forget([accounts.public(gone.tenant_id)])
-            await left.cut_off()
-        await accounts.forget([accounts.public(gone.tenant_id)])
-        with pytest.raises(NatsError, match="Authorization Violation"):
-            async with logged_in(stack.servers.nats.url, **logging_in(key, "gone")):
-                pass
+async def test_a_deleted_account_lets_nobody_in(server: Accounts) -> None:
+    key = server.operator.account(A)
+    async with logged_in(server.url, **logging_in(key, "gone")) as left:
+        await server.forget([server.public(A)])
+        await left.cut_off()
+    await server.forget([server.public(A)])
+    with pytest.raises(NatsError, match="Authorization Violation"):
+        async with logged_in(server.url, **logging_in(key, "gone")):
+            pass
 
 
-async def test_what_nats_was_told_behind_our_back_is_put_right(stack: Stack, api: httpx2.AsyncClient) -> None:
+async def test_all_accounts_are_compared_by_one_hash(server: Accounts) -> None:
+    known = {account: hashlib.sha256((await server.lookup(account)).encode()).digest() for account in await server.listed()}
+    assert len(known) == 4
+    assert await server.otherwise(known) == {}
+    other = server.token(Account(B, 2, LIMITS))
+    await server.push(other)
+    assert await server.otherwise(known) == {server.public(B): other}
+    del known[server.public(A)]
+    assert (await server.otherwise(known)).keys() == {server.public(A), server.public(B)}
+
+
+async def test_what_nats_was_told_behind_our_back_is_a_hole_and_put_right(stack: Stack, api: httpx2.AsyncClient) -> None:
     await apply_tenant(api, "north")
     async with accounts_of(stack) as accounts, open_database(stack.settings.database) as database:
         messaging = Messaging(database, accounts)
         await messaging.look()
-        right, platform = await accounts.lookup(accounts.public(tenant_id("north"))), accounts.operator.platform.public
+        right, platform = await accounts.lookup(accounts.public(A)), accounts.operator.platform.public
         offered = claims.read(await accounts.lookup(platform))["nats"]["exports"]
-        stranger = Account(uuid4(), 1, LIMITS)
-        await accounts.push(accounts.token(stranger))
-        await accounts.push(claims.account_of(accounts.operator, Account(tenant_id("north"), 9, LIMITS), []))
+        strangers = [Account(uuid4(), 1, LIMITS), Account(uuid4(), 1, LIMITS)]
+        await accounts.push(accounts.token(strangers[0]))
+        await accounts.push(claims.tenant(Operator(new_key(Kind.OPERATOR)), strangers[1], "local"))
+        await accounts.push(claims.account_of(accounts.operator, Account(A, 9, LIMITS), []))
         await accounts.push(claims.platform(accounts.operator, 9, exports=(claims.NEWS,)))
         await messaging.look()
-        assert await accounts.lookup(accounts.public(tenant_id("north"))) == right
+        (holes,) = await store.holes(database, "local")
+        assert f"what the account of tenant {A} may reach" in holes
+        assert "what the platform's account offers" in holes
+        assert await accounts.lookup(accounts.public(A)) == right
         assert claims.read(await accounts.lookup(platform))["nats"]["exports"] == offered
-        assert await accounts.lookup(accounts.public(stranger.tenant_id)) == "", "of a tenant that is not there"
+        known = {known.account for known in await store.every(database)}
+        assert await accounts.listed() == known | {platform, accounts.operator.system.public}, "those of no tenant are removed"
         assert await messaging.look() == 0
+        assert await store.holes(database, "local") == [holes], "it stands for a minute"
+        await store.looked(database, "elsewhere", [])
+        assert await store.holes(database, "elsewhere") == []
 
 
 async def test_tenants_are_probed_by_name_unless_one_lets_nobody_in(stack: Stack, api: httpx2.AsyncClient) -> None:

@@ -1,7 +1,6 @@
 """What one tenant reaches of another and of the platform over NATS: nothing, by all that its account can and what its programs get."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,34 +9,12 @@ import httpx2
 import pytest
 
 from hansa.bus import claims, subjects
-from hansa.bus.accounts import Accounts, now, open_accounts
-from hansa.bus.claims import Account, Limits
+from hansa.bus.accounts import Accounts, now
+from hansa.bus.claims import Account
 from hansa.bus.reach import probe
-from hansa.dev.folder import DataFolder
-from hansa.dev.nats import EmbeddedNats
-from hansa.dev.supervisor import Supervisor
 from hansa.errors import Unavailable
-from hansa.settings import NatsSettings
-from hansa.tenants.service import tenant_id
-from messaging.parties import accounts_of, apply_tenant, credentials, program, until
+from messaging.parties import LIMITS, A, B, accounts_of, apply_tenant, credentials, program, until
 from stack import Stack
-
-A, B = tenant_id("north"), tenant_id("south")
-LIMITS = Limits(50, 100, 65_536)
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Accounts]:
-    """The accounts of a NATS that knows both tenants, and that nobody else looks after: nothing puts right what a test spoils."""
-    async with DataFolder(tmp_path / "data") as folder, Supervisor(folder, report=lambda _stage, _detail: None) as supervisor:
-        nats = EmbeddedNats(folder, supervisor)
-        await nats.start()
-        await nats.ready()
-        async with open_accounts(NatsSettings(url=nats.url, operator_file=str(nats.operator_file)), "local", name="test") as accounts:
-            assert accounts is not None
-            for tenant in (A, B):
-                await accounts.push(accounts.token(Account(tenant, 1, LIMITS)))
-            yield accounts
 
 
 async def test_a_tenant_reaches_nothing_of_another_and_nothing_of_the_platform(server: Accounts) -> None:

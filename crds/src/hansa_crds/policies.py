@@ -38,6 +38,15 @@ class CageBounds(Part, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=16, le=1_048_576)] | None,
         Meta(description="Most memory of a program and all it begins, in MiB; above it all of it is killed."),
     ] = None
+    network: Annotated[
+        bool,
+        Meta(
+            description=(
+                "True: programs may send requests through the egress door, by the proxy that `http_proxy` and `https_proxy` name; where"
+                " to, `egress` and the tenant's list say. False: no network at all."
+            )
+        ),
+    ] = False
 
 
 class TenantAllowed(Part, frozen=True, kw_only=True):

@@ -5,7 +5,8 @@ The server keeps what it was told last, and may lose it with its disk: whoever u
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ from hansa.errors import Unavailable
 from hansa.settings import NatsSettings
 
 ANSWER_SECONDS = 2.0
+SHA256_BYTES = 32
 
 
 class Refused(Exception):
@@ -49,13 +51,18 @@ class Login(msgspec.Struct, frozen=True):
 class Accounts:
     """Use `open_accounts`. Every method raises `Unavailable` when NATS is away, and `Refused`."""
 
-    def __init__(self, operator: Operator, client: Client, region: str, *, url: str, back: asyncio.Event) -> None:
-        """`url`: where the server is; `back` is set whenever the server has been away and is back, perhaps without its disk."""
+    def __init__(self, operator: Operator, client: Client, region: str, *, server: NatsSettings, back: asyncio.Event) -> None:
+        """`server`: where it is and how it is spoken to; `back` is set whenever it has been away and is back, perhaps without its disk."""
         self._client = client
         self.operator = operator
         self.region = region
-        self.url = url
+        self.server = server
         self.back = back
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self.server.url
 
     def public(self, tenant_id: UUID) -> str:
         """The public key, which is the name, of a tenant's account."""
@@ -86,6 +93,30 @@ class Accounts:
     async def lookup(self, account: str) -> str:
         """What the server knows of an account; empty: nothing."""
         return (await self._request(subjects.account_lookup(account), b"")).decode()
+
+    async def otherwise(self, digests: Mapping[str, bytes]) -> dict[str, str]:
+        """Of all accounts that the server knows, those of which it has something else than the text with this SHA-256, or of which no
+        digest is given: public key -> what it has. When there are none, nothing is sent but one hash of all.
+        """
+        ours = bytes(SHA256_BYTES)
+        for digest in digests.values():
+            ours = bytes(a ^ b for a, b in zip(ours, digest, strict=True))
+        found: dict[str, str] = {}
+        client: Any = self._client  # its stubs leave options untyped
+        try:
+            inbox = client.new_inbox()
+            subscription = await client.subscribe(inbox)
+            try:
+                await client.publish(subjects.ACCOUNTS_PACK, ours, reply=inbox)
+                while text := (await subscription.next_msg(timeout=ANSWER_SECONDS)).data.decode():
+                    account, _, token = text.partition("|")
+                    if hashlib.sha256(token.encode()).digest() != digests.get(account):
+                        found[account] = token
+            finally:
+                await subscription.unsubscribe()
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}", retry_after=1.0) from error
+        return found
 
     def login(self, account: Account, name: str, *, seconds: int, rights: Rights) -> Login:
         """A new user of a tenant's account."""
@@ -124,7 +155,7 @@ async def open_accounts(settings: NatsSettings, region: str, *, name: str) -> As
 
     options = {**logging_in(operator.system, name), "reconnected_cb": reconnected}
     async with connected(settings, f"{name}-accounts", options) as client:
-        yield Accounts(operator, client, region, url=settings.url, back=back)
+        yield Accounts(operator, client, region, server=settings, back=back)
 
 
 def logging_in(account: Key, name: str) -> dict[str, Any]:

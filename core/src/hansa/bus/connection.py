@@ -24,7 +24,7 @@ log = structlog.stdlib.get_logger("hansa.bus")
 CONNECT_SECONDS = 10.0
 REFUSED = "authorization"
 ANSWER_SECONDS = 5.0
-PENDING_MESSAGES = 4096
+PENDING_MESSAGES, PENDING_BYTES = 4096, 16 << 20
 Handler = Callable[[bytes], Awaitable[None]]
 
 
@@ -84,7 +84,9 @@ class Bus:
             task.add_done_callback(tasks.discard)
 
         client: Any = self._client
-        subscription = await client.subscribe(subject, queue=group, cb=received, pending_msgs_limit=PENDING_MESSAGES)
+        subscription = await client.subscribe(
+            subject, queue=group, cb=received, pending_msgs_limit=PENDING_MESSAGES, pending_bytes_limit=PENDING_BYTES
+        )
         try:
             yield
         finally:
@@ -116,7 +118,7 @@ class Bus:
                 log.info("bus.unsubscribe", subject=subject, error=str(error))
 
 
-def _tls(settings: NatsSettings) -> ssl.SSLContext | None:
+def tls(settings: NatsSettings) -> ssl.SSLContext | None:
     """How to speak TLS; None leaves the client to what the address says, with the authorities of the system."""
     if not (settings.ca_file or settings.cert_file):
         return None
@@ -198,7 +200,7 @@ async def connected(settings: NatsSettings, name: str, logging_in: dict[str, Any
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.2,
         "connect_timeout": 5,
-        "tls": _tls(settings),
+        "tls": tls(settings),
     }
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -76,8 +76,10 @@ def messages_sent(region: str, tenant: str = "*") -> str:
     return f"hansa.{region}.messages.sent.{tenant}"
 
 
-ACCOUNTS_UPDATE, ACCOUNTS_DELETE, ACCOUNTS_LIST = "$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.CLAIMS.DELETE", "$SYS.REQ.CLAIMS.LIST"
-"""Within the server's system account: tell of an account, have some forgotten, ask for all."""
+ACCOUNTS_UPDATE, ACCOUNTS_DELETE = "$SYS.REQ.CLAIMS.UPDATE", "$SYS.REQ.CLAIMS.DELETE"
+"""Within the server's system account: tell of an account, have some forgotten."""
+ACCOUNTS_LIST, ACCOUNTS_PACK = "$SYS.REQ.CLAIMS.LIST", "$SYS.REQ.CLAIMS.PACK"
+"""Ask for the names of all, or for all that is known of them unless it has this hash."""
 
 
 def account_lookup(account: str) -> str:

@@ -104,6 +104,8 @@ def described(approval: Json) -> list[str]:
     subject = part(approval, "subject")
     lines = [f"{'question' if approval['kind'] == 'question' else 'call'}: {asked(subject)}"]
     lines += [f"agent: {plain(subject.get('agent'))}", f"run: {approval['run_id']}, step {approval['step']}", f"state: {approval['state']}"]
+    if "because" in subject:
+        lines.append(f"why a person: {plain(subject['because'])}")
     if approval["state"] == "pending" and approval.get("expires_at"):
         lines.append(f"expires in: {left(approval['expires_at'])}")
     lines += [f"{name}: {literal(approval[key])}" for name, key in _DECIDED if approval.get(key) is not None]

@@ -52,8 +52,7 @@ class EmbeddedNats:
             require_free(self._chosen)
         else:
             self.port = free_port()
-        operator = self._operator()
-        credentials = platform_credentials(operator, _seconds())
+        credentials = platform_credentials(self._operator(), _seconds())
         self._folder.write(self.credentials_file, credentials.encode(), mode=0o600)
         self._leave_token_mode()
         await self._supervisor.start(self.child())
@@ -78,14 +77,13 @@ class EmbeddedNats:
         await self._supervisor.until(lambda: greets(self.port), name=NAME, seconds=READY_SECONDS)
 
     def child(self) -> Child:
-        """The process as the supervisor keeps it. Raises `FolderDamaged`."""
-        operator = self._operator()
+        """The process as the supervisor keeps it."""
 
         async def configure() -> None:
             # At each start, since it may have lost its whole disk.
             with reaching(self._folder.nats):
                 self._folder.nats.mkdir(mode=0o700, exist_ok=True)
-            self._folder.write(self._configuration_file, self._configuration(operator), mode=0o600)
+            self._folder.write(self._configuration_file, self._configuration(), mode=0o600)
 
         argv = (str(self._program), "--config", str(self._configuration_file))
         return Child(name=NAME, launch=Launch(argv=argv, env={"GOMEMLIMIT": HEAP_GOAL}), grace=10.0, prepare=configure)
@@ -112,13 +110,13 @@ class EmbeddedNats:
     def _configuration_file(self) -> Path:
         return self._folder.nats / "nats.conf"
 
-    def _configuration(self, operator: Operator) -> bytes:
+    def _configuration(self) -> bytes:
         # A NATS configuration may be JSON, which quotes any path right. No monitoring port: none is asked for.
         configuration = {
             "server_name": "hansa",
             "host": LOOPBACK,
             "port": self.port,
-            **server_options(operator, _seconds(), self._folder.nats / "accounts"),
+            **server_options(self._operator(), _seconds(), self._folder.nats / "accounts"),
             "max_payload": PAYLOAD_BYTES,
             "ping_interval": "5s",
             "write_deadline": "5s",

@@ -8,6 +8,7 @@ import ssl
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
+import httpcore2
 import httpx2
 
 from hansa.egress.dial import Resolver, system_resolver
@@ -25,6 +26,9 @@ HttpAnswer = httpx2.Response
 
 RequestFailed = httpx2.RequestError
 """What a request may raise: it was refused, not answered, or its answer broke off."""
+
+ConnectionFailed = (httpcore2.NetworkError, httpcore2.TimeoutException)
+"""What a connection of `hansa.egress.tunnel` may raise."""
 
 RequestTimedOut = httpx2.TimeoutException
 """The `RequestFailed` of a server that is too slow."""

@@ -82,7 +82,6 @@ class Participants:
 
     async def _keep(self, account: str, asked: Asked) -> UUID:
         sender = await self._sender(account)
-        await self._rates.admit(Principal(sender.tenant_id, sender.tenant, "nats", (), rated=sender.rated))
         message_id = uuid5(NAMESPACE, f"{sender.tenant_id} {_checked_id(asked.message_id)}")
         session, name = _addressed(asked.subject)
         data = _data(asked.payload)
@@ -90,6 +89,7 @@ class Participants:
             kind, key, body = "event.published", name, msgspec.json.encode(EventPublished(name, data))
         else:
             kind, key, body = "event.sent", f"session {session}", msgspec.json.encode(EventSent(session, name, data))
+        await self._rates.admit(Principal(sender.tenant_id, sender.tenant, "nats", (), rated=sender.rated))
         async with self._equipment.database.tenant(sender.tenant_id) as connection:
             if session is not None and not await log_store.session_exists(connection, session):
                 raise NotFound(f"there is no session {session}")

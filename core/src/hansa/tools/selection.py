@@ -70,7 +70,8 @@ def _policy(use: AgentTools, name: str, *, declared: bool) -> Policy:
         rules=tuple(rule for rule in use.arguments if not rule.tools or name in rule.tools),
         approval="*" in use.require_approval or name in use.require_approval,
         untrusted=declared if use.untrusted is None else use.untrusted,
-        cage=Narrower(seconds=cage.seconds, memory=cage.memory_mebibytes * 2**20 if cage.memory_mebibytes else None),
+        cage=Narrower(cage.seconds, cage.memory_mebibytes * 2**20 if cage.memory_mebibytes else None, network=cage.network),
+        secrets=use.secrets,
     )
 
 

@@ -20,7 +20,8 @@ SELECT json_build_object(
       'id', r.id, 'queued_seq', r.queued_seq, 'revision', r.revision, 'state', r.state, 'input', r.input, 'output', r.output,
       'error', r.error, 'input_tokens', r.input_tokens, 'output_tokens', r.output_tokens,
       'created_at', r.created_at, 'started_at', r.started_at,
-      'finished_at', r.finished_at, 'interrupted', r.interrupted, 'rolled_back', r.rolled_back, 'started_by', r.started_by) ORDER BY r.queued_seq)
+      'finished_at', r.finished_at, 'interrupted', r.interrupted, 'rolled_back', r.rolled_back, 'started_by', r.started_by)
+      ORDER BY r.queued_seq)
     FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id), '[]'),
   'revisions', coalesce((SELECT json_agg(json_build_object('revision', a.revision, 'manifest', a.manifest) ORDER BY a.revision)
     FROM hansa.agent_revisions a WHERE a.tenant_id = s.tenant_id AND a.agent = s.agent AND a.revision IN (

@@ -21,6 +21,7 @@ class Known(msgspec.Struct, frozen=True):
     revoked_before: int
     account: str | None
     told: str | None
+    digest: bytes | None
     reason: str
 
     def wanted(self) -> Account:

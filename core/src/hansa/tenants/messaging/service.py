@@ -6,7 +6,8 @@ an account is closed before NATS has said so.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -29,8 +30,6 @@ log = structlog.stdlib.get_logger("hansa.tenants")
 LOOK_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
 AT_ONCE = 16
-COMPARED = 32
-"""Accounts of which each look reads what NATS really has, in turn."""
 LONGEST_SECONDS = 3600
 
 
@@ -118,20 +117,26 @@ class Messaging:
             await asyncio.wait([task])
 
     async def look(self) -> int:
-        """Tell NATS what it does not know, or knows otherwise; to how many accounts that applied. Raises `Unavailable`, `Refused`."""
+        """Compare what NATS knows with what it shall know, tell it what it does not, and try its walls; to how many accounts something was
+        told. What it had been told behind our back is kept as a hole (`store.holes`). Raises `Unavailable`, `Refused`.
+        """
         accounts = self._accounts
         if accounts is None:
             return 0
         there = await accounts.listed()  # first: who is listed and not in the database then has been removed from it
         await store.add_missing(self._database)
         every = await store.every(self._database)
-        mended = await self._platform(accounts)
-        wanting = [known for known in every if known.told != self._word(known) or known.account not in there]
-        fine = [known for known in every if known.told == self._word(known) and known.account in there]
-        wanting += await self._otherwise(accounts, fine)
+        told = {known.account: known for known in every if known.account is not None and known.told == self._word(known)}
+        wanting = [known for known in every if known.account not in told or known.account not in there]
+        changed, stray = await self._behind_our_back(accounts, told)
+        wanting += changed
         for start in range(0, len(wanting), AT_ONCE):
             await asyncio.gather(*(self._tell(accounts, known) for known in wanting[start : start + AT_ONCE]))
-        await self._prune(accounts, there - {known.account or "" for known in every}, tenants=len(every))
+        holes = [f"somebody else has told NATS what the account of tenant {known.tenant_id} may reach" for known in changed]
+        mended = await self._platform(accounts)
+        holes += ["somebody else has told NATS what the platform's account offers"] if mended else []
+        await self._prune(accounts, stray & there - set(told), tenants=len(every))
+        await store.looked(self._database, accounts.region, holes + await self._tried(accounts, list(told.values())))
         return mended + len(wanting)
 
     async def _look(self) -> None:
@@ -154,13 +159,16 @@ class Messaging:
 
     async def _tell(self, accounts: Accounts, known: Known) -> bool:
         """Tell NATS of one account; false when it does not take it."""
+        token = accounts.token(known.wanted())
         try:
-            await accounts.push(accounts.token(known.wanted()))
+            await accounts.push(token)
         except (Refused, Unavailable) as error:
             log.warning("messaging.not_told", tenant_id=str(known.tenant_id), error=str(error))
             await store.fail(self._database, known.tenant_id, str(error))
             return False
-        await store.tell(self._database, known.tenant_id, account=accounts.public(known.tenant_id), told=self._word(known) or "")
+        digest = hashlib.sha256(token.encode()).digest()
+        account = accounts.public(known.tenant_id)
+        await store.tell(self._database, known.tenant_id, account=account, told=self._word(known), digest=digest)
         return True
 
     async def _platform(self, accounts: Accounts) -> int:
@@ -172,23 +180,47 @@ class Messaging:
         await accounts.push(wanted)
         return 1
 
-    async def _otherwise(self, accounts: Accounts, every: Sequence[Known]) -> list[Known]:
-        """Of the next few accounts, those of which NATS has been told something else behind our back."""
-        turn = [every[(self._turn + number) % len(every)] for number in range(min(COMPARED, len(every)))]
-        self._turn += len(turn)
-        found = [known for known in turn if await accounts.lookup(known.account or "") != accounts.token(known.wanted())]
-        for known in found:
-            log.warning("messaging.account_put_right", tenant_id=str(known.tenant_id))
-        return found
+    async def _behind_our_back(self, accounts: Accounts, told: Mapping[str, Known]) -> tuple[list[Known], set[str]]:
+        """Accounts of which NATS has something else than we told it, and those that it knows and we did not tell it of."""
+        ours = (accounts.operator.system.public, accounts.operator.platform.public)
+        digests = {own: hashlib.sha256((await accounts.lookup(own)).encode()).digest() for own in ours}
+        digests |= {account: known.digest for account, known in told.items() if known.digest is not None}
+        found = await accounts.otherwise(digests)
+        changed: list[Known] = []
+        for known in (told[account] for account in found if account in told):
+            # Another control plane may have told it something newer since the rows were read.
+            text, now = await accounts.lookup(known.account or ""), await store.one(self._database, known.tenant_id)
+            if now == known and text != accounts.token(known.wanted()):
+                log.error("messaging.changed_behind_our_back", tenant_id=str(known.tenant_id))
+                changed.append(known)
+        return changed, set(found) - set(told) - set(ours)
+
+    async def _tried(self, accounts: Accounts, told: Sequence[Known]) -> list[str]:
+        """What one tenant, another each time, could reach of the next one and of the platform."""
+        open_to = [known.tenant_id for known in told if not known.blocked and known.connections]
+        if len(open_to) < 2:
+            return []
+        self._turn += 1
+        a, b = (open_to[(self._turn + number) % len(open_to)] for number in range(2))
+        try:
+            found = await probe(accounts, a, b)
+        except Unavailable as error:
+            log.info("messaging.not_probed", error=error.detail)  # it may have all the connections that it can have
+            return []
+        if found.broken:
+            log.warning("messaging.slice_broken", tenant_id=str(a), told=found.broken)
+        return [f"over NATS, with a = tenant {a} and b = tenant {b}: {leak}" for leak in found.leaks]
 
     async def _prune(self, accounts: Accounts, unknown: set[str], *, tenants: int) -> None:
-        """Remove accounts that we made for tenants which are gone. A database without tenants is not believed."""
+        """Remove accounts that we made for tenants which are gone, or that no operator of this server has signed, which let nobody in. A
+        database without tenants is not believed.
+        """
         own = accounts.operator.key.public
         gone: list[str] = []
-        for account in unknown - {accounts.operator.system.public, accounts.operator.platform.public} if tenants else ():
+        for account in unknown if tenants else ():
             text = await accounts.lookup(account)
             said = claims.read(text) if text else {}
-            if said.get("iss") == own and claims.MARK in said["nats"].get("tags", ()):
+            if text and (said.get("iss") != own or claims.MARK in said["nats"].get("tags", ())):
                 gone.append(account)
         if gone:
             log.warning("messaging.pruned", accounts=len(gone))

@@ -1,5 +1,6 @@
 """All SQL about tenants' NATS accounts. How they shall be belongs to their tenant; whether NATS knows it, to the system."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -8,7 +9,7 @@ from hansa.db.pool import Connection, Database
 from hansa.tenants.messaging.model import Known, Sender
 from hansa_crds import TenantSpec
 
-COLUMNS = "tenant_id, version, connections, subscriptions, payload_bytes, blocked, revoked_before, account, told, reason"
+COLUMNS = "tenant_id, version, connections, subscriptions, payload_bytes, blocked, revoked_before, account, told, digest, reason"
 OF_TENANT = f"SELECT {COLUMNS} FROM hansa.messaging_accounts WHERE tenant_id = (SELECT hansa.tenant())"
 ALL = f"SELECT {COLUMNS} FROM hansa.messaging_accounts ORDER BY tenant_id"
 ONE = f"SELECT {COLUMNS} FROM hansa.messaging_accounts WHERE tenant_id = $1"
@@ -17,6 +18,13 @@ INSERT INTO hansa.messaging_accounts (tenant_id, blocked)
 SELECT t.tenant_id, t.suspended FROM hansa.tenants t
 WHERE NOT EXISTS (SELECT FROM hansa.messaging_accounts m WHERE m.tenant_id = t.tenant_id) ON CONFLICT DO NOTHING
 """
+LOOKED = """
+INSERT INTO hansa.messaging_looks AS l (region, holes, found_at)
+VALUES ($1, $2, CASE WHEN $2 = '' THEN '-infinity' ELSE clock_timestamp() END)
+ON CONFLICT (region) DO UPDATE SET looked_at = clock_timestamp(), found_at = greatest(l.found_at, excluded.found_at),
+  holes = CASE WHEN excluded.holes = '' AND l.found_at > clock_timestamp() - interval '1 minute' THEN l.holes ELSE excluded.holes END
+"""
+HOLES_CHARACTERS = 2_000
 SENDER = """
 SELECT m.tenant_id, t.name AS tenant, t.requests_per_second IS NOT NULL AS rated
 FROM hansa.messaging_accounts m JOIN hansa.tenants t USING (tenant_id) WHERE m.account = $1
@@ -63,16 +71,26 @@ async def one(database: Database, tenant_id: UUID) -> Known | None:
     return msgspec.convert(dict(rows[0]), Known) if rows else None
 
 
-async def tell(database: Database, tenant_id: UUID, *, account: str, told: str) -> int:
-    """NATS was told of an account, by this public key; the version that it shall have by now (0: the tenant is gone)."""
-    sql = "UPDATE hansa.messaging_accounts SET account = $2, told = $3, reason = '' WHERE tenant_id = $1 RETURNING version"
-    rows = await database.system(sql, tenant_id, account, told)
-    return rows[0]["version"] if rows else 0
+async def tell(database: Database, tenant_id: UUID, *, account: str, told: str, digest: bytes) -> None:
+    """NATS was told of an account, by this public key."""
+    sql = "UPDATE hansa.messaging_accounts SET account = $2, told = $3, digest = $4, reason = '' WHERE tenant_id = $1"
+    await database.system(sql, tenant_id, account, told, digest)
 
 
 async def fail(database: Database, tenant_id: UUID, reason: str) -> None:
     """NATS could not be told."""
     await database.system("UPDATE hansa.messaging_accounts SET told = NULL, reason = $2 WHERE tenant_id = $1", tenant_id, reason)
+
+
+async def looked(database: Database, region: str, holes: Sequence[str]) -> None:
+    """NATS was looked through. What was found stands for a minute, also when somebody else has mended it by then."""
+    await database.system(LOOKED, region, "; ".join(holes)[:HOLES_CHARACTERS])
+
+
+async def holes(database: Database, region: str) -> list[str]:
+    """What the looks of the last minute found; nothing when none was taken, as without accounts."""
+    rows = await database.system("SELECT holes FROM hansa.messaging_looks WHERE region = $1 AND holes <> ''", region)
+    return [row["holes"] for row in rows]
 
 
 async def sender(database: Database, account: str) -> Sender | None:

@@ -5,9 +5,12 @@ which gives up what it may do and becomes the program. Standard library only. Wa
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import resource
+import socket
+import struct
 from typing import Any, NoReturn
 
 from hansa.tools.cage import kernel, landlock, rootfs, seccomp
@@ -29,11 +32,12 @@ NOBODY = 65534
 """Who a program is outside when Hansa runs as root."""
 _SOMEBODY = 1000
 """Who it is inside, where there is a namespace of users."""
-_OPEN_FILES = 128
-_NICENESS = 10
+_OPEN_FILES = 64
+_NICENESS = 3
 _FIRST_TO_DIE = "1000"
 
 _BROKE = 126
+_SET_FLAGS, _UP_AND_RUNNING = 0x8914, 0x41
 
 
 class Cage:
@@ -44,6 +48,7 @@ class Cage:
         self._report = report
         self._layers = list[str]()
         self._root = os.geteuid() == 0
+        self._port = 0
 
     def enter(self) -> NoReturn:
         """Never returns: the calling process ends when the program has."""
@@ -53,6 +58,8 @@ class Cage:
             os.nice(_NICENESS)
             _be_first_to_die()
             self._leave_namespaces()
+            if self._order.hatch >= 0 and NETWORK in self._layers:
+                self._port = _hand_out_proxy(self._order.hatch)
             second = os.fork()
             if not second:
                 self._keep_house()
@@ -130,16 +137,17 @@ class Cage:
             self._layers.append(f"{LANDLOCK}-{rules[0]}")
         if SECCOMP not in order.without:
             with contextlib.suppress(OSError):
-                seccomp.restrict()
+                seccomp.restrict(sockets=self._port > 0)
                 self._layers.append(SECCOMP)
         missing = [name for name in order.required if name not in guarantees(self._layers)]
+        missing += [NETWORK] if order.hatch >= 0 and not self._port else []
         self._tell(layers=self._layers, missing=missing)
         if missing or not order.program:
             os._exit(0)
         os.chdir(home)
         os.closerange(3, self._report)
         os.closerange(self._report + 1, _OPEN_FILES)
-        environment = _environment(home, own_root=MOUNTS in self._layers)
+        environment = _environment(home, self._port, own_root=MOUNTS in self._layers)
         os.execvpe(order.program[0], order.program, environment)  # noqa: S606 - no shell is asked for
 
     def _set_limits(self) -> None:
@@ -180,7 +188,7 @@ class Cage:
         readable = ["/"] if own else self._order.readable
         writable = [home, rootfs.TEMPORARY, *rootfs.DEVICES] if own else [home, "/dev/null"]
         try:
-            return landlock.prepare(readable, writable)
+            return landlock.prepare(readable, writable, port=self._port)
         except OSError:
             return None
 
@@ -216,7 +224,8 @@ def _be_first_to_die() -> None:
         file.write(_FIRST_TO_DIE)
 
 
-def _environment(home: str, *, own_root: bool) -> dict[str, str]:
+def _environment(home: str, port: int, *, own_root: bool) -> dict[str, str]:
+    proxy = {f"{scheme}_proxy": f"http://127.0.0.1:{port}" for scheme in ("http", "https", "HTTP", "HTTPS")} if port else {}
     return {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
         "HOME": home,
@@ -225,7 +234,17 @@ def _environment(home: str, *, own_root: bool) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONHASHSEED": "0",
+        **proxy,
     }
+
+
+def _hand_out_proxy(hatch: int) -> int:
+    """Listen on the loopback of a network of one's own, and hand the socket out; its port."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh14x", b"lo", _UP_AND_RUNNING))
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket(fileno=os.dup(hatch)) as outer:
+        socket.send_fds(outer, [b"."], [listener.fileno()])
+        return int(listener.getsockname()[1])
 
 
 def _tasks_of(user: int) -> int:

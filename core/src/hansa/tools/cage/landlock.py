@@ -13,13 +13,13 @@ from hansa.tools.cage.order import SIGNALS_FROM
 
 _CREATE, _ADD_RULE, _RESTRICT = 444, 445, 446
 _VERSION = 1
-_PATH_BENEATH = 1
+_PATH_BENEATH, _NET_PORT = 1, 2
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR, _TRUNCATE, _IOCTL = 1 << 0, 1 << 1, 1 << 2, 1 << 3, 1 << 14, 1 << 15
 _FIRST, _REFER = (1 << 13) - 1, 1 << 13
 _READING = _EXECUTE | _READ_FILE | _READ_DIR
 _OF_FILES = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL
-_TCP = 0b11
+_TCP, _CONNECT_TCP = 0b11, 0b10
 _SCOPES = 0b11
 """Abstract unix sockets, and signals."""
 
@@ -34,6 +34,10 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = [("access", ctypes.c_uint64), ("parent", ctypes.c_int32)]
 
 
+class _Port(ctypes.Structure):
+    _fields_ = [("access", ctypes.c_uint64), ("port", ctypes.c_uint64)]
+
+
 def version() -> int:
     """What the kernel can do; 0: it has no Landlock, or it is off."""
     try:
@@ -42,8 +46,11 @@ def version() -> int:
         return 0
 
 
-def prepare(readable: Iterable[str], writable: Iterable[str]) -> tuple[int, int]:
-    """The version and a descriptor of the rules, for `restrict`. Paths are opened now, with the rights of now. Raises OSError."""
+def prepare(readable: Iterable[str], writable: Iterable[str], *, port: int = 0) -> tuple[int, int]:
+    """The version and a descriptor of the rules, for `restrict`. Paths are opened now, with the rights of now. `port` may be connected to.
+
+    Raises OSError.
+    """
     found = version()
     if not found:
         raise OSError("this kernel has no Landlock")
@@ -55,6 +62,9 @@ def prepare(readable: Iterable[str], writable: Iterable[str]) -> tuple[int, int]
         _admit(ruleset, path, files & _READING)
     for path in writable:
         _admit(ruleset, path, files)
+    if port and found >= 4:
+        rule = _Port(_CONNECT_TCP, port)
+        kernel.syscall(_ADD_RULE, ruleset, _NET_PORT, ctypes.byref(rule), 0)
     return found, ruleset
 
 

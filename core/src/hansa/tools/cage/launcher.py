@@ -46,7 +46,7 @@ class Watch:
         self._order = order
         self._pipes = pipes
         self._heard: dict[int, bytearray] = {pipe: bytearray() for pipe in pipes}
-        self._begun = time.monotonic()
+        self._begun: float | None = None
         self._disk_at = 0.0
         self._stopped = ""
 
@@ -67,7 +67,7 @@ class Watch:
                     poll.unregister(pipe)
                     left.discard(pipe)
             self._stopped = self._stopped or self._too_much()
-        seconds = time.monotonic() - self._begun
+        seconds = time.monotonic() - (self._begun or time.monotonic())
         kill_all()
         self._read_rest(left)
         return self._ended(seconds)
@@ -77,7 +77,10 @@ class Watch:
 
     def _too_much(self) -> str:
         bounds, now = self._order.bounds, time.monotonic()
-        if now - self._begun > bounds.seconds:
+        # Its time begins when it does: a busy machine may be slow to build a cage.
+        if self._begun is None and b'"layers"' in self._heard[self._pipes.report]:
+            self._begun = now
+        if self._begun is not None and now - self._begun > bounds.seconds:
             return "time"
         if sum(len(self._heard[pipe]) for pipe in self._pipes[:2]) > bounds.output_bytes:
             return "output"
@@ -138,7 +141,7 @@ def main() -> None:
     outside, inside = _Pipes.make()
     if not os.fork():
         _begin(order, inside)
-    for pipe in inside:
+    for pipe in (*inside, *([order.hatch] if order.hatch >= 0 else [])):
         os.close(pipe)
     ended = Watch(order, outside).until_ended()
     sys.stdout.write(json.dumps(ended._asdict()))

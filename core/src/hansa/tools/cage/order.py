@@ -41,6 +41,7 @@ class Bounds(NamedTuple):
 class Order(NamedTuple):
     """One call. `program` is an argument list with a whole path first. `without`: layers to leave out, for tests.
 
+    `hatch`: the descriptor over which the socket of a proxy is handed out; -1: the program has no network at all.
     With `program` empty nothing is run: the answer says which layers hold on this machine.
     """
 
@@ -51,6 +52,7 @@ class Order(NamedTuple):
     bounds: Bounds
     required: list[str]
     without: list[str]
+    hatch: int = -1
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> "Order":
@@ -81,7 +83,8 @@ def guarantees(layers: Iterable[str]) -> list[str]:
     landlock = max((int(layer.rpartition("-")[2]) for layer in found if layer.startswith(f"{LANDLOCK}-")), default=0)
     holds = {
         "files": MOUNTS in found or landlock > 0,
-        "network": NETWORK in found or SECCOMP in found,
+        # A socket that is a file is on no network: a file system without it, or no sockets at all.
+        "network": SECCOMP in found or {NETWORK, MOUNTS} <= found,
         "processes": PROCESSES in found or landlock >= SIGNALS_FROM,
         "syscalls": SECCOMP in found,
     }

@@ -1,7 +1,8 @@
 """seccomp: system calls that no tool needs and that attack kernels, neighbours or networks are answered with "not permitted".
 
 A list of what is refused, not of what is allowed: programs are strangers, and libraries grow. Files and processes are guarded by other
-layers; this one closes sockets, namespaces, mounts, debugging, keys and kernel doors. Linux only; standard library only.
+layers; this one closes sockets, namespaces, mounts, debugging, keys, memory without an owner and kernel doors. Linux only; standard
+library only.
 """
 
 import ctypes
@@ -16,6 +17,7 @@ _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 _ALLOW = 0x7FFF0000
 _NOT_PERMITTED, _NO_SUCH_CALL = 0x00050000 | 1, 0x00050000 | 38
 _X32 = 0x40000000
+_AF_INET = 2
 
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
@@ -41,7 +43,11 @@ _REFUSED = {
     "kexec_file_load": (320, 294),
     "kexec_load": (246, 104),
     "keyctl": (250, 219),
+    # Memory that belongs to no process is counted for none.
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     "mount": (165, 40),
+    "msgget": (68, 186),
     "move_mount": (429, 429),
     "mount_setattr": (442, 442),
     "name_to_handle_at": (303, 264),
@@ -59,8 +65,10 @@ _REFUSED = {
     "request_key": (249, 218),
     "setdomainname": (171, 162),
     "sethostname": (170, 161),
+    "semget": (64, 190),
     "setns": (308, 268),
     "settimeofday": (164, 170),
+    "shmget": (29, 194),
     "socket": (41, 198),
     "swapoff": (168, 225),
     "swapon": (167, 224),
@@ -80,18 +88,21 @@ class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_void_p)]
 
 
-def restrict() -> None:
-    """Refuse the listed calls from here on, for good; `no_new_privs` must be on. Raises OSError, also on processors without a list."""
+def restrict(*, sockets: bool) -> None:
+    """Refuse the listed calls from here on, for good; `no_new_privs` must be on. `sockets`: those of IPv4 may be made.
+
+    Raises OSError, also on processors without a list.
+    """
     machine = platform.machine()
     if machine not in _ARCHITECTURES:
         raise OSError(f"no numbers of system calls are known for {machine}")
-    code = b"".join(_instructions(machine))
+    code = b"".join(_instructions(machine, sockets=sockets))
     kept = ctypes.create_string_buffer(code, len(code))
     program = _Program(len(code) // 8, ctypes.cast(kept, ctypes.c_void_p))
     kernel.prctl(_SET_SECCOMP, _FILTER, ctypes.byref(program), 0, 0)
 
 
-def _instructions(machine: str) -> list[bytes]:
+def _instructions(machine: str, *, sockets: bool) -> list[bytes]:
     place = list(_ARCHITECTURES).index(machine)
     code = [
         _statement(_LOAD, _ARCHITECTURE_AT),
@@ -101,8 +112,10 @@ def _instructions(machine: str) -> list[bytes]:
         # A library that can't use it takes clone, whose flags a filter can read.
         *_answer_if(_JUMP_EQUAL, _CLONE3, _NO_SUCH_CALL),
     ]
-    for numbers in _REFUSED.values():
-        if numbers[place] >= 0:
+    for name, numbers in _REFUSED.items():
+        if name == "socket" and sockets:
+            code += _only_inet(numbers[place])
+        elif numbers[place] >= 0:
             code += _answer_if(_JUMP_EQUAL, numbers[place], _NOT_PERMITTED)
     any_namespace = sum(kernel.NEW_NAMESPACE.values()) | 0x02000000  # and that of control groups
     return [
@@ -112,6 +125,13 @@ def _instructions(machine: str) -> list[bytes]:
         *_answer_if(_JUMP_ANY, any_namespace, _NOT_PERMITTED),
         _statement(_RETURN, _ALLOW),
     ]
+
+
+def _only_inet(number: int) -> list[bytes]:
+    """Allow a call whose first argument is the family of IPv4, refuse it with another."""
+    family = _answer_unless(_JUMP_EQUAL, _AF_INET, _NOT_PERMITTED)
+    judged = [_statement(_LOAD, _FIRST_ARGUMENT_AT), *family, _statement(_RETURN, _ALLOW)]
+    return [_statement(_JUMP_EQUAL, number, 0, len(judged)), *judged]
 
 
 def _answer_if(jump: int, value: int, answer: int) -> tuple[bytes, bytes]:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -16,27 +17,33 @@ import msgspec
 import structlog
 
 import hansa
+from hansa.egress.tunnel import Tunnels
 from hansa.errors import Misconfigured
 from hansa.settings import CageSettings
+from hansa.tools.cage.hatch import open_hatch
 from hansa.tools.cage.order import GUARANTEES, Bounds, Ended, Order, guarantees
 from hansa_sdk import Caged, ToolFailed
 
 log = structlog.stdlib.get_logger("hansa.cage")
 SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/alternatives")
 """What programs need of a system, and no secret lies in. What is not there is left out."""
+CERTIFICATES = ("/etc/ssl/certs", "/etc/ssl/cert.pem", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted")
+"""What a program with a hatch needs to know whom it speaks to."""
 LONGEST_SECONDS = 3600.0
 _MEBIBYTE = 1024 * 1024
-_GRACE_SECONDS = 10.0
+_GRACE_SECONDS = 30.0
 """For a launcher to build a cage and to clear it away, beside the program's own time."""
-_PROBE_SECONDS = 10.0
+_PROBE_SECONDS = 30.0
+_END_SECONDS = 5.0
 _MAIN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from hansa.tools.cage.launcher import main; main()"
 
 
 class Narrower(msgspec.Struct, frozen=True):
-    """Bounds that an agent sets for its calls; None: those of the operator, which also cap these."""
+    """Bounds that an agent sets for its calls; None: those of the operator, which also cap these. `network`: there is a hatch."""
 
     seconds: float | None = None
     memory: int | None = None
+    network: bool = False
 
 
 class Holding(msgspec.Struct, frozen=True):
@@ -51,8 +58,9 @@ class Holding(msgspec.Struct, frozen=True):
 class Cages:
     """What a process needs to run programs in cages. Raises `Misconfigured` for settings that make no sense."""
 
-    def __init__(self, settings: CageSettings, *, without: Sequence[str] = ()) -> None:
-        """`without`: layers to leave out, for tests of what holds without them."""
+    def __init__(self, settings: CageSettings, tunnels: Tunnels | None = None, *, without: Sequence[str] = ()) -> None:
+        """`tunnels`: where a hatch leads to; None: no program gets one. `without`: layers to leave out, for tests of what holds then."""
+        self._tunnels = tunnels
         self._required = _required(settings.require)
         self._bounds = _bounds(settings)
         self._without = list(without)
@@ -86,7 +94,7 @@ class Cages:
         async with self._slots:
             try:
                 async with asyncio.timeout(bounds.seconds + _GRACE_SECONDS):
-                    ended = await self._launch(list(program), workspace, stdin, bounds)
+                    ended = await self._launch(list(program), workspace, stdin, bounds, network=narrower.network)
             except TimeoutError as error:
                 raise ToolFailed(f"the program did not end within {bounds.seconds:g} s and was killed") from error
             except (OSError, ValueError) as error:
@@ -108,23 +116,17 @@ class Cages:
             seconds=ended.seconds,
         )
 
-    async def _launch(self, program: list[str], workspace: Path, stdin: str, bounds: Bounds) -> Ended:
+    async def _launch(self, program: list[str], workspace: Path, stdin: str, bounds: Bounds, *, network: bool = False) -> Ended:
         order = Order(program, os.path.realpath(workspace), self._readable, stdin, bounds, self._required, self._without)
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-I", "-S", "-c", _MAIN, _root(), stdin=pipe, stdout=pipe, stderr=pipe, env={}, start_new_session=True
-        )
-        if process.stdin is not None:
-            process.stdin.write(json.dumps(order._asdict()).encode() + b"\n")
-        try:
-            answer, complaint = await asyncio.gather(*(stream.read() for stream in (process.stdout, process.stderr) if stream is not None))
-            await process.wait()
-        finally:
-            if process.returncode is None:
-                await asyncio.shield(_end(process))
-        if not answer:
-            raise OSError(f"the launcher ended with {process.returncode}: {complaint.decode(errors='replace')[-500:]}")
-        return Ended(**json.loads(answer))
+        if not network:
+            return await _launched(order)
+        if self._tunnels is None:
+            raise ToolFailed("programs of this process get no network")
+        outer, inner = socket.socketpair()
+        with inner:
+            async with open_hatch(outer, self._tunnels):
+                shown = [*self._readable, *CERTIFICATES]
+                return await _launched(order._replace(hatch=inner.fileno(), readable=shown))
 
 
 class RunCage:
@@ -143,12 +145,36 @@ class RunCage:
         return await self._cages.run(program, self._workspace, stdin=stdin, narrower=self._narrower)
 
 
+async def _launched(order: Order) -> Ended:
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-S", "-c", _MAIN, _root()),
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
+        env={},
+        start_new_session=True,
+        pass_fds=[order.hatch] if order.hatch >= 0 else [],
+    )
+    if process.stdin is not None:
+        process.stdin.write(json.dumps(order._asdict()).encode() + b"\n")
+    try:
+        answer, complaint = await asyncio.gather(*(stream.read() for stream in (process.stdout, process.stderr) if stream is not None))
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            await asyncio.shield(_end(process))
+    if not answer:
+        raise OSError(f"the launcher ended with {process.returncode}: {complaint.decode(errors='replace')[-500:]}")
+    return Ended(**json.loads(answer))
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     """The end of its input tells a launcher to kill what it watches; one that does not listen is killed, and the kernel kills the rest."""
     if process.stdin is not None:
         process.stdin.close()
     try:
-        async with asyncio.timeout(_GRACE_SECONDS / 2):
+        async with asyncio.timeout(_END_SECONDS):
             await process.wait()
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):

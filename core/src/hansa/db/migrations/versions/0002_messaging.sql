@@ -12,10 +12,12 @@ CREATE TABLE hansa.messaging_accounts (
   revoked_before bigint NOT NULL DEFAULT 0,
   account text CHECK (length(account) = 56),
   told text,
+  digest bytea CHECK (length(digest) = 32),
   reason text NOT NULL DEFAULT ''
 );
 CREATE UNIQUE INDEX messaging_accounts_account ON hansa.messaging_accounts (account);
 COMMENT ON COLUMN hansa.messaging_accounts.account IS 'Public key, which gives the tenant of what comes from it.';
+COMMENT ON COLUMN hansa.messaging_accounts.digest IS 'SHA-256 of what NATS was told, so that all of it can be compared at once.';
 COMMENT ON COLUMN hansa.messaging_accounts.reason IS 'Why NATS was not told, last; empty: it was.';
 
 ALTER TABLE hansa.messaging_accounts ENABLE ROW LEVEL SECURITY;
@@ -27,7 +29,16 @@ GRANT SELECT, INSERT (tenant_id, connections, subscriptions, payload_bytes, bloc
 
 -- Control planes see to it that NATS knows all accounts; workers ask whose account something comes from.
 CREATE POLICY system ON hansa.messaging_accounts TO hansa_system USING (true) WITH CHECK (true);
-GRANT SELECT, INSERT (tenant_id, blocked), UPDATE (account, told, reason) ON hansa.messaging_accounts TO hansa_system;
+GRANT SELECT, INSERT (tenant_id, blocked), UPDATE (account, told, digest, reason) ON hansa.messaging_accounts TO hansa_system;
+
+-- What control planes found when they compared what NATS has with what it was told, and tried its walls. One row a region.
+CREATE TABLE hansa.messaging_looks (
+  region text PRIMARY KEY,
+  looked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  holes text NOT NULL DEFAULT '',
+  found_at timestamptz NOT NULL DEFAULT '-infinity'
+);
+GRANT SELECT, INSERT, UPDATE ON hansa.messaging_looks TO hansa_system;
 
 -- How a tenant's account shall be, as part of the caller's transaction. Who is blocked loses the users it had.
 CREATE FUNCTION hansa.messaging_set(p_tenant uuid, p_connections integer, p_subscriptions integer, p_payload_bytes integer, p_blocked boolean)

@@ -9,14 +9,14 @@ RETURNS TABLE (run uuid, seq bigint, state text, metered boolean) LANGUAGE plpgs
 DECLARE
   v_sessions uuid[]; v_runs uuid[]; v_epochs integer[]; v_numbers integer[]; v_input bigint[]; v_output bigint[]; v_states text[]; v_outputs text[];
   v_errors text[]; v_entries json[]; v_waits json[]; v_agents text[]; v_done uuid[]; v_last bigint[]; v_now text[]; v_each record; v_run hansa.runs;
-  v_simple boolean := true; v_metered boolean; v_spends json[];
+  v_simple boolean := true; v_metered boolean; v_spends json[]; v_paid bigint;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   IF cardinality(p_digests) > 0 THEN PERFORM hansa.values_put(p_tenant, p_digests, p_sizes, p_bodies); END IF;
   SELECT array_agg(a.session), array_agg(a.run), array_agg(a.epoch), array_agg(a.number), array_agg(a.input_tokens), array_agg(a.output_tokens),
       array_agg(a.state), array_agg(a.output), array_agg(a.error), array_agg(a.entries), array_agg(a.waits),
-      array_agg(a.spends)
-    INTO v_sessions, v_runs, v_epochs, v_numbers, v_input, v_output, v_states, v_outputs, v_errors, v_entries, v_waits, v_spends
+      array_agg(a.spends), count(a.spends)
+    INTO v_sessions, v_runs, v_epochs, v_numbers, v_input, v_output, v_states, v_outputs, v_errors, v_entries, v_waits, v_spends, v_paid
     FROM json_to_recordset(p_writes) AS a(session uuid, run uuid, epoch integer, number integer, input_tokens bigint, output_tokens bigint,
       state text, output text, error text, entries json, waits json, spends json);
   SELECT t.metered INTO v_metered FROM hansa.tenants t WHERE t.tenant_id = p_tenant;
@@ -68,7 +68,7 @@ BEGIN
     PERFORM hansa.wait_begin(p_tenant, v_each.run, v_each.wait);
   END LOOP;
   IF v_simple AND cardinality(v_done) = cardinality(v_runs) THEN
-    PERFORM hansa.usage_written(p_tenant, v_metered, v_runs, v_epochs, v_spends, v_done);
+    IF v_metered OR v_paid > 0 THEN PERFORM hansa.usage_written(p_tenant, v_metered, v_runs, v_epochs, v_spends, v_done); END IF;
     RETURN QUERY SELECT d.*, v_metered FROM unnest(v_done, v_last, v_now) AS d(run, seq, state);
     RETURN;
   END IF;
@@ -87,7 +87,7 @@ BEGIN
       END IF;
     END IF;
   END LOOP;
-  PERFORM hansa.usage_written(p_tenant, v_metered, v_runs, v_epochs, v_spends, v_done);
+  IF v_metered OR v_paid > 0 THEN PERFORM hansa.usage_written(p_tenant, v_metered, v_runs, v_epochs, v_spends, v_done); END IF;
   RETURN QUERY SELECT a.run, f.last_seq, f.state, v_metered FROM unnest(v_runs, v_epochs, v_numbers) AS a(run, epoch, number)
     CROSS JOIN LATERAL (SELECT r.state, (SELECT s.last_seq FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = r.session_id)
       FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = a.run AND r.epoch = a.epoch AND r.writes = a.number LIMIT 1) f(state, last_seq);
