@@ -7,6 +7,6 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    parts = ("audit", "identity", "issuers", "accounts", "budgets", "secrets", "messaging", "suspension", "metering", "engine")
+    parts = ("audit", "identity", "issuers", "accounts", "budgets", "storage", "secrets", "messaging", "suspension", "metering", "engine")
     for part in parts:
         run_script(f"0002_{part}.sql")
