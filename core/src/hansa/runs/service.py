@@ -298,7 +298,7 @@ def refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
             return Conflict(f"{agent} is suspended and takes no new runs", hint="Set spec.suspend to false and apply it.")
         case "tenant_suspended":
             return Conflict("the tenant is suspended and starts no new runs", hint="Set spec.suspend of the Tenant to false.")
-        case "budget_spent" if told["limit"] == "storageBytes":
+        case "budget_spent" if told is not None and told["limit"] == "storageBytes":
             return full(told)
         case "budget_spent":
             text, resets_at = refusal_of(told)
