@@ -1,4 +1,4 @@
-"""The reference pages that are read from the source: docs/reference/errors.md and docs/reference/settings.md.
+"""The reference pages that are read from the source: errors.md, settings.md and conditions.md of docs/reference.
 
 Reads the text of the modules and imports none of them, so that it also works on a tree that does not run. `--check` writes
 nothing and says which page is not as a fresh run would make it.
@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = Path("core/src/hansa/settings.py")
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")
+CONDITIONS = Path("core/src/hansa/tenants/conditions.py")
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,37 @@ def settings_page(root: Path) -> str:
     return "\n".join([*lines, ""])
 
 
-PAGES = {Path("docs/reference/errors.md"): errors_page, Path("docs/reference/settings.md"): settings_page}
+def conditions(root: Path) -> dict[str, dict[str, str]]:
+    """Every condition of a tenant: type -> reason -> meaning; the meaning under the empty reason is that of the type."""
+    path = root / CONDITIONS
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "CONDITIONS" and isinstance(node.value, ast.Call):
+            return ast.literal_eval(node.value.args[0])
+    return {}
+
+
+def conditions_page(root: Path) -> str:
+    """docs/reference/conditions.md."""
+    lines = [
+        "# Conditions of a tenant",
+        "",
+        "Generated from `hansa.tenants.conditions` by `make generate`; not edited by hand.",
+        "",
+        "Each has a status (`True`, `False` or `Unknown`), a reason, a message for people, the generation of the object that it is about,",
+        "and the time since when it has its status. `hansa tenants show NAME`, `GET /v1/tenants/NAME` and the status of a Tenant object",
+        "show them.",
+    ]
+    for type_, found in conditions(root).items():
+        lines += ["", f"## {type_}", "", found.get("", ""), "", *_head("reason", "meaning")]
+        lines += [f"| `{reason}` | {_cell(text)} |" for reason, text in found.items() if reason]
+    return "\n".join([*lines, ""])
+
+
+PAGES = {
+    Path("docs/reference/errors.md"): errors_page,
+    Path("docs/reference/settings.md"): settings_page,
+    Path("docs/reference/conditions.md"): conditions_page,
+}
 
 
 def stale(root: Path) -> list[str]:

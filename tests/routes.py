@@ -19,6 +19,9 @@ from api.letters import dead_letter
 from hansa import clock, ids
 from hansa.api.app import HANDLERS
 from hansa.auth.model import PLATFORM
+from hansa.runs.leaving.bundle import FORMAT as BUNDLE
+from hansa.runs.leaving.bundle import TENANT, Head
+from hansa.runs.leaving.bundle import Writer as Bundle
 from hansa.runs.log.archive import FORMAT, Writer
 from hansa.runs.model import canonical
 from samples import agent
@@ -57,12 +60,19 @@ def archive() -> bytes:
     return writer.line("session", head) + writer.end()
 
 
+def bundle() -> bytes:
+    """An export of a tenant that is nowhere, with nothing in it."""
+    writer = Bundle(0.0)
+    head = Head(BUNDLE, f"none-{ids.new_id().hex[-8:]}", "", None)
+    return writer.member(TENANT, msgspec.json.encode(head)) + writer.end()
+
+
 def account() -> bytes:
     """A service account that nobody has made."""
     return msgspec.json.encode({"name": f"a-{ids.new_id().hex[-10:]}", "roles": ["viewer"]})
 
 
-ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive, "make_service_account": account}
+ARCHIVES: dict[str, Callable[[], bytes]] = {"import_session": archive, "import_tenant": bundle, "make_service_account": account}
 """A right body of each route that takes another one than JSON, or one that only works once: made anew for each request."""
 
 
@@ -79,6 +89,7 @@ class Place(msgspec.Struct, frozen=True):
     approval_id: UUID
     message_id: UUID
     key_id: str
+    deletion_id: UUID
     event: str = "ready"
     kind: str = "Agent"
     digest: str = f"sha256:{'0' * 64}"
@@ -102,7 +113,7 @@ def case_of(value: Any) -> str:
 def nowhere() -> Place:
     """A place where nothing is."""
     name = f"none-{ids.new_id().hex[-8:]}"
-    return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id(), name[-12:])
+    return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id(), name[-12:], ids.new_id())
 
 
 async def call(
@@ -139,7 +150,7 @@ async def settle(api: httpx2.AsyncClient, stack: Stack) -> Place:
     key = (await api.post("/v1/api-keys", json={"name": "matrix", "roles": ["viewer"]})).json()["id"]
     assert (await api.post("/v1/service-accounts", json={"name": name, "roles": ["viewer"]})).status_code in (201, 409)
     assert (await api.post("/v1/secrets", json={"name": name, "value": "kept by the matrix"})).status_code == 201
-    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, digest=digest)
+    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, ids.new_id(), digest=digest)
 
 
 def without_names(answer: httpx2.Response, place: Place) -> str:

@@ -132,7 +132,7 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         {"name": "none", "run_id": str(uuid4()), "session_id": str(uuid4()), "approval_id": str(uuid4()), "message_id": str(uuid4())},
         {"name": "none", "kind": "None", "run_id": "none", "session_id": "none", "approval_id": "none", "event": "e" * 300},
     ]
-    anywhere = {"kind": "Agent", "event": "e", "message_id": "none", "digest": "none", "key_id": "none"}
+    anywhere = {"kind": "Agent", "event": "e", "message_id": "none", "digest": "none", "key_id": "none", "deletion_id": "none"}
     seen: set[tuple[str, str]] = set()
     for (method, path), operation in operations(document).items():
         if method == "DELETE" or "text/event-stream" in operation["responses"]["200" if method == "GET" else "default"]["content"]:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 import jsonschema_rs
 import pytest
 
 from hansa.apply.references import unresolved
 from hansa.errors import Misconfigured
-from hansa.plugins.model import Plugins
+from hansa.plugins.model import PluginInfo, Plugins, PluginState
 from hansa.secrets.variables import Variables, admitted
 from hansa.settings import CredentialSettings
 from hansa_crds import (
@@ -21,14 +21,17 @@ from hansa_crds import (
     Agent,
     AgentModel,
     AgentSpec,
+    AgentTools,
     Credentials,
     ModelProvider,
     ModelProviderSpec,
     ObjectMeta,
     ProviderModel,
+    SecretRef,
     ToolServer,
     ToolServerSpec,
 )
+from hansa_sdk import Effect, Tool, ToolContext
 
 NOTHING = Plugins((), MappingProxyType({}), MappingProxyType({}), MappingProxyType({}))
 NAME = ObjectMeta(name="x")
@@ -140,3 +143,16 @@ def test_nothing_is_fetched_or_read_for_an_output_schema(tmp_path: Path) -> None
             jsonschema_rs.Draft202012Validator({"$ref": listener.url})
         assert listener.visits > 0
     assert schema_errors("#/properties") == []
+
+
+def test_a_secret_that_no_tool_asks_for_is_refused_with_those_they_ask_for() -> None:
+    async def run(context: ToolContext, arguments: Any) -> None: ...
+
+    sends = Tool("send", "Send.", {"type": "object"}, Effect.UNSAFE, dict, run, secrets=("password", "user"))
+    plugins = Plugins((PluginInfo("mail", "d", "1", "e", PluginState.LOADED),), {"send": ("mail", sends)}, {}, {})
+    given = {"passwort": SecretRef(secret="mail"), "user": SecretRef(secret="mail", key="user")}
+    spec = AgentSpec(instructions="x", model=AgentModel(alias="small"), tools=(AgentTools(plugin="mail", secrets=given),))
+    errors = unresolved(Agent(api_version=API_VERSION, metadata=NAME, spec=spec), plugins, [], [], variables=ANYTHING)
+    (bad,) = [error for error in errors if "secrets" in error.path]
+    assert (bad.path, bad.suggestion) == ("spec.tools[0].secrets.passwort", "did you mean `password`?")
+    assert "they ask for: password, user" in bad.message

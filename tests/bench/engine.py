@@ -29,7 +29,7 @@ from hansa.runs.values import columns
 from hansa.runs.worker import Worker
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
-from hansa.tenants.service import DEFAULT_TENANT, tenant_id
+from hansa.tenants.service import DEFAULT_TENANT, Tenants, tenant_id
 from hansa.tools import expressions
 from hansa_sdk import Usage
 from samples import SCRIPTED, agent
@@ -79,6 +79,7 @@ class Engine:
             discover,
             variables=admitted({}, ""),
             judges=Judges(flaw=expressions.flaw, issuers=EgressPolicy()),
+            tenants=Tenants(self.equipment.database, self.equipment.region, stale_seconds=60.0),
         )
         async with self.equipment.database.tenant(caller.tenant_id) as connection:
             items = [Item(manifest) for manifest in manifests()]

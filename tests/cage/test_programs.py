@@ -10,6 +10,7 @@ import pytest
 
 from cage.conftest import narrow
 from hansa.tools.cage.service import Cages, Narrower, RunCage
+from hansa.tools.model import Policy
 from hansa.tools.service import CallContext, Surroundings
 from hansa_sdk import Effect, Tool, ToolFailed
 from hansa_tools.caged.programs import python, shell
@@ -22,10 +23,11 @@ class Bench:
 
     def __init__(self, workspace: Path, cages: Cages | None) -> None:
         http = httpx2.AsyncClient(trust_env=False)
-        self._context = CallContext(Surroundings(workspace, http, {}, cages), "run:1")
+        self._surroundings = Surroundings(workspace, http, {}, cages)
 
     async def call(self, tool: Tool, **arguments: object) -> dict[str, Any]:
-        return await tool.run(self._context, msgspec.convert(arguments, tool.arguments, strict=True))
+        context = CallContext(self._surroundings, "run:1", tool, Policy())
+        return await tool.run(context, msgspec.convert(arguments, tool.arguments, strict=True))
 
 
 @pytest.fixture

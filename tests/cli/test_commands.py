@@ -29,6 +29,9 @@ def listing(server: ScriptedServer) -> ScriptedServer:
     )
     server.on("GET /v1/agents", page(AGENT))
     server.on("GET /v1/objects", page({"kind": "Tenant", "name": "default", "generation": 1, "manager": "rest", "updated_at": None}))
+    verified = {"type": "IsolationVerified", "status": "True", "reason": "ProbesPassed", "message": "no hole"}
+    ready = {"type": "Ready", "status": "True", "reason": "AllReady", "message": "at work"}
+    server.on("GET /v1/tenants", page({"name": "default", "state": "active", "conditions": [verified, ready]}))
     server.on("GET /v1/tools", page({"name": "clock", "plugin": "tools", "effect": "read", "description": "The time."}))
     models = {"ref": "local/m", "provider": "local", "name": "m", "aliases": ["small"], "plugin": "local", "usable": True, "reason": ""}
     server.on("GET /v1/models", page(models))

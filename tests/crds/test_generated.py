@@ -196,7 +196,7 @@ def test_free_objects_keep_what_is_in_them() -> None:
 def test_rules_of_choice_are_told_to_kubernetes_with_what_to_do() -> None:
     spec = schema("Agent")["properties"]["spec"]["properties"]
     for part in (spec["model"], spec["model"]["properties"]["fallbacks"]["items"], spec["tools"]["items"]):
-        (rule,) = part["x-kubernetes-validations"]
+        rule, *_ = part["x-kubernetes-validations"]
         assert rule["rule"].endswith("== 1")
         assert "must be set: " in rule["message"]
     assert schema("ModelProvider")["properties"]["spec"]["properties"]["models"]["x-kubernetes-list-map-keys"] == ["name"]

@@ -8,7 +8,7 @@ import pytest
 
 from crds import objects
 from crds.answers import only, read, told
-from hansa_crds import API_VERSION, KINDS
+from hansa_crds import API_VERSION, KINDS, check
 
 
 @pytest.mark.parametrize(
@@ -274,3 +274,31 @@ def test_what_is_left_out_gets_the_documented_default() -> None:
         600,
         False,
     )
+
+
+WRONG_CREDENTIALS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "neither": ({}, "spec.credentials", "exactly one of `env`, `secret` must be set, got none of them"),
+    "both": ({"env": "A", "secret": "a"}, "spec.credentials", "got `env`, `secret`"),
+    "a key of a variable": ({"env": "A", "key": "k"}, "spec.credentials.key", "may be set only where `secret` is"),
+    "a path": ({"secret": "a/b"}, "spec.credentials.secret", "lower-case"),
+    "a key with a blank": ({"secret": "a", "key": "a b"}, "spec.credentials.key", "letters, digits"),
+    "misspelt": ({"secrt": "a"}, "spec.credentials.secrt", "unknown field"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_CREDENTIALS)
+def test_credentials_name_a_variable_or_a_secret(wrong: str) -> None:
+    spec, path, told = WRONG_CREDENTIALS[wrong]
+    for make in (objects.model_provider, objects.tool_server):
+        bad = only(make(credentials=spec))
+        assert (bad.path, told in bad.message) == (path, True), bad
+        assert check(make(credentials={"secret": "a", "key": "k.1"}))[1] == ()
+
+
+def test_secrets_are_given_to_tools_of_plugins_alone() -> None:
+    given = {"password": {"secret": "mail", "key": "password"}}
+    assert check(objects.agent(tools=[{"plugin": "mail", "secrets": given}]))[1] == ()
+    bad = only(objects.agent(tools=[{"toolServer": "mail", "secrets": given}]))
+    assert (bad.path, bad.message) == ("spec.tools[0].secrets", "may be set only where `plugin` is")
+    bad = only(objects.agent(tools=[{"plugin": "mail", "secrets": {"password": {"key": "k"}}}]))
+    assert bad.path == "spec.tools[0].secrets.password.secret"

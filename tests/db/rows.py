@@ -1,6 +1,6 @@
 """Rows of a tenant in every table, to be kept from another one."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,36 @@ A, B = UUID(int=0xA), UUID(int=0xB)
 ROWS: dict[str, dict[str, Any]] = {
     "api_keys": {"id": "k", "name": "n", "digest": b"d", "roles": ["viewer"]},
     "request_rates": {"due": 0.0},
+    "tenant_conditions": {"type": "t", "status": "True", "reason": "r", "message": "secret of b", "observed_generation": 1},
+    "tenant_workers": {"worker": "w"},
     "messaging_accounts": {"connections": 5},
+    "service_accounts": {"name": "s", "roles": ["viewer"], "description": "secret of b"},
+    "issuers": {"issuer": "https://issuer.example", "audience": "secret of b", "entry": "{}"},
+    "budgets": {
+        "currency": "EUR",
+        "period": "day",
+        "on_limit": "reject",
+        "charges_lost": True,
+        "warn_at": 80,
+        "begun": date(2026, 1, 1),
+        "day": date(2026, 1, 1),
+    },
+    "reservations": {"run_id": UUID(int=2), "step": "1", "epoch": 1, "agent": "a", "model": "secret of b", "cost": 1, "tokens": 1},
+    "usage": {
+        "day": date(2026, 1, 1),
+        "agent": "a",
+        "model": "secret of b",
+        "shard": 1,
+        "calls": 1,
+        "input_tokens": 1,
+        "output_tokens": 1,
+        "cost": 1,
+        "lost_calls": 0,
+        "lost_tokens": 0,
+        "lost_cost": 0,
+    },
+    "data_keys": {"generation": 1, "kek": "file", "key_id": "k", "wrapped": b"d"},
+    "secrets": {"name": "s", "version": 1, "generation": 1, "sealed": b"d", "made_by": "secret of b"},
     "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
     "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
     "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},
@@ -45,8 +74,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
-ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads")
-NAMES = ("id", "name", "agent", "key", "principal")
+ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads", "budgets", "data_keys")
+NAMES = ("id", "name", "agent", "key", "principal", "type", "worker", "issuer")
 """Columns whose texts name something: they are told apart by a number."""
 
 

@@ -20,10 +20,19 @@ SELECT c.relname AS name, c.relrowsecurity AS enabled, c.relforcerowsecurity AS 
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 WHERE c.relnamespace = 'hansa'::regnamespace AND c.relkind IN ('r', 'p') ORDER BY 1
 """
-SYSTEM_ONLY = ("removed_sessions",)
+SYSTEM_ONLY = ("audit_anchors", "removed_sessions")
 """Tables that the app only reads."""
-DEFINERS = {"log_partitions_make", "log_partition_drop", "audit_partitions_make"}
-"""The functions with their owner's rights: only an owner makes and drops tables."""
+DEFINERS = {
+    "log_partitions_make",
+    "log_partition_drop",
+    "audit_partitions_make",
+    "audit_partition_drop",
+    "tenant_purge",
+    "tenant_residue",
+    "tenant_remove",
+}
+"""The functions with their owner's rights: only an owner makes and drops tables, and only an owner, under row-level security like all,
+removes what a tenant has that is being deleted. None is the app's to call."""
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from uuid import UUID
 
 import msgspec
 
@@ -18,6 +19,7 @@ from hansa.plugins.model import Plugins
 from hansa.runs.replay import History, Replay, replay_history
 from hansa.secrets.variables import admitted
 from hansa.settings import PluginSettings
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tools.servers import Connections, ToolServers
 from hansa.tools.service import Surroundings
 
@@ -59,5 +61,5 @@ class Stage:
 async def open_stage() -> AsyncIterator[Stage]:
     """A stage on which nothing can be reached: no model, no database, and a workspace that is no folder."""
     async with open_client(EgressPolicy()) as http:
-        servers = ToolServers(http, admitted({}, ""))
-        yield Stage(Surroundings(ROOT / "none", http, {}), Connections(servers))
+        servers = ToolServers(http, Lookup(admitted({}, "")))
+        yield Stage(Surroundings(ROOT / "none", http, {}), Connections(servers, UUID(int=0)))

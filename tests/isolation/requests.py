@@ -19,8 +19,13 @@ from nats.errors import Error as NatsError
 from api.keys import OTHER_TENANT, issue
 from api.sse import opened
 from hansa.auth.model import PLATFORM, ROLES
+from hansa.bus import reach
+from hansa.bus.accounts import Accounts
+from hansa.errors import Unavailable
 from hansa.runs.model import canonical
+from hansa.tenants.service import DEFAULT_TENANT, tenant_id
 from isolation.probes import Probes
+from messaging.parties import accounts_of
 from routes import GUARDED, LONG, OWNED, Place, call, nowhere, path_of, settle
 from samples import SCRIPTED, agent
 from stack import Process, Stack, plain_client
@@ -58,7 +63,7 @@ class Scene(msgspec.Struct, frozen=True):
 
     def words(self) -> tuple[str, ...]:
         """What would betray the tenant."""
-        return (*self.victim.ids(), self.victim.digest, SECRET, LONG[:60])
+        return (*self.victim.ids(), self.victim.digest, SECRET, LONG[:60], "kept by the matrix")
 
 
 async def set_scene(stack: Stack, process: Process, *, roles: Sequence[str] = tuple(ROLES)) -> Scene:
@@ -236,8 +241,8 @@ async def _tools(client: httpx2.AsyncClient, calls: Sequence[tuple[str, dict[str
 
 
 async def _nats(scene: Scene, probes: Probes) -> None:
-    """Without the platform's own token nothing is heard."""
-    refused = {"anonymous": "", "another token": "guessed", "a key of the API": scene.owner["authorization"].removeprefix("Bearer ")}
+    """Without credentials nothing is heard, and with those of one tenant nothing of another."""
+    refused = {"anonymous": "", "a token": "guessed", "a key of the API": scene.owner["authorization"].removeprefix("Bearer ")}
     for what, token in refused.items():
         client, options = Client(), dict[str, Any]({"token": token} if token else {})
         try:
@@ -247,6 +252,20 @@ async def _nats(scene: Scene, probes: Probes) -> None:
             probes.expect("NATS", what, holds=True)
         finally:
             await client.close()
+    async with accounts_of(scene.stack) as accounts:
+        found = await _reached(accounts)
+    probes.counts["NATS"] += found.probes
+    probes.leaks += [f"NATS: {leak}" for leak in (*found.leaks, *found.broken)]
+
+
+async def _reached(accounts: Accounts) -> reach.Reach:
+    """What the other tenant reaches. Its account is there as soon as a control plane has looked after the server's accounts."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await reach.probe(accounts, tenant_id(OTHER_TENANT), tenant_id(DEFAULT_TENANT))
+            except Unavailable:
+                await asyncio.sleep(0.3)
 
 
 async def _quiet(_: Exception) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from hansa.llm.metering import Target
 from hansa.llm.service import AgentModel, open_gateway, resolve
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import admitted
+from hansa.tenants.secrets.lookup import Lookup
 from hansa_crds import ModelChoice, ModelProvider
 from hansa_sdk import (
     LLMProvider,
@@ -33,6 +35,7 @@ from hansa_sdk import (
 )
 
 Answer = str | Exception | Callable[[TextSink], Any]
+TENANT = UUID(int=1)
 ASK = LLMRequest((Message(Role.USER, "hello"),), timeout=5.0)
 
 
@@ -125,9 +128,11 @@ async def model(
     plugins = Plugins((), {}, kinds, {})
     async with (
         open_client(EgressPolicy()) as http,
-        open_gateway(plugins, http, tmp_path, variables=admitted(environ or {}, "PAID_TOKEN")) as gateway,
+        open_gateway(plugins, http, tmp_path, lookup=Lookup(admitted(environ or {}, "PAID_TOKEN"))) as gateway,
     ):
-        yield lambda *manifests: AgentModel(gateway, [Target(each, "large") for each in manifests or [manifest(name) for name in staged]])
+        yield lambda *manifests: AgentModel(
+            gateway, TENANT, [Target(each, "large") for each in manifests or [manifest(name) for name in staged]]
+        )
 
 
 async def test_a_passing_failure_is_retried_and_no_text_is_doubled(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ SOUND = {
     "hansa_anthropic/provider.py": "import anthropic, httpx2, hansa_sdk\n",
     "hansa_local/provider.py": "import xllamacpp\n",
     "hansa_sdk/hooks.py": "import pluggy\n",
+    "hansa_vault/login.py": "import hvac.exceptions\n",
 }
 
 BREAKING: Mapping[str, dict[str, str]] = {
@@ -72,6 +73,7 @@ BREAKING: Mapping[str, dict[str, str]] = {
     "door-anthropic": {"hansa/api/models.py": "import anthropic\n"},
     "door-joserfc": {"hansa/api/tokens.py": "import joserfc.jwt\n"},
     "door-llama": {"hansa_openai/model.py": "import xllamacpp\n"},
+    "door-vault": {"hansa/secrets/keyring.py": "import hvac\n"},
 }
 
 

@@ -1,5 +1,7 @@
 """Generated files are what a fresh run makes, and what they are made from is documented whole."""
 
+import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import reference
 from rules.source_tree import ROOT, made_up
 
+TYPE = re.compile(r"[A-Z][A-Za-z]+(Ready|Verified)")
 ERRORS = '''"""Errors."""
 
 class Trouble(Exception):
@@ -104,9 +107,61 @@ def test_a_setting_of_a_tool_and_a_code_of_the_api_are_found(tmp_path: Path) -> 
     assert "| `tea` | 418 |" in reference.errors_page(root)
 
 
+def said(tree: ast.Module) -> set[tuple[str, str]]:
+    """Conditions that a module says, by type and reason: calls whose arguments hold both as texts, one after the other or with a status
+    between them.
+    """
+    found = set[tuple[str, str]]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            texts = [str(each.value) if isinstance(each, ast.Constant) else "" for each in node.args]
+            words = [each for each in texts if each not in ("True", "False", "Unknown")]
+            if len(words) > 1 and words[:1] == texts[:1] and TYPE.fullmatch(words[0]):
+                found.add((words[0], words[1]))
+    return found
+
+
+def undocumented_conditions(root: Path) -> list[str]:
+    """What stands in a condition and not on its page, and what stands there and nobody says. `_ready` says its own type by itself."""
+    known = {(type_, reason) for type_, reasons in reference.conditions(root).items() for reason in reasons if reason}
+    real = {pair for _, tree in reference.modules(root) for pair in said(tree)}
+    own = {("Ready", reason) for reason in reference.conditions(root).get("Ready", ()) if reason}
+    page = (root / "docs/reference/conditions.md").read_text()
+    missing = [f"{type_}: {reason} is not documented" for type_, reason in sorted(real - known)]
+    unsaid = [f"{type_}: {reason} is said by nobody" for type_, reason in sorted(known - real - own)]
+    empty = [
+        f"{type_}: no meaning" for type_, reasons in reference.conditions(root).items() if not all(reasons.values()) or "" not in reasons
+    ]
+    return [*missing, *unsaid, *empty, *(f"{type_}: not on the page" for type_, _ in sorted(known) if f"## {type_}\n" not in page)]
+
+
+def test_every_condition_and_reason_is_documented_and_said() -> None:
+    assert {"DatabaseReady", "IsolationVerified", "Ready"} <= reference.conditions(ROOT).keys()
+    assert undocumented_conditions(ROOT) == []
+
+
+def test_a_condition_that_is_not_documented_is_found(tmp_path: Path) -> None:
+    source = '''"""Conditions."""
+CONDITIONS: Mapping = MappingProxyType({"DatabaseReady": {"": "Rows.", "Made": "They are.", "Never": "Nobody says it."}, "Ready": {"": ""}})
+
+def conditions_of():
+    yield say("DatabaseReady", "Made", "they are")
+    yield say("DatabaseReady", "False", "Lost", "they are not")
+    yield say("QuotaReady", "Made", "no such type")
+'''
+    root = made_up(made_up_root(tmp_path), {"core/src/hansa/tenants/conditions.py": source}).root
+    reference.write(root)
+    assert undocumented_conditions(root) == [
+        "DatabaseReady: Lost is not documented",
+        "QuotaReady: Made is not documented",
+        "DatabaseReady: Never is said by nobody",
+        "Ready: no meaning",
+    ]
+
+
 def test_a_stale_page_is_found(tmp_path: Path) -> None:
     root = made_up_root(tmp_path)
-    assert reference.stale(root) == ["docs/reference/errors.md", "docs/reference/settings.md"]
+    assert reference.stale(root) == ["docs/reference/errors.md", "docs/reference/settings.md", "docs/reference/conditions.md"]
     reference.write(root)
     assert reference.stale(root) == []
     (root / "core/src/hansa/errors.py").write_text(ERRORS.replace('"late"', '"too_late"'))

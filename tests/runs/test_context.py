@@ -12,7 +12,7 @@ import pytest
 from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.metering import Meter
-from hansa.llm.service import LiveText
+from hansa.llm.model import LiveText
 from hansa.runs.context import DurableContext, NeedsReview, Parts
 from hansa.runs.journal import NOTHING, ReplayEnded, ReplayJournal
 from hansa.runs.model import Ask, End, Entry, EventType, Grant, Recorded, RunView, Spend, Wait, plain

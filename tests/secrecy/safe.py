@@ -34,6 +34,10 @@ class Safe:
         self.redactor = redactor
         self.rotation = Rotation(database, secrets.keys, secrets.keyring)
 
+    def rotating(self, batch: int) -> Rotation:
+        """A rotation that changes so many rows in one transaction."""
+        return Rotation(self.database, self.secrets.keys, self.secrets.keyring, batch=batch)
+
     async def put(self, who: Principal, name: str, value: str) -> dict[str, Any]:
         """Set a secret as the API does."""
         await self.secrets.prepare(who.tenant_id)

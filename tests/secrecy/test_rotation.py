@@ -10,7 +10,6 @@ from hansa.auth.model import Principal
 from hansa.errors import Conflict
 from hansa.secrets import envelope
 from hansa.secrets.failures import SecretsRefused
-from hansa.tenants.secrets import rotation
 from secrecy.conftest import KEK
 from secrecy.safe import Safe, as_owner, key_file, open_safe
 from stack import Stack
@@ -60,11 +59,10 @@ async def test_after_a_rotation_the_old_key_is_gone_and_every_version_readable(
 
 
 async def test_a_rotation_that_was_killed_goes_on_and_meanwhile_all_is_readable(
-    safe: Safe, mine: Principal, stack: Stack, keys: Path, monkeypatch: pytest.MonkeyPatch
+    safe: Safe, mine: Principal, stack: Stack, keys: Path
 ) -> None:
     values = await fill(safe, mine, 7)
-    monkeypatch.setattr(rotation, "BATCH", 2)
-    killed = asyncio.create_task(safe.rotation.rotate(mine, 2))
+    killed = asyncio.create_task(safe.rotating(2).rotate(mine, 2))
     while (await safe.rotation.progress(mine)).left in (0, 8):
         await asyncio.sleep(0)
     killed.cancel()
@@ -82,10 +80,9 @@ async def test_a_rotation_that_was_killed_goes_on_and_meanwhile_all_is_readable(
 
 
 async def test_two_rotations_at_once_make_one_new_key_while_secrets_are_set_and_used(
-    safe: Safe, mine: Principal, stack: Stack, keys: Path, monkeypatch: pytest.MonkeyPatch
+    safe: Safe, mine: Principal, stack: Stack, keys: Path
 ) -> None:
     values = await fill(safe, mine, 12)
-    monkeypatch.setattr(rotation, "BATCH", 1)
     over = asyncio.Event()
 
     async def use() -> int:
@@ -99,7 +96,7 @@ async def test_two_rotations_at_once_make_one_new_key_while_secrets_are_set_and_
 
     async with open_safe(stack.settings, key_file=str(keys)) as other:
         using = asyncio.create_task(use())
-        await asyncio.gather(safe.rotation.rotate(mine, 2), other.rotation.rotate(mine, 2))
+        await asyncio.gather(safe.rotating(1).rotate(mine, 2), other.rotating(1).rotate(mine, 2))
         over.set()
         assert await using > 0
         assert (await other.rotation.rotate(mine, 2)).finished

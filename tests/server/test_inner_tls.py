@@ -67,6 +67,8 @@ def environ(stack: Stack, servers: Servers) -> dict[str, str]:
         **{each: over_tls(stack.environ[each], servers) for each in ("HANSA_DATABASE_APP_URL", "HANSA_DATABASE_SYSTEM_URL")},
         "HANSA_NATS_URL": servers.nats,
         "HANSA_NATS_TOKEN_FILE": "",
+        "HANSA_NATS_CREDS_FILE": "",
+        "HANSA_NATS_OPERATOR_FILE": "",
         "HANSA_NATS_CA_FILE": str(servers.authority.ca_file),
         "HANSA_NATS_CERT_FILE": str(servers.shown[0]),
         "HANSA_NATS_KEY_FILE": str(servers.shown[1]),

@@ -185,7 +185,7 @@ class Control(Waits):
         if not old.queued_seq <= at <= old.events[-1].seq:
             return [{"outcome": "at_outside", "answer": encoded([old.queued_seq, old.events[-1].seq])}]
         self.sessions[new_session] = SessionRow(new_session, old.agent, forked_from=old.session_id, forked_seq=old.queued_seq)
-        run = RunRow(new_run, new_session, 1, old.agent, old.revision, old.input, pool=old.pool, priority=old.priority, epoch=1)
+        run = RunRow(new_run, new_session, 1, old.agent, old.revision, old.input, pool=agent.pool, priority=old.priority, epoch=1)
         run.started_by = starter
         self.add_run(run)
         before = [event for event in old.events if event.seq <= at]

@@ -109,7 +109,7 @@ class People:
                 self._ring("queued")
 
     def _hold_tenant(self) -> None:
-        wanted = self._weather.stormy and self._random.random() < (0.6 if self._model.suspended else 0.003)
+        wanted = self._weather.stormy and self._random.random() < (0.6 if self._model.suspended else 0.006)
         if wanted != self._model.suspended:
             self._model.tenant_changed(TENANT, wanted)
             self._ring("queued")

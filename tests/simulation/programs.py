@@ -15,11 +15,13 @@ from hansa.artifacts.content import Artifacts
 from hansa.artifacts.folder import Folder
 from hansa.egress.client import HttpClient
 from hansa.llm.metering import Meter, Target
-from hansa.llm.service import Gateway, LiveText
+from hansa.llm.model import LiveText
+from hansa.llm.service import Gateway
 from hansa.plugins.model import Plugins
 from hansa.runs.model import World
 from hansa.runs.worlds import Prepared, Worlds, prepare
 from hansa.secrets.variables import Variables
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tools.servers import Connections, ToolServers
 from hansa.tools.service import Surroundings
 from hansa_sdk import (
@@ -126,7 +128,7 @@ class Model(Gateway):
         """It has no providers to open. `bill`: what it was asked for, in millionths, whoever heard the answer."""
         self._bill = bill
 
-    async def complete(self, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
+    async def complete(self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         trouble = TROUBLE.get()
         await meter.begin(targets[0], request)
         draw, pause = trouble.random(), trouble.choice(PAUSES)
@@ -170,10 +172,10 @@ class Catalog:
     def __init__(self) -> None:
         acts = {each.name: ("acts", each) for each in map(_act, Effect)}
         self.plugins = Plugins((), acts, {}, {"program": ("program", Program())})
-        self.tool_servers = ToolServers(cast(HttpClient, None), Variables({}, ()))
+        self.tool_servers = ToolServers(cast(HttpClient, None), Lookup(Variables({}, ())))
         self.surroundings = Surroundings(Path("none"), cast(HttpClient, None), {})
         self.artifacts = Artifacts(Folder(Path("none")))
-        self.connections = Connections(self.tool_servers)
+        self.connections = Connections(self.tool_servers, UUID(int=0))
         names = [{"name": name, "description": ""} for name in MANIFESTS]
         self.worlds = {
             name: msgspec.convert({"version": 1, "manifest": each, "providers": [PROVIDER], "tool_servers": [], "agents": names}, World)

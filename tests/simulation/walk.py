@@ -21,6 +21,7 @@ class Walk:
         self._tenant = tenant
         self._model = tenant.model
         self._random = random
+        self._apart = Random(str(random.getstate()[1][:8]))  # so that what is seldom done does not change the rest of a walk
         self._held: list[Held] = []
         self._verbs: list[tuple[Callable[[], Awaitable[object]], int]] = [
             (self._start, 5),
@@ -42,7 +43,6 @@ class Walk:
             (self._fork, 1),
             (self._lease, 2),
             (self._change_agent, 4),
-            (self._change_tenant, 1),
         ]
         if random.random() < 0.4:  # of money there is more to try than of anything else, so not on every walk
             self._verbs += [(self._budget, 4), (self._reserve, 12), (self._settle, 8), (self._hold_for_budget, 5)]
@@ -53,6 +53,8 @@ class Walk:
         for _ in range(steps):
             (verb,) = self._random.choices([verb for verb, _ in self._verbs], [weight for _, weight in self._verbs])
             await verb()
+            if self._apart.random() < 0.03:
+                await self._suspend_tenant()
             real, model = await self._tenant.rows(self._scratch)
             for name, rows in real.items():
                 compare(f"after {verb.__name__}, {name}", rows, model[name])
@@ -157,17 +159,12 @@ class Walk:
         """Somebody wants it, or nobody does any more."""
         held = self._claimed()
         if held is not None:
-            verbs = self._random.choice(([], ["tenant"], ["agent"], ["suspend"], ["suspend", "cancel"]))
-            for verb in verbs:
-                if verb == "tenant":
-                    await self._tenant.suspend(suspended=True)
-                elif verb == "agent":
+            for verb in self._random.choice(([], ["agent"], ["suspend"], ["suspend", "cancel"])):
+                if verb == "agent":
                     await self._tenant.agent(self._model.runs[held.run].agent, suspended=True)
                 else:
                     await self._tenant.of_run(verb, held.run)
             await self._tenant.of_run("hold", held.run, held.epoch)
-            if verbs == ["tenant"]:
-                await self._tenant.suspend(suspended=False)
 
     async def _resume(self) -> None:
         stopped = [run for run in self._model.runs.values() if run.state in ("suspended", "needs_review") or run.suspend_requested_at]
@@ -264,10 +261,14 @@ class Walk:
         bound, policy = self._random.choice((None, 1, 1, 2, 3)), self._random.choice(POLICIES)
         await self._tenant.agent(name, bound=bound, suspended=draw > 0.8, concurrency=policy)
 
-    async def _change_tenant(self) -> None:
-        suspended = self._random.random() < 0.3
-        await self._tenant.suspend(suspended=suspended)
-        if suspended:  # not for long: little happens meanwhile
-            await self._start()
-            await self._lease()
-            await self._tenant.suspend(suspended=False)
+    async def _suspend_tenant(self) -> None:
+        """For a moment: a run is refused, one may be held and be let go on by nobody, and then all goes on."""
+        await self._tenant.suspend(suspended=True)
+        await self._tenant.start("a")
+        owned = [held for held in self._held if self._model.owned(held.run, held.epoch)]
+        if owned:
+            held = self._apart.choice(owned)
+            await self._tenant.renew([held])
+            await self._tenant.of_run("hold", held.run, held.epoch)
+            await self._tenant.resume(held.run, None)
+        await self._tenant.suspend(suspended=False)

@@ -22,7 +22,9 @@ from hansa.runs.worker import Worker
 from hansa.runs.writer import open_writer
 from hansa.secrets.keyring import Keyring
 from hansa.secrets.redaction import Redactor
+from hansa.secrets.variables import Variables
 from hansa.settings import WorkerSettings
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
 from hansa_sdk import SecretServices
 from simulation.database import ModelDatabase
@@ -130,7 +132,9 @@ class World:
                     worlds=KnownWorlds(self.catalog),
                     writer=HastyWriter(writer) if self.broken == "nointent" else writer,
                     values=values,
+                    artifacts=self.catalog.artifacts,
                     secrets=TenantSecrets(database, NO_KEYS, Redactor()),
+                    lookup=Lookup(Variables({}, ())),
                     retention=Retention(database, self.catalog.artifacts, 0),
                     region=REGION,
                     worker=process.name,

@@ -9,7 +9,7 @@ import httpx2
 import msgspec
 import pytest
 
-from hansa_sdk import Tool
+from hansa_sdk import Tool, ToolFailed
 
 
 class Context(msgspec.Struct, kw_only=True):
@@ -20,6 +20,9 @@ class Context(msgspec.Struct, kw_only=True):
     settings: Mapping[str, str] = {}
     idempotency_key: str = "run-1:step-1"
     cage: Any = None
+
+    async def secret(self, name: str) -> str:
+        raise ToolFailed(f"no secret {name!r} here")
 
     def now(self) -> datetime:
         return datetime(2026, 3, 29, 0, 30, tzinfo=UTC)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
@@ -13,12 +14,14 @@ from hansa.apply.model import KnownServer, ToolServerStatus
 from hansa.egress.client import HttpClient, open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.secrets.variables import admitted
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tools.model import Selection
 from hansa.tools.servers import ToolServers
 from hansa.tools.service import Surroundings, ToolBox
 from hansa_crds import ToolServer
 from hansa_sdk import Effect, ToolCall, ToolOutcome
 
+TENANT = UUID(int=1)
 pytestmark = pytest.mark.timeout(30)
 
 
@@ -40,16 +43,16 @@ def manifest(server: McpServer, **spec: Any) -> ToolServer:
 
 
 async def found(server: McpServer, http: HttpClient, **spec: Any) -> ToolServerStatus:
-    return await ToolServers(http, admitted({}, "DOUBLE_TOKEN")).discover(manifest(server, **spec))
+    return await ToolServers(http, Lookup(admitted({}, "DOUBLE_TOKEN"))).discover(TENANT, manifest(server, **spec))
 
 
 async def outcome(
     server: McpServer, http: HttpClient, name: str = "echo", *, environ: dict[str, str] | None = None, **spec: Any
 ) -> ToolOutcome:
     """What a run is told that calls a tool of the server, as it was found before."""
-    servers, asked = ToolServers(http, admitted(environ or {}, "DOUBLE_TOKEN")), manifest(server, **spec)
-    status = await ToolServers(http, admitted({"DOUBLE_TOKEN": server.token}, "DOUBLE_TOKEN")).discover(asked)
-    async with servers.connections() as connections:
+    servers, asked = ToolServers(http, Lookup(admitted(environ or {}, "DOUBLE_TOKEN"))), manifest(server, **spec)
+    status = await ToolServers(http, Lookup(admitted({"DOUBLE_TOKEN": server.token}, "DOUBLE_TOKEN"))).discover(TENANT, asked)
+    async with servers.connections(TENANT) as connections:
         tools = {tool: ("double", made) for tool, made in connections.tools(KnownServer(asked, status)).items()}
         box = ToolBox(Selection(tools), Surroundings(Path("workspace"), http, {}))
         call = ToolCall(id="run-1:2", name=name, arguments={"text": "ahoy"})
@@ -129,15 +132,15 @@ async def test_a_missing_credential_is_told_and_nothing_is_sent(server: McpServe
 
 
 async def test_a_secret_of_the_platform_is_never_sent(server: McpServer, http: HttpClient) -> None:
-    servers = ToolServers(http, admitted({"HANSA_DATABASE_APP_URL": "made-up"}, "*"))
-    status = await servers.discover(manifest(server, credentials={"env": "HANSA_DATABASE_APP_URL"}))
+    servers = ToolServers(http, Lookup(admitted({"HANSA_DATABASE_APP_URL": "made-up"}, "*")))
+    status = await servers.discover(TENANT, manifest(server, credentials={"env": "HANSA_DATABASE_APP_URL"}))
     assert "the platform's own" in status.reason
     assert server.requests == []
 
 
 async def test_a_variable_that_the_operator_does_not_admit_is_never_sent(server: McpServer, http: HttpClient) -> None:
     asked = manifest(server, credentials={"env": "DEPLOY_TOKEN"})
-    status = await ToolServers(http, admitted({"DEPLOY_TOKEN": "made-up"}, "DOUBLE_TOKEN")).discover(asked)
+    status = await ToolServers(http, Lookup(admitted({"DEPLOY_TOKEN": "made-up"}, "DOUBLE_TOKEN"))).discover(TENANT, asked)
     assert not status.reachable
     assert "HANSA_CREDENTIALS_ALLOW admits DOUBLE_TOKEN" in status.reason
     assert server.requests == []
@@ -160,9 +163,9 @@ async def test_a_worker_without_the_token_tells_the_model(server: McpServer, htt
 async def test_effects_are_those_of_the_spec_and_else_unsafe(server: McpServer, http: HttpClient) -> None:
     server.tools = [{**echo_tool("one"), "annotations": {"readOnlyHint": True}}, echo_tool("two")]
     asked = manifest(server, effects={"two": "keyed"})
-    servers = ToolServers(http, admitted({}, "DOUBLE_TOKEN"))
-    async with servers.connections() as connections:
-        tools = connections.tools(KnownServer(asked, await servers.discover(asked)))
+    servers = ToolServers(http, Lookup(admitted({}, "DOUBLE_TOKEN")))
+    async with servers.connections(TENANT) as connections:
+        tools = connections.tools(KnownServer(asked, await servers.discover(TENANT, asked)))
     assert {name: tool.effect for name, tool in tools.items()} == {"one": Effect.UNSAFE, "two": Effect.KEYED}
 
 
@@ -229,12 +232,12 @@ async def test_mirrored_arguments_are_sent_in_headers(server: McpServer, http: H
 
 async def test_calls_of_one_run_share_a_session_and_runs_do_not(server: McpServer, http: HttpClient) -> None:
     server.stateless = False
-    servers, asked = ToolServers(http, admitted({}, "DOUBLE_TOKEN")), manifest(server)
-    known = KnownServer(asked, await servers.discover(asked))
+    servers, asked = ToolServers(http, Lookup(admitted({}, "DOUBLE_TOKEN"))), manifest(server)
+    known = KnownServer(asked, await servers.discover(TENANT, asked))
     server.requests.clear()
     context: Any = Surroundings(Path("workspace"), http, {})
     for _ in range(2):
-        async with servers.connections() as connections:
+        async with servers.connections(TENANT) as connections:
             box = ToolBox(Selection({"echo": ("double", connections.tools(known)["echo"])}), context)
             calls = [ToolCall(id=f"run:{n}", name="echo", arguments={}) for n in range(3)]
             assert [told.content for told in await asyncio.gather(*map(box.run, calls))] == ["{}"] * 3

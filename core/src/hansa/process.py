@@ -9,10 +9,10 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import uvloop
@@ -28,11 +28,12 @@ from hansa.egress.client import open_client, trusting
 from hansa.egress.policy import EgressPolicy, entries
 from hansa.egress.tunnel import Tunnels
 from hansa.llm.service import open_gateway
-from hansa.messages.courier import open_courier
+from hansa.messages.courier import open_courier, queue_of
 from hansa.plugins import loader
 from hansa.runs.acceptor import Acceptor, open_acceptor
 from hansa.runs.consumer import receivers
 from hansa.runs.equipment import Equipment
+from hansa.runs.housekeeping import open_housekeeping
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
 from hansa.runs.participants import open_participants
@@ -46,16 +47,21 @@ from hansa.server.listening import serve_http
 from hansa.settings import Settings
 from hansa.telemetry.logs import configure
 from hansa.tenants.messaging.service import Messaging
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tools.cage.service import Cages
 from hansa.tools.servers import ToolServers
 from hansa_sdk import SecretServices
 
 log = structlog.stdlib.get_logger("hansa.process")
-CreateApp = Callable[[Equipment, Acceptor, Messaging, asyncio.Event], Any]
-"""Makes the ASGI application that is served, see `hansa.api.composition`; the event says that the process is stopping."""
 LAST_SECONDS = 2.0
 """How long a process waits at its end for tasks that were canceled."""
+
+
+class CreateApp(Protocol):
+    """Makes the ASGI application that is served, see `hansa.api.composition`; `stopping` says that the process is."""
+
+    def __call__(self, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, /, *, stopping: asyncio.Event) -> Any: ...
 
 
 @asynccontextmanager
@@ -66,7 +72,6 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
     name = f"{process}-{socket.gethostname()}-{os.getpid()}-{ids.new_id().hex[-6:]}"
     data_dir = Path(settings.place.data_dir).resolve()
     plugins = loader.load(settings.plugins)
-    variables = admitted(os.environ, settings.credentials.allow)
     for_tools = EgressPolicy(allow_http=settings.egress.allow_http, allow=entries(settings.egress.tools_allow), max_redirects=3)
     trust = trusting(settings.secrets.ca_file)
     cages = Cages(settings.cage, Tunnels(for_tools))
@@ -83,18 +88,22 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
             services=SecretServices(to_key_providers, settings.secret_options),
             current=settings.secrets.kek,
         ) as keyring,
-        open_gateway(plugins, to_providers, data_dir, variables=variables) as gateway,
     ):
         await selfcheck.check(database)
+        secrets = TenantSecrets(database, keyring, redactor)
+        lookup = Lookup(admitted(os.environ, settings.credentials.allow), secrets, redactor)
         values = Values(database, artifacts, settings.artifacts.from_bytes)
-        async with open_writer(database, values, lease=settings.worker.lease_seconds) as writer:
+        async with (
+            open_gateway(plugins, to_providers, data_dir, lookup=lookup) as gateway,
+            open_writer(database, values, lease=settings.worker.lease_seconds) as writer,
+        ):
             yield Equipment(
                 database=database,
                 bus=bus,
                 plugins=plugins,
                 gateway=gateway,
                 http=to_the_web,
-                tool_servers=ToolServers(to_providers, variables),
+                tool_servers=ToolServers(to_providers, lookup),
                 region=settings.place.region,
                 worker=name,
                 workspaces=data_dir / "workspaces",
@@ -103,7 +112,9 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
                 worlds=Worlds(database, plugins),
                 writer=writer,
                 values=values,
-                secrets=TenantSecrets(database, keyring, redactor),
+                artifacts=artifacts,
+                secrets=secrets,
+                lookup=lookup,
                 retention=Retention(database, artifacts, settings.retention.days),
             )
 
@@ -116,7 +127,7 @@ async def serve(settings: Settings, create: CreateApp) -> None:
         open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
         open_accounts(settings.nats, equipment.region, name=equipment.worker) as accounts,
     ):
-        app = create(equipment, acceptor, Messaging(equipment.database, accounts), stopping)
+        app = create(equipment, acceptor, Messaging(equipment.database, accounts), stopping=stopping)
         gc.freeze()  # all that was made so far stays: the collector need not look at it again and again
         await serve_http(app, settings, stopping)
 
@@ -158,6 +169,9 @@ async def worker(settings: Settings) -> None:
             settings.messages,
             region=equipment.region,
             replicas=settings.nats.replicas,
+        ),
+        open_housekeeping(
+            equipment, settings, queue_of(equipment.bus, settings.messages, region=equipment.region, replicas=settings.nats.replicas)
         ),
         open_participants(equipment),
         keeping(equipment.database, settings),

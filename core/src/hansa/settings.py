@@ -31,6 +31,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     """Largest request body in bytes, 1 MiB by default: manifests and inputs are small, artifacts go elsewhere."""
     import_bytes: Annotated[int, env("HANSA_SERVER_IMPORT_BYTES")] = 67_108_864
     """Largest session that is imported, in bytes, 64 MiB by default. It is read as a stream into a file, never whole into memory."""
+    bundle_bytes: Annotated[int, env("HANSA_SERVER_BUNDLE_BYTES")] = 4_294_967_296
+    """Largest export of a tenant that is imported, in bytes, 4 GiB by default. It is read as a stream into a file of the data folder."""
     body_depth: Annotated[int, env("HANSA_SERVER_BODY_DEPTH")] = 64
     """Deepest nesting of a JSON body; deeper ones are refused before they are decoded."""
     grace_seconds: Annotated[float, env("HANSA_SERVER_GRACE_SECONDS")] = 10.0
@@ -162,6 +164,11 @@ class WorkerSettings(msgspec.Struct, frozen=True):
 
     concurrency: Annotated[int, env("HANSA_WORKER_CONCURRENCY")] = 16
     """Runs at once in one worker process; most of their time is waiting for a model."""
+    tenant: Annotated[str, env("HANSA_WORKER_TENANT")] = ""
+    """Tenant with `isolation.workers: Dedicated` whose runs this worker takes, and no others; empty: those of all that share workers."""
+    probe_seconds: Annotated[float, env("HANSA_ISOLATION_PROBE_SECONDS")] = 30.0
+    """Pause between probes of the walls between tenants, by one worker of a region at a time; 30 s, so that a hole is known within a
+    minute. 0: none, and no tenant is Ready."""
     pools: Annotated[str, env("HANSA_WORKER_POOLS")] = "default"
     """Comma-separated pools whose runs this worker takes, the first named first; an agent chooses one by spec.placement.pool."""
     lease_seconds: Annotated[float, env("HANSA_WORKER_LEASE_SECONDS")] = 30.0

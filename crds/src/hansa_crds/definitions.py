@@ -11,7 +11,7 @@ from msgspec import NODEFAULT, Struct, inspect
 from hansa_crds.inspection import bare, described
 from hansa_crds.kinds import Kind
 from hansa_crds.parts import GROUP, LABEL_PATTERN, VERSION
-from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, Once, Rule, SchemaObject, rules_of
+from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, Once, OnlyWith, Rule, SchemaObject, rules_of
 
 Schema = dict[str, Any]
 
@@ -106,6 +106,10 @@ def _apply(rule: Rule, schema: Schema) -> None:
             count = " + ".join(f"(has(self.{each}) ? 1 : 0)" for each in rule.fields)
             message = f"exactly one of {', '.join(rule.fields)} must be set: {rule.hint.replace('`', '')}"
             _require(schema, f"{count} == 1", message)
+        case OnlyWith():
+            given = f"has(self.{rule.field}) && self.{rule.field}.size() > 0"
+            message = f"{rule.field} may be set only where {rule.other} is: {rule.hint.replace('`', '')}"
+            _require(schema, f"!({given}) || has(self.{rule.other})", message)
         case DistinctItems(keys=()):
             properties[rule.field][_LIST] = "set"
         case DistinctItems():

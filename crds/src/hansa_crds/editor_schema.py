@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from hansa_crds.kinds import Kind
-from hansa_crds.rules import SCHEMA_TYPES, DistinctItems, ExactlyOne, Once, Rule, SchemaObject, rules_of
+from hansa_crds.rules import SCHEMA_TYPES, DistinctItems, ExactlyOne, Once, OnlyWith, Rule, SchemaObject, rules_of
 
 Schema = dict[str, Any]
 
@@ -50,6 +50,8 @@ def _structs(info: msgspec.inspect.Type) -> list[type]:
             return [found for each in info.types for found in _structs(each)]
         case msgspec.inspect.VarTupleType():
             return _structs(info.item_type)
+        case msgspec.inspect.DictType():
+            return _structs(info.value_type)
         case msgspec.inspect.StructType():
             return [info.cls]
         case _:
@@ -67,6 +69,8 @@ def _apply(rule: Rule, schema: Schema) -> None:
     """Write a rule into the schema of the object it holds for, where JSON Schema can say it."""
     properties = schema["properties"]
     match rule:
+        case OnlyWith():
+            schema.setdefault("dependentRequired", {})[rule.field] = [rule.other]
         case ExactlyOne():
             schema["oneOf"] = [{"required": [each], "properties": {each: {"not": {"type": "null"}}}} for each in rule.fields]
         case DistinctItems(keys=()):

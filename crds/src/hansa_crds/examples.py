@@ -93,8 +93,8 @@ spec:
             text="""\
 A model provider says where models are to be had: which plugin speaks to it, at which address, with which key, and under which
 names agents may ask for its models. An agent names a model as `<provider>/<model>` or by an alias. The key is not part of the
-object: `credentials.env` names the worker's environment variable that holds it, one that the operator admits
-(`HANSA_CREDENTIALS_ALLOW`).""",
+object: `credentials.secret` names a secret of the tenant, `credentials.env` the worker's environment variable that holds it, one that
+the operator admits (`HANSA_CREDENTIALS_ALLOW`). A secret is looked up for each call, so that a new version is used at once.""",
             example="""\
 apiVersion: hansa.dev/v1alpha1
 kind: ModelProvider
@@ -105,7 +105,8 @@ spec:
   plugin: openai
   endpoint: https://models.example.org/v1
   credentials:
-    env: MODELS_API_KEY
+    secret: models
+    key: api-key
   models:
     - name: some-large-model
       aliases: [large]
@@ -121,10 +122,10 @@ their `tools`. After a crash a call whose outcome is unknown is repeated only if
 tool, because a server's own word is not taken for it.
 
 The control plane asks the server for its tools whenever the object is applied, changed or not, and keeps the answer in the object's
-`status`; runs use what is kept there. So the variable that `credentials` names must be set for the control plane as well as for the
-workers; only those that the operator admits (`HANSA_CREDENTIALS_ALLOW`) are ever sent. A server that can't be reached is stored all
-the same, and agents that use it are refused with the reason. No two tools of one agent may have the same name.
-Both MCP 2026-07-28 and the revisions with
+`status`; runs use what is kept there. So a variable that `credentials` names must be set for the control plane as well as for the
+workers; only those that the operator admits (`HANSA_CREDENTIALS_ALLOW`) are ever sent. A secret of the tenant is looked
+up for each call. A server that can't be reached is stored all the same, and agents that use it are refused with the reason. No two
+tools of one agent may have the same name. Both MCP 2026-07-28 and the revisions with
 a session, 2025-11-25 and before, are spoken.""",
             example="""\
 apiVersion: hansa.dev/v1alpha1

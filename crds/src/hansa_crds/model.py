@@ -26,6 +26,7 @@ from hansa_crds.parts import (
     ModelName,
     Part,
     PluginName,
+    SecretKey,
     ToolName,
     ToolNameOrAll,
 )
@@ -97,6 +98,13 @@ class AgentRuntime(Part, frozen=True, kw_only=True):
     config: Annotated[dict[str, Any], Meta(max_length=64, description="Settings of the runtime; the runtime says which it has.")] = {}
 
 
+class SecretRef(Part, frozen=True, kw_only=True):
+    """A secret of the tenant, by name."""
+
+    secret: Annotated[DnsLabel, Meta(description="Name of a secret of the tenant (`hansa secrets`), looked up at each use.")]
+    key: Annotated[SecretKey | None, Meta(description="Which value of the secret, when it is a JSON object or has several.")] = None
+
+
 class AgentTools(Part, frozen=True, kw_only=True):
     """Tools an agent may call: those of a plugin, those of a ToolServer, or another agent; one of them in one entry."""
 
@@ -118,6 +126,10 @@ class AgentTools(Part, frozen=True, kw_only=True):
         tuple[ToolNameOrAll, ...],
         Meta(max_length=64, description="Names of the tools that a person must approve before each call; `*`: all of the entry."),
     ] = ()
+    secrets: Annotated[
+        dict[ToolName, SecretRef],
+        Meta(max_length=16, description="Secrets for the tools of a plugin that ask for such, by the name that the tool has for it."),
+    ] = {}
     effect: Annotated[
         Effect | None,
         Meta(description="What repeating a call does, in place of what each tool of the entry declares. Not for agents."),
@@ -235,14 +247,13 @@ class Credentials(Part, frozen=True, kw_only=True):
     """Where a worker finds a secret. The secret itself is never part of an object."""
 
     env: Annotated[
-        str,
-        Meta(
-            min_length=1,
-            max_length=128,
-            pattern=ENV_PATTERN,
-            description="Name of the worker's environment variable that holds the secret; never the secret itself.",
-        ),
-    ]
+        Annotated[str, Meta(min_length=1, max_length=128, pattern=ENV_PATTERN)] | None,
+        Meta(description="Name of the worker's environment variable that holds the secret, not the secret; write this or `secret`."),
+    ] = None
+    secret: Annotated[
+        DnsLabel | None, Meta(description="Name of a secret of the tenant (`hansa secrets`), looked up at each use; write this or `env`.")
+    ] = None
+    key: Annotated[SecretKey | None, Meta(description="Which value of the secret, when it is a JSON object or has several.")] = None
 
 
 class ModelPrices(Part, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ PLUGIN_PATTERN = r"^[a-z0-9]([-a-z0-9_.]*[a-z0-9])?$"
 TOOL_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$"
 APPROVAL_PATTERN = r"^([A-Za-z0-9_][A-Za-z0-9_.-]*|\*)$"
 ENV_PATTERN = r"^[A-Z][A-Z0-9_]*$"
+MEMBER_PATTERN = r"^[A-Za-z0-9._-]+$"
 URL_PATTERN = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][!$-~]*)?$"
 ISSUER_PATTERN = r"^(https://[A-Za-z0-9.:_-]+|http://(127\.0\.0\.1|localhost)(:[0-9]+)?)(/[A-Za-z0-9._~%=/-]*)?$"
 CLAIM_PATTERN = r"^[A-Za-z][A-Za-z0-9_.:/-]*$"
@@ -47,6 +48,7 @@ PATTERN_WORDS: Mapping[str, str] = MappingProxyType(
         PLUGIN_PATTERN: "lower-case letters, digits, `-`, `_` and `.`, with a letter or digit at both ends",
         TOOL_PATTERN: "letters, digits, `_`, `-` and `.`, with a letter, digit or `_` first",
         APPROVAL_PATTERN: "the name of a tool, or `*` for all of the entry",
+        MEMBER_PATTERN: "letters, digits, `.`, `_` and `-`",
         ENV_PATTERN: "the name of an environment variable (capitals, digits, `_`), not the secret itself",
         URL_PATTERN: "an address that begins with `http://` or `https://`, without user name, password or `#`",
         ISSUER_PATTERN: "an address that begins with `https://` (or `http://127.0.0.1`, for trying out), without `?` and `#`",
@@ -67,6 +69,7 @@ AnnotationValue = Annotated[str, Meta(max_length=262_144)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=253, pattern=MODEL_PATTERN)]
 ModelAlias = Annotated[str, Meta(min_length=1, max_length=63, pattern=ALIAS_PATTERN)]
 PluginName = Annotated[str, Meta(min_length=1, max_length=63, pattern=PLUGIN_PATTERN)]
+SecretKey = Annotated[str, Meta(min_length=1, max_length=253, pattern=MEMBER_PATTERN)]
 ToolName = Annotated[str, Meta(min_length=1, max_length=128, pattern=TOOL_PATTERN)]
 ToolNameOrAll = Annotated[str, Meta(min_length=1, max_length=128, pattern=APPROVAL_PATTERN)]
 Currency = Annotated[str, Meta(pattern=CURRENCY_PATTERN)]

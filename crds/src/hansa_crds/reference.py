@@ -13,7 +13,7 @@ from hansa_crds.inspection import bare, described, values_of
 from hansa_crds.kinds import Kind
 from hansa_crds.parts import PATTERN_WORDS
 from hansa_crds.problem import listed
-from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, NoNamespace, Once, Rule, SchemaObject, rules_of
+from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, NoNamespace, Once, OnlyWith, Rule, SchemaObject, rules_of
 
 Row = tuple[str, str, str, str, str]
 
@@ -84,6 +84,8 @@ def _words(rule: Rule, owner: str, path: str) -> str:
             return f"No two entries of `{path}{rule.field}` have the same {keys}: {rule.hint}."
         case DistinctNames():
             return f"Over all of `{path}{rule.field}`, no `{rule.name}` and no entry of `{rule.more}` stands twice."
+        case OnlyWith():
+            return f"`{path}{rule.field}` is set only where `{path}{rule.other}` is."
         case Once():
             return f"`{path}{rule.field}` contains `{rule.text}` exactly once."
         case SchemaObject():

@@ -14,6 +14,7 @@ from hansa_crds.identity import RoleBinding, TenantIdentity
 from hansa_crds.model import (
     AgentSpec,
     AgentTools,
+    Credentials,
     ModelChoice,
     ModelProviderSpec,
     Region,
@@ -68,15 +69,28 @@ class NoNamespace(Struct, frozen=True):
     kind: str
 
 
-Rule = ExactlyOne | DistinctItems | DistinctNames | Once | SchemaObject | NoNamespace
+class OnlyWith(Struct, frozen=True):
+    """The field is present only where `other` is. `hint` says what to do."""
+
+    field: str
+    other: str
+    hint: str = "remove one of them"
+
+
+Rule = ExactlyOne | OnlyWith | DistinctItems | DistinctNames | Once | SchemaObject | NoNamespace
 
 RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
     {
         ModelChoice: (ExactlyOne(("alias", "ref"), "name the model by `alias` or as `ref: provider/model`"),),
+        Credentials: (
+            ExactlyOne(("env", "secret"), "name an environment variable by `env` or a secret of the tenant by `secret`"),
+            OnlyWith("key", "secret", "name the secret by `secret`, or leave `key` out"),
+        ),
         AgentTools: (
             ExactlyOne(("plugin", "toolServer", "agent"), "write one entry for each plugin, ToolServer and agent"),
             DistinctItems("allow"),
             DistinctItems("requireApproval"),
+            OnlyWith("secrets", "plugin", "only tools of plugins take secrets; a ToolServer has its `credentials`"),
         ),
         ArgumentRule: (
             ExactlyOne(("schema", "cel"), "write one rule for each"),
@@ -108,6 +122,9 @@ def broken(rule: Rule, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]
     match rule:
         case ExactlyOne():
             yield from _exactly_one(rule, data, keys)
+        case OnlyWith():
+            if data.get(rule.field) and data.get(rule.other) is None:
+                yield problem((*keys, rule.field), "one_of", f"may be set only where `{rule.other}` is", rule.hint)
         case DistinctItems():
             yield from _distinct_items(rule, data, keys)
         case DistinctNames():

@@ -1,6 +1,6 @@
 """What a Tenant object may contain. The object itself is in `model.py`; see there what holds for fields and their bounds."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -8,6 +8,20 @@ from hansa_crds.identity import TenantIdentity
 from hansa_crds.parts import Part
 from hansa_crds.policies import TenantAllowed
 from hansa_crds.quotas import TenantQuotas
+
+
+class TenantIsolation(Part, frozen=True, kw_only=True):
+    """What a tenant shares with others, and what it has for itself. Its rows are behind row-level security in any case."""
+
+    workers: Annotated[
+        Literal["Shared", "Dedicated"],
+        Meta(
+            description=(
+                "`Dedicated`: only workers that were started for it (HANSA_WORKER_TENANT) take its runs, and they take no others. Runs"
+                " worked on when this changes are finished where they are."
+            )
+        ),
+    ] = "Shared"
 
 
 class TenantSpec(Part, frozen=True, kw_only=True):
@@ -19,3 +33,14 @@ class TenantSpec(Part, frozen=True, kw_only=True):
     quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use.")] = TenantQuotas()
     identity: Annotated[TenantIdentity, Meta(description="Who may come in with a token, and what they may do.")] = TenantIdentity()
     allowed: Annotated[TenantAllowed, Meta(description="What its agents may use; left out: all there is.")] = TenantAllowed()
+    isolation: Annotated[TenantIsolation, Meta(description="What it shares with others.")] = TenantIsolation()
+    deletion_policy: Annotated[
+        Literal["Retain", "Export", "Delete"],
+        Meta(
+            description=(
+                "What deleting it does: `Retain` closes it and keeps all, to be restored; `Export` removes all, after writing a bundle that"
+                " another installation can import; `Delete` removes all."
+            )
+        ),
+    ] = "Retain"
+    prevent_deletion: Annotated[bool, Meta(description="True: it can't be deleted until this is false.")] = False

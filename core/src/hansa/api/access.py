@@ -1,4 +1,4 @@
-"""/v1/whoami, /v1/api-keys and /v1/tenants: who may come in, and where."""
+"""/v1/whoami and /v1/api-keys: who may come in."""
 
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -92,19 +92,6 @@ class Access(msgspec.Struct, frozen=True):
     subject: str
     roles: tuple[str, ...]
     permissions: list[str]
-
-
-class Tenant(msgspec.Struct, frozen=True):
-    """A tenant. `concurrent_runs`: most runs at once, `requests_per_second`: most requests to the API; null: no bound."""
-
-    name: str
-    id: str
-    display_name: str
-    suspended: bool
-    weight: int
-    concurrent_runs: int | None
-    requests_per_second: int | None
-    created_at: str
 
 
 @get("/v1/whoami", opt={"permission": "self:read", "answer": WhoAmI})
@@ -219,20 +206,6 @@ async def delete_service_account(request: AnyRequest, principal: Principal, name
     await services(request).accounts.delete(principal, name)
 
 
-@get("/v1/tenants", opt={"permission": "tenants:read", "answer": list[Tenant]})
-async def list_tenants(request: AnyRequest, principal: Principal) -> Response[bytes]:
-    """All tenants by name."""
-    after = requests.cursor(request, principal) or ""
-    data, last = await services(request).tenants.page(after=after, limit=requests.limit(request))
-    return answers.page(request, principal, data, last)
-
-
-@get("/v1/tenants/{name:str}", opt={"permission": "tenants:read", "answer": Tenant})
-async def get_tenant(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
-    """One tenant."""
-    return answers.text(await services(request).tenants.get(name))
-
-
 def _shown(answer: Answer, made: list[Made]) -> Response[bytes]:
     """The answer as it is kept, without the secret, and the secret if it was made now."""
     if answer.replayed or not made:
@@ -252,6 +225,4 @@ HANDLERS = (
     make_api_key,
     rotate_api_key,
     revoke_api_key,
-    list_tenants,
-    get_tenant,
 )

@@ -27,6 +27,7 @@ from hansa.api import (
     runs,
     secrets,
     sessions,
+    tenants,
     usage,
 )
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
@@ -52,6 +53,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *runs.HANDLERS,
     *secrets.HANDLERS,
     *sessions.HANDLERS,
+    *tenants.HANDLERS,
     *usage.HANDLERS,
 )
 
@@ -79,9 +81,14 @@ async def _attending(app: Litestar) -> AsyncIterator[None]:
     """While the application serves, it hears when API keys have changed, counts requests, and sees to accounts."""
     services: Services = app.state.services
     bus, region = services.equipment.bus, services.equipment.region
+
+    async def forget(payload: bytes) -> None:
+        await services.authenticator.forget(payload)
+        await services.tenants.forget(payload)
+
     async with (
         services.issuer_keys,
-        bus.listen(keys_changed(region), services.authenticator.forget),
+        bus.listen(keys_changed(region), forget),
         carrying(services.rates.gatherer),
         services.messaging.looking(),
     ):

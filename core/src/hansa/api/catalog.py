@@ -10,16 +10,18 @@ from hansa.api.services import AnyRequest, services
 from hansa.auth.model import Principal
 from hansa.plugins.model import PluginInfo
 from hansa_crds import ModelProvider
+from hansa_sdk import Tool
 
 
 class ToolView(msgspec.Struct, frozen=True):
-    """A tool that a loaded plugin brings."""
+    """A tool that a loaded plugin brings. `secrets`: what it asks for, for `spec.tools[].secrets` of an agent."""
 
     name: str
     plugin: str
     description: str
     effect: str
     parameters: dict[str, Any]
+    secrets: tuple[str, ...]
 
 
 class ModelView(msgspec.Struct, frozen=True):
@@ -49,18 +51,17 @@ class PluginView(msgspec.Struct, frozen=True):
 async def list_tools(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Tools of all loaded plugins, by name."""
     tools = services(request).plugins.tools.items()
-    views = {(name,): ToolView(name, plugin, tool.description, tool.effect.value, tool.parameters) for name, (plugin, tool) in tools}
-    return _page(request, principal, views)
+    return _page(request, principal, {(name,): _tool(name, plugin, tool) for name, (plugin, tool) in tools})
 
 
 @get("/v1/models", opt={"permission": "plugins:read", "answer": list[ModelView]})
 async def list_models(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Models of the tenant's ModelProviders, and whether they can be used from here."""
-    gateway = services(request).gateway
+    gateway, names = services(request).gateway, await services(request).secrets.names(principal.tenant_id)
     models: dict[tuple[str, ...], ModelView] = {}
     for text in await services(request).objects.manifests(principal, "ModelProvider"):
         provider = msgspec.json.decode(text, type=ModelProvider)
-        name, reason = provider.metadata.name, gateway.usable(provider)
+        name, reason = provider.metadata.name, gateway.usable(provider, names)
         for model in provider.spec.models:
             ref = f"{name}/{model.name}"
             models[name, model.name] = ModelView(ref, name, model.name, model.aliases, provider.spec.plugin, not reason, reason)
@@ -71,6 +72,10 @@ async def list_models(request: AnyRequest, principal: Principal) -> Response[byt
 async def list_plugins(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Every installed plugin, also those that failed, with the reason."""
     return _page(request, principal, {(info.name, info.distribution): _view(info) for info in services(request).plugins.infos})
+
+
+def _tool(name: str, plugin: str, tool: Tool) -> ToolView:
+    return ToolView(name, plugin, tool.description, tool.effect.value, tool.parameters, tool.secrets)
 
 
 def _view(info: PluginInfo) -> PluginView:

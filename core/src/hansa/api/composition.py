@@ -28,32 +28,47 @@ from hansa.messages.service import DeadLetters
 from hansa.runs.acceptor import Acceptor
 from hansa.runs.approvals import Approvals
 from hansa.runs.equipment import Equipment
+from hansa.runs.leaving.service import Bundles
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
 from hansa.tenants.budgets import Budgets
+from hansa.tenants.deletion import Deletions
 from hansa.tenants.messaging.service import Messaging
+from hansa.tenants.probing import stale_seconds
 from hansa.tenants.rates import Rates
 from hansa.tenants.secrets.rotation import Rotation
 from hansa.tenants.service import Tenants
 from hansa.tools import expressions
 
 
-def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, stopping: asyncio.Event) -> Envelope:
+def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messaging: Messaging, *, stopping: asyncio.Event) -> Envelope:
     """The application; `stopping` ends its live streams. Raises `Misconfigured`."""
     pepper = keys.read_pepper(settings.key.pepper_file)
     to_issuers = policy(entries(settings.egress.issuers_allow))
     issuer_keys = IssuerKeys(open_client(to_issuers))
     authenticator = Authenticator(equipment.database, pepper, Bearers(equipment.database, issuer_keys))
     api_keys = ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region)))
+    tenants = Tenants(equipment.database, equipment.region, stale_seconds=stale_seconds(settings.worker.probe_seconds))
+    archives = Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports")
+    objects = Objects(
+        equipment.database,
+        equipment.plugins,
+        equipment.tool_servers.discover,
+        variables=admitted(os.environ, settings.credentials.allow),
+        judges=Judges(flaw=expressions.flaw, issuers=to_issuers),
+        tenants=tenants,
+    )
     services = Services(
         settings=settings,
         authenticator=authenticator,
         issuer_keys=issuer_keys,
         api_keys=api_keys,
         accounts=ServiceAccounts(equipment.database, changed=api_keys.changed),
-        tenants=Tenants(equipment.database),
+        tenants=tenants,
+        deletions=Deletions(equipment.database, tenants, tell=api_keys.changed),
+        bundles=Bundles(equipment, archives, objects),
         rates=Rates(equipment.database),
         door=Door(equipment.database),
         trails=Trails(equipment.database, open_outside(settings), _trusted(settings)),
@@ -65,17 +80,11 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         plugins=equipment.plugins,
         gateway=equipment.gateway,
         agents=Agents(equipment.database),
-        objects=Objects(
-            equipment.database,
-            equipment.plugins,
-            equipment.tool_servers.discover,
-            variables=admitted(os.environ, settings.credentials.allow),
-            judges=Judges(flaw=expressions.flaw, issuers=to_issuers),
-        ),
+        objects=objects,
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
         runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),
-        archives=Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports"),
+        archives=archives,
         streams=Streams(settings.server),
         stopping=stopping,
         cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),

@@ -18,7 +18,8 @@ REQUEST_ID = "request_id"
 TO_READ = "x-request-id, retry-after, idempotency-replayed, content-disposition, etag"
 PREFLIGHT = {
     "access-control-allow-methods": "GET, POST, DELETE",
-    "access-control-allow-headers": "authorization, content-type, hansa-tenant, idempotency-key, last-event-id, traceparent, x-request-id",
+    "access-control-allow-headers": "authorization, content-type, hansa-on-behalf-of, hansa-tenant, idempotency-key, last-event-id, "
+    "traceparent, x-request-id",
     "access-control-max-age": "600",
     "content-length": "0",
 }

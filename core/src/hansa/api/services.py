@@ -20,10 +20,12 @@ from hansa.messages.service import DeadLetters
 from hansa.plugins.model import Plugins
 from hansa.runs.approvals import Approvals
 from hansa.runs.equipment import Equipment
+from hansa.runs.leaving.service import Bundles
 from hansa.runs.log.service import Archives
 from hansa.runs.service import Runs
 from hansa.settings import Settings
 from hansa.tenants.budgets import Budgets
+from hansa.tenants.deletion import Deletions
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.rates import Rates
 from hansa.tenants.secrets.rotation import Rotation
@@ -44,6 +46,8 @@ class Services(msgspec.Struct, frozen=True):
     api_keys: ApiKeys
     accounts: ServiceAccounts
     tenants: Tenants
+    deletions: Deletions
+    bundles: Bundles
     rates: Rates
     door: Door
     trails: Trails

@@ -5,6 +5,7 @@ Knows no protocol: how a server is asked is handed to the slice as a `Discover`.
 
 from collections.abc import Awaitable, Callable
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -63,5 +64,5 @@ class KnownServer(msgspec.Struct, frozen=True):
         return "" if self.status.reachable else self.status.reason
 
 
-Discover = Callable[[ToolServer], Awaitable[ToolServerStatus]]
-"""Asks a server for its tools. Never raises for what the server does: that is a status."""
+Discover = Callable[[UUID, ToolServer], Awaitable[ToolServerStatus]]
+"""Asks a tenant's server for its tools. Never raises for what the server does: that is a status."""

@@ -34,7 +34,7 @@ def unresolved(
 
 def _variable(credentials: Credentials | None, variables: Variables) -> list[FieldError]:
     """Whether the object may have this variable sent anywhere."""
-    refusal = variables.refusal(credentials.env) if credentials is not None else ""
+    refusal = variables.refusal(credentials.env) if credentials is not None and credentials.env is not None else ""
     return [FieldError("spec.credentials.env", "reference", refusal)] if refusal else []
 
 
@@ -91,12 +91,28 @@ def _all_tools(agent: Agent, plugins: Plugins, servers: Mapping[str, KnownServer
             for place, name in enumerate(use.allow)
             if name not in offered
         )
+        errors.extend(_secrets(path, use, plugins))
         for name in use.allow or offered:
             owner = owners.setdefault(name, source)
             if owner != source:
                 text = f"{source} and {owner} both bring a tool {name!r}; leave it out of one of them: write the others in `allow`"
                 errors.append(FieldError(field, "duplicate", text))
     return errors
+
+
+def _secrets(path: str, use: AgentTools, plugins: Plugins) -> list[FieldError]:
+    """Secrets that no tool of the entry asks for."""
+    asked = sorted({each for plugin, tool in plugins.tools.values() if plugin == use.plugin for each in tool.secrets})
+    return [
+        FieldError(
+            f"{path}.secrets.{name}",
+            "reference",
+            f"no tool of plugin {use.plugin!r} asks for a secret {name!r}; they ask for: {_some(asked)}",
+            _near(name, asked),
+        )
+        for name in use.secrets
+        if name not in asked
+    ]
 
 
 def _offered(field: str, use: AgentTools, plugins: Plugins, servers: Mapping[str, KnownServer]) -> tuple[list[str], FieldError | None]:

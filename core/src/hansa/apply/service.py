@@ -16,6 +16,7 @@ from hansa.apply.auditing import Trail
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
 from hansa.apply.narrowing import Judges, beyond, unreadable
 from hansa.apply.references import unresolved
+from hansa.apply.secrets import missing_secret
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.identity import keep_issuers, refused_issuers
@@ -27,7 +28,7 @@ from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
 from hansa.tenants.allowance import NO_BOUND, Allowance
 from hansa.tenants.messaging import store as messaging_store
-from hansa.tenants.service import tenant_id
+from hansa.tenants.service import Tenants, closed, tenant_id
 from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
 from hansa_crds.problem import path_of
 
@@ -71,8 +72,11 @@ class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
 class Objects:
     """Objects of a tenant, and of all for those who may act in any."""
 
-    def __init__(self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables, judges: Judges) -> None:
+    def __init__(
+        self, database: Database, plugins: Plugins, discover: Discover, *, variables: Variables, judges: Judges, tenants: Tenants
+    ) -> None:
         self._database = database
+        self._tenants = tenants
         self._plugins = plugins
         self._discover = discover
         self._variables = variables
@@ -96,7 +100,7 @@ class Objects:
                     return ToolServerStatus(False, refusal)
                 if clock.monotonic() >= give_up:
                     return ToolServerStatus(False, "not asked: the other ToolServers of the request were too slow; apply it again")
-                return await self._discover(server)
+                return await self._discover(tenant_id(_tenant(principal, server)), server)
 
         return dict(zip(servers, await asyncio.gather(*map(ask, servers.values())), strict=True))
 
@@ -152,6 +156,9 @@ class Objects:
                 trail.applied(found, tenant, before, action=results[number].action)
             if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
                 results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
+            missing = await missing_secret(connection, found) if not refused else ""
+            if missing:
+                results[number] = msgspec.structs.replace(results[number], note="; ".join(filter(None, (results[number].note, missing))))
             if tenant != principal.tenant:
                 results[number] = msgspec.structs.replace(results[number], tenant=tenant)
         # Last, and also for what a tool server says now: a tenant's row is held only until the commit. So is the end of its audit trail.
@@ -169,8 +176,12 @@ class Objects:
 
     async def _refusals(self, connection: Connection, principal: Principal, found: HansaObject) -> tuple[FieldError, ...]:
         tenant = _tenant(principal, found)
-        if tenant != principal.tenant and not isinstance(found, Tenant) and not await tenant_store.lock_tenant(connection):
-            return (FieldError("metadata.namespace", "reference", f"there is no tenant {tenant!r}; its Tenant object makes it"),)
+        place = "metadata.name" if isinstance(found, Tenant) else "metadata.namespace"
+        known = await tenant_store.lock_tenant(connection) if tenant != principal.tenant or isinstance(found, Tenant) else None
+        if known is None and tenant != principal.tenant and not isinstance(found, Tenant):
+            return (FieldError(place, "reference", f"there is no tenant {tenant!r}; its Tenant object makes it"),)
+        if known is not None and known["state"] != "active":
+            return (FieldError(place, "closed", closed(tenant, known["state"]).detail, closed(tenant, known["state"]).hint),)
         if isinstance(found, Agent) and await store.find(connection, "Agent", found.metadata.name) is None:
             quota = await tenant_store.agents_left(connection)
             if quota is not None and quota[0] >= quota[1]:
@@ -210,6 +221,8 @@ class Objects:
             source = msgspec.json.encode(item.source).decode() if item.source else None
             values = {"kind": kind, "name": name, "manager": manager, "manifest": manifest.decode(), "digest": digest, "source": source}
             generation = await store.upsert(connection, values)
+            if isinstance(found, Tenant):
+                await tenant_store.set_generation(connection, generation)
             action = "configured" if known is not None else "created"
         revision = None
         if isinstance(found, Agent):
@@ -249,7 +262,7 @@ class Objects:
             body = await store.read(connection, _known_kind(kind), name)
         if body is None:
             raise NotFound(f"there is no {kind} {name!r}")
-        return body
+        return await self._tenants.with_status(kind, name, body)
 
     async def page(
         self, principal: Principal, kind: str | None, *, after: tuple[str, str], limit: int
@@ -258,7 +271,7 @@ class Objects:
         async with self._database.tenant(principal.tenant_id) as connection:
             rows = await store.page(connection, _known_kind(kind) if kind else None, after, limit + 1)
         last = (rows[limit - 1]["kind"], rows[limit - 1]["name"]) if len(rows) > limit else None
-        return [row["body"] for row in rows[:limit]], last
+        return [await self._tenants.with_status(row["kind"], row["name"], row["body"]) for row in rows[:limit]], last
 
     async def manifests(self, principal: Principal, kind: str) -> list[str]:
         """All manifests of a kind, as JSON texts."""
@@ -268,7 +281,10 @@ class Objects:
     async def delete(self, principal: Principal, kind: str, name: str) -> None:
         """Delete an object. Runs under way go on; a ModelProvider or ToolServer that agents still use stays."""
         if _known_kind(kind) in CLUSTER:
-            raise Conflict(f"a {kind} can't be deleted through this tenant's API", hint="Suspend or cordon it instead.")
+            raise Conflict(
+                f"a {kind} can't be deleted through this tenant's API",
+                hint="DELETE /v1/tenants/{name}, or `hansa delete tenant`." if kind == "Tenant" else "Cordon it instead.",
+            )
         async with self._database.tenant(principal.tenant_id) as connection:
             users = await self._users(connection, kind, name)
             if users:

@@ -108,7 +108,7 @@ async def agent_changed(connection: Connection, agent: Agent, revision: int) -> 
     """Keep what starting a run needs to know of its agent, and let its runs know whether they are held."""
     spec = agent.spec
     await connection.execute(
-        "SELECT hansa.agent_changed((SELECT hansa.tenant()), $1, $2, $3, $4, $5, $6)",
+        "SELECT hansa.agent_changed((SELECT hansa.tenant()), $1, $2, $3, $4, hansa.pool_of((SELECT hansa.tenant()), $5), $6)",
         agent.metadata.name,
         revision,
         spec.suspend,

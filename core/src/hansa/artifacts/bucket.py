@@ -57,13 +57,18 @@ class Bucket:
             except FileNotFoundError:
                 return
 
-    async def keys(self, prefix: str) -> list[str]:
+    async def clear(self, prefix: str) -> None:
+        """Nothing is: a bucket has no folders."""
+
+    async def keys(self, prefix: str, limit: int | None = None) -> list[str]:
         async with self._translated("listed"):
             found: list[str] = []
             store: Any = self._store  # what it may also answer with is of a package that is not here
             async for batch in store.list(prefix):
                 found.extend(each["path"] for each in batch)
-            return found
+                if limit is not None and len(found) >= limit:
+                    break
+            return found[:limit]
 
     @asynccontextmanager
     async def _translated(self, what: str) -> AsyncIterator[None]:

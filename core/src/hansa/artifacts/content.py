@@ -4,6 +4,7 @@ Must not know what the bytes are, or who refers to them. The tenant is part of e
 value finds nothing.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from hansa.errors import Damaged, Misconfigured
 from hansa.settings import ArtifactSettings
 
 log = structlog.stdlib.get_logger("hansa.artifacts")
+BATCH = 500
 
 
 class Place(Protocol):
@@ -39,8 +41,12 @@ class Place(Protocol):
         """Remove the object if it is there."""
         ...
 
-    async def keys(self, prefix: str) -> list[str]:
-        """The keys below a prefix that ends with a slash, in any order."""
+    async def clear(self, prefix: str) -> None:
+        """Remove what may be left of `prefix` itself once there is no object under it."""
+        ...
+
+    async def keys(self, prefix: str, limit: int | None = None) -> list[str]:
+        """The keys below a prefix that ends with a slash, in any order; with `limit` no more than so many of them."""
         ...
 
 
@@ -74,6 +80,43 @@ class Artifacts:
     async def delete(self, tenant_id: UUID, digest: bytes) -> None:
         """Remove an object; it need not be there."""
         await self._place.delete(_key(tenant_id, digest))
+
+    async def purge(self, tenant_id: UUID) -> int:
+        """Remove all objects of a tenant; how many. Safe to repeat, and to be cut off."""
+        removed = 0
+        while keys := await self._place.keys(f"{tenant_id}/", BATCH):
+            await asyncio.gather(*map(self._place.delete, keys))
+            removed += len(keys)
+        await self._place.clear(f"{tenant_id}/")
+        return removed
+
+    async def residue(self, tenant_id: UUID) -> int:
+        """How many objects of a tenant there are, counted up to a bound."""
+        return len(await self._place.keys(f"{tenant_id}/", BATCH))
+
+    async def put_part(self, export: str, number: int, body: bytes) -> None:
+        """Keep one part of an export, `deletion/attempt`; safe to repeat. It belongs to no tenant any more."""
+        await self._place.put(_part(export, number), body)
+
+    async def keep_attempt(self, deletion: UUID, attempt: UUID) -> None:
+        """Remove what other attempts at an export have left behind."""
+        prefix, kept = f"exports/{deletion}/", f"exports/{deletion}/{attempt}/"
+        seen = 0
+        while len(keys := await self._place.keys(prefix, seen + BATCH)) > seen:
+            others = [key for key in keys if not key.startswith(kept)]
+            await asyncio.gather(*map(self._place.delete, others))
+            seen = len(keys) - len(others)
+
+    async def get_part(self, export: str, number: int) -> bytes:
+        """One part of an export. Raises `Damaged` when it is missing."""
+        body = await self._place.get(_part(export, number))
+        if body is None:
+            raise Damaged(f"part {number} of export {export} is missing", hint="Restore it from a backup of the artifact store.")
+        return body
+
+
+def _part(export: str, number: int) -> str:
+    return f"exports/{export}/{number:08}"
 
 
 def _key(tenant_id: UUID, digest: bytes) -> str:

@@ -5,9 +5,11 @@ Warning: processes on several machines need a folder that they share; else use a
 
 import asyncio
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,8 +44,11 @@ class Folder:
     async def delete(self, key: str) -> None:
         await self._done("deleted", lambda: (self._root / key).unlink(missing_ok=True))
 
-    async def keys(self, prefix: str) -> list[str]:
-        return await self._done("listed", lambda: _list(self._root, prefix))
+    async def clear(self, prefix: str) -> None:
+        await self._done("deleted", lambda: shutil.rmtree(self._root / prefix, ignore_errors=True))
+
+    async def keys(self, prefix: str, limit: int | None = None) -> list[str]:
+        return await self._done("listed", lambda: list(islice(_list(self._root, prefix), limit)))
 
     async def _done(self, what: str, operation: Callable[[], T]) -> T:
         try:
@@ -56,7 +61,7 @@ class Folder:
             ) from error
 
     def _write(self, path: Path, body: bytes) -> None:
-        for folder in (path.parent.parent, path.parent):
+        for folder in [self._root / each for each in reversed(path.relative_to(self._root).parents[:-1])]:
             if not folder.is_dir():
                 folder.mkdir(mode=0o700, exist_ok=True)
                 _sync(folder.parent)
@@ -73,11 +78,8 @@ class Folder:
         _sync(path.parent)
 
 
-def _list(root: Path, prefix: str) -> list[str]:
-    try:
-        return [f"{prefix}{path.name}" for path in (root / prefix).iterdir()]
-    except FileNotFoundError:
-        return []
+def _list(root: Path, prefix: str) -> Iterator[str]:
+    return (str(path.relative_to(root)) for path in (root / prefix).rglob("*") if path.is_file())
 
 
 def _read(path: Path) -> bytes | None:

@@ -18,6 +18,10 @@ class Action(StrEnum):
     OBJECT_DELETED = "object.deleted"
     TENANT_CREATED = "tenant.created"
     TENANT_CHANGED = "tenant.changed"
+    TENANT_ARCHIVED = "tenant.archived"
+    TENANT_DELETED = "tenant.deleted"
+    TENANT_RESTORED = "tenant.restored"
+    TENANT_IMPORTED = "tenant.imported"
     KEY_MADE = "key.made"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
@@ -47,6 +51,10 @@ ACTIONS: Mapping[Action, str] = {
     Action.OBJECT_DELETED: "an object was deleted",
     Action.TENANT_CREATED: "a tenant was made",
     Action.TENANT_CHANGED: "a tenant was changed",
+    Action.TENANT_ARCHIVED: "a tenant was closed, and is kept",
+    Action.TENANT_DELETED: "a tenant was closed, and is removed",
+    Action.TENANT_RESTORED: "an archived tenant was brought back",
+    Action.TENANT_IMPORTED: "a tenant was made of an export, that is: a past was written",
     Action.KEY_MADE: "an API key was made",
     Action.KEY_ROTATED: "an API key was given a successor",
     Action.KEY_REVOKED: "an API key was revoked",

@@ -20,7 +20,7 @@ PERMISSIONS: Mapping[str, str] = {
     "agents:read": "list and read agents and their revisions",
     "objects:read": "list and read objects",
     "objects:write": "apply and delete objects of the tenant",
-    "platform:write": "apply Tenant and Region objects",
+    "platform:write": "apply Tenant and Region objects; delete, restore, export and import tenants",
     "tenants:read": "list and read all tenants",
     "tenants:act": "act in any tenant, named by the header Hansa-Tenant or an object's namespace",
     "plugins:read": "list plugins, tools and models",
@@ -164,7 +164,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredKey(msgspec.Struct, frozen=True):
-    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`.
+    """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`;
+    `state`: that of the tenant, which lets people in while it is active.
 
     `account_roles`, `bindings`: of its service account, if it is one's, and of the tenant.
     """
@@ -182,3 +183,4 @@ class StoredKey(msgspec.Struct, frozen=True):
     service_account: str | None = None
     account_roles: tuple[str, ...] | None = None
     bindings: tuple[RoleBinding, ...] = ()
+    state: str = "active"

@@ -17,13 +17,16 @@ from hansa.auth.bearers import Bearers
 from hansa.auth.bindings import account_roles
 from hansa.auth.model import CredentialRefused, Grant, Principal, StoredKey
 from hansa.db.pool import Connection, Database
-from hansa.errors import Unauthenticated, Unavailable
+from hansa.errors import Forbidden, Unauthenticated, Unavailable
 
 log = structlog.stdlib.get_logger("hansa.auth")
 CACHE_SECONDS = 2.0
 CACHE_KEYS = 10_000
 UNKNOWN, UNKNOWN_HINT = "the API key is not known here", "Was it made by this installation?"
 """Also of a key that is here and has another secret: who guesses learns nothing."""
+
+
+_CLOSED = {"archived": "archived", "deleting": "being deleted"}
 
 
 class Authenticator:
@@ -70,6 +73,8 @@ class Authenticator:
             raise _refused(stored, UNKNOWN, UNKNOWN_HINT)
         if stored.revoked_at is not None:
             raise _refused(stored, "the API key has been revoked", "Use its successor.")
+        if stored.state != "active":
+            raise Forbidden(f"the tenant {stored.tenant!r} is {_CLOSED[stored.state]}: nobody is let in", hint="Ask the platform's people.")
         if stored.expires_at is not None and stored.expires_at <= clock.now():
             raise _refused(stored, "the API key has expired", "Use its successor.")
         if stored.expires_at is not None:

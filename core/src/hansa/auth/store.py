@@ -16,12 +16,13 @@ SELECT k.tenant_id, t.name AS tenant, k.id, k.digest, k.roles, k.scopes, k.expir
   (SELECT a.roles FROM hansa.service_accounts a WHERE a.tenant_id = k.tenant_id AND a.name = k.service_account) AS account_roles,
   CASE WHEN k.service_account IS NOT NULL THEN t.role_bindings END AS bindings,
   (k.used_at < now() - interval '1 minute') IS NOT FALSE AS unused,
-  t.requests_per_second IS NOT NULL AS rated
+  t.requests_per_second IS NOT NULL AS rated, t.state
 FROM hansa.api_keys k JOIN hansa.tenants t USING (tenant_id) WHERE k.id = $1
 """
 FIND_ISSUERS = """
 SELECT i.tenant_id, t.name AS tenant, i.entry, t.role_bindings, t.requests_per_second IS NOT NULL AS rated
-FROM hansa.issuers i JOIN hansa.tenants t USING (tenant_id) WHERE i.issuer = $1 ORDER BY i.tenant_id, i.audience
+FROM hansa.issuers i JOIN hansa.tenants t USING (tenant_id) WHERE i.issuer = $1 AND t.state = 'active'
+ORDER BY i.tenant_id, i.audience
 """
 VIEW = """json_build_object('id', id, 'name', name, 'service_account', service_account, 'roles', roles, 'scopes', scopes,
   'made_by', made_by, 'created_at', created_at, 'expires_at', expires_at, 'used_at', used_at, 'revoked_at', revoked_at)"""
@@ -173,6 +174,13 @@ async def revoke_key(connection: Connection, key_id: str) -> bool:
 async def revoke_keys(connection: Connection, name: str) -> None:
     """Revoke every live key of this name."""
     await connection.execute("UPDATE hansa.api_keys SET revoked_at = now() WHERE name = $1 AND revoked_at IS NULL", name)
+
+
+async def revoke_all(connection: Connection) -> None:
+    """Revoke every live key of the connection's tenant."""
+    await connection.execute(
+        "UPDATE hansa.api_keys SET revoked_at = now() WHERE tenant_id = (SELECT hansa.tenant()) AND revoked_at IS NULL"
+    )
 
 
 async def lock_idempotency(connection: Connection, scope: str) -> bool:

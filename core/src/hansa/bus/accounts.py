@@ -51,13 +51,18 @@ class Login(msgspec.Struct, frozen=True):
 class Accounts:
     """Use `open_accounts`. Every method raises `Unavailable` when NATS is away, and `Refused`."""
 
-    def __init__(self, operator: Operator, client: Client, region: str, *, url: str, back: asyncio.Event) -> None:
-        """`url`: where the server is; `back` is set whenever the server has been away and is back, perhaps without its disk."""
+    def __init__(self, operator: Operator, client: Client, region: str, *, server: NatsSettings, back: asyncio.Event) -> None:
+        """`server`: where it is and how it is spoken to; `back` is set whenever it has been away and is back, perhaps without its disk."""
         self._client = client
         self.operator = operator
         self.region = region
-        self.url = url
+        self.server = server
         self.back = back
+
+    @property
+    def url(self) -> str:
+        """Where the server is."""
+        return self.server.url
 
     def public(self, tenant_id: UUID) -> str:
         """The public key, which is the name, of a tenant's account."""
@@ -150,7 +155,7 @@ async def open_accounts(settings: NatsSettings, region: str, *, name: str) -> As
 
     options = {**logging_in(operator.system, name), "reconnected_cb": reconnected}
     async with connected(settings, f"{name}-accounts", options) as client:
-        yield Accounts(operator, client, region, url=settings.url, back=back)
+        yield Accounts(operator, client, region, server=settings, back=back)
 
 
 def logging_in(account: Key, name: str) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class Bus:
                 log.info("bus.unsubscribe", subject=subject, error=str(error))
 
 
-def _tls(settings: NatsSettings) -> ssl.SSLContext | None:
+def tls(settings: NatsSettings) -> ssl.SSLContext | None:
     """How to speak TLS; None leaves the client to what the address says, with the authorities of the system."""
     if not (settings.ca_file or settings.cert_file):
         return None
@@ -200,7 +200,7 @@ async def connected(settings: NatsSettings, name: str, logging_in: dict[str, Any
         "max_reconnect_attempts": -1,
         "reconnect_time_wait": 0.2,
         "connect_timeout": 5,
-        "tls": _tls(settings),
+        "tls": tls(settings),
     }
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -6,7 +6,7 @@ missing and put right when it is not as it should be. Must not know what is carr
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -109,6 +109,26 @@ class Queue:
                 raise Unavailable(f"JetStream does not make the queue {self._spec.name}: {_told(error)}") from error
             self._checked = loop.time()
             return fresh
+
+    async def purge(self, subject: str) -> None:
+        """Remove what waits under a subject. Raises `Unavailable`."""
+        await self._managed(self._stream.purge_stream(self._spec.name, subject=subject))
+
+    async def count(self, subject: str) -> int:
+        """How much waits under a subject. Raises `Unavailable`."""
+        info = await self._managed(self._stream.stream_info(self._spec.name, subjects_filter=subject))
+        subjects: dict[str, int] = {} if info is None else info.state.subjects or {}
+        return sum(subjects.values())
+
+    async def _managed(self, asked: Awaitable[Any]) -> Any:
+        """What the server answers; None when there is no such queue."""
+        try:
+            async with asyncio.timeout(MANAGE_SECONDS):
+                return await asked
+        except NotFoundError:
+            return None
+        except (NatsError, OSError, TimeoutError) as error:
+            raise Unavailable(f"JetStream does not answer for the queue {self._spec.name}: {_told(error)}") from error
 
     def lost(self) -> None:
         """Something is wrong with it: the next `ensure` looks."""

@@ -18,8 +18,10 @@ from nats.errors import Error as NatsError
 from hansa import ids
 from hansa.bus import subjects
 from hansa.bus.accounts import Accounts, logging_in
+from hansa.bus.connection import tls
 from hansa.bus.keys import Key
 from hansa.errors import Unavailable
+from hansa.settings import NatsSettings
 
 ASK_SECONDS = 0.25
 CONNECT_SECONDS = 5.0
@@ -44,13 +46,13 @@ async def probe(accounts: Accounts, a: UUID, b: UUID) -> Reach:
     """As tenant `a`, try to reach tenant `b`, the platform and the server's own account. Takes a third of a second and changes nothing.
     Raises `Unavailable` when NATS is away or lets one of them in no more.
     """
-    operator, url, session = accounts.operator, accounts.url, ids.new_id()
+    operator, server, session = accounts.operator, accounts.server, ids.new_id()
     strangers = (accounts.public(b), operator.platform.public)
     async with AsyncExitStack() as opened:
-        as_a = await opened.enter_async_context(_party(url, operator.account(a), "a", strangers))
+        as_a = await opened.enter_async_context(_party(server, operator.account(a), "a", strangers))
         await as_a.listen(">")  # before the others come, of whom the server may tell
-        as_b = await opened.enter_async_context(_party(url, operator.account(b), "b", ()))
-        platform = await opened.enter_async_context(_party(url, operator.platform, "the platform", ()))
+        as_b = await opened.enter_async_context(_party(server, operator.account(b), "b", ()))
+        platform = await opened.enter_async_context(_party(server, operator.platform, "the platform", ()))
         closed, asked = _closed(accounts, b, session), subjects.server_services(strangers[0], subjects.messages_queue(accounts.region))
         event, sent = subjects.own_event(EVENT), subjects.participant(accounts.region, accounts.public(a), f"event.{EVENT}")
         news, said = subjects.own_news(session), subjects.session_live(accounts.region, a, session)
@@ -126,7 +128,7 @@ class _Party:
 
 
 @asynccontextmanager
-async def _party(url: str, key: Key, name: str, strangers: tuple[str, ...]) -> AsyncIterator[_Party]:
+async def _party(server: NatsSettings, key: Key, name: str, strangers: tuple[str, ...]) -> AsyncIterator[_Party]:
     client: Any = Client()
     told: list[str] = []
 
@@ -135,7 +137,8 @@ async def _party(url: str, key: Key, name: str, strangers: tuple[str, ...]) -> A
 
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            await client.connect(url, name="hansa-probe", allow_reconnect=False, error_cb=failed, **logging_in(key, name))
+            options = {**logging_in(key, name), "tls": tls(server)}
+            await client.connect(server.url, name="hansa-probe", allow_reconnect=False, error_cb=failed, **options)
         yield _Party(client, name, strangers)
     except (NatsError, OSError, TimeoutError) as error:
         raise Unavailable(f"{name} can't be probed over NATS: {(told or [str(error)])[0]}", retry_after=1.0) from error

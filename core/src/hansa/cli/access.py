@@ -1,4 +1,4 @@
-"""`hansa auth`, `hansa keys`, `hansa service-accounts` and `hansa tenants`: who one is, who may come in, and where."""
+"""`hansa auth`, `hansa keys` and `hansa service-accounts`: who one is, and who may come in."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -29,16 +29,6 @@ _ACCOUNT_COLUMNS = (
     age("AGE", "created_at"),
     field("DESCRIPTION", "description"),
 )
-_TENANT_COLUMNS = (
-    field("NAME", "name"),
-    field("SUSPENDED", "suspended"),
-    field("WEIGHT", "weight"),
-    field("RUNS AT ONCE", "concurrent_runs"),
-    field("REQUESTS/S", "requests_per_second"),
-    age("AGE", "created_at"),
-    field("DISPLAY NAME", "display_name"),
-)
-
 auth = App(name="auth")
 keys = App(name="keys")
 accounts = App(name="service-accounts")
@@ -182,12 +172,6 @@ def delete_account(name: str, *, connection: Connection | None = None) -> None:
     with open_api(connection or Connection()) as api:
         api.delete(f"/v1/service-accounts/{segment(name)}")
     say(f"service account {name} deleted, with its keys")
-
-
-def tenants(*, connection: Connection | None = None, output: OutputFlag = "table") -> None:
-    """List all tenants. A Tenant object makes one; --tenant acts in it."""
-    with open_api(connection or Connection()) as api:
-        show(api.entries("/v1/tenants", {}, None), _TENANT_COLUMNS, output)
 
 
 def _show_made(made: Row, output: OutputFlag) -> None:

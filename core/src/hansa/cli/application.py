@@ -47,7 +47,7 @@ _COMMANDS = (
     ("keys", "hansa.cli.access:keys", 3, "List API keys; make, rotate or revoke one."),
     ("secrets", "hansa.cli.secrets:secrets", 3, "List secrets; set, delete or rotate them."),
     ("service-accounts", "hansa.cli.access:accounts", 3, "List service accounts; make or delete one."),
-    ("tenants", "hansa.cli.access:tenants", 3, "List all tenants."),
+    ("tenants", "hansa.cli.tenants:tenants", 3, "List all tenants; show, export, import, restore one; list deletions."),
     ("audit", "hansa.cli.auditing:audit", 3, "List who changed what; export it, or verify that it is as it was written."),
     ("usage", "hansa.cli.spending:usage", 3, "Show what the tenant has used, by day, agent and model."),
     ("budget", "hansa.cli.spending:budget", 3, "Show what the tenant may use, and how much of that is left."),

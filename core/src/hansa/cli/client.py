@@ -97,9 +97,9 @@ class Api:
         """What is at `path`."""
         return self._send("GET", path, query=query, patience=patience)
 
-    def delete(self, path: str) -> None:
+    def delete(self, path: str, query: Mapping[str, str] | None = None) -> Any:
         """Delete what is at `path`."""
-        self._send("DELETE", path)
+        return self._send("DELETE", path, query=query)
 
     def post(self, path: str, body: Any, *, query: Mapping[str, str] | None = None, key: str = "", patience: float = 0.0) -> Any:
         """Post `body`; only with an idempotency `key` is it ever sent twice."""
@@ -142,9 +142,9 @@ class Api:
                 raise refusal(pieces, self.target)
             yield pieces
 
-    def upload(self, path: str, body: bytes, kind: str) -> Any:
+    def upload(self, path: str, body: bytes, kind: str, query: Mapping[str, str] | None = None) -> Any:
         """Post a body that is not JSON."""
-        return self._send("POST", path, body=body, headers={"content-type": kind})
+        return self._send("POST", path, query=query, body=body, headers={"content-type": kind})
 
     def _send(self, method: str, path: str, *, patience: float = 0.0, **parts: Any) -> Any:
         backoff = Backoff(patience if self._answered else min(patience, _UNHEARD_SECONDS), tell=say)

@@ -1,13 +1,15 @@
 """`hansa get` and `hansa delete`: objects by kind and name; runs and sessions may be asked for in the same way."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from cyclopts import Parameter, validators
 
 from hansa.cli import records
-from hansa.cli.client import open_api, segment
+from hansa.cli.client import Json, open_api, segment
 from hansa.cli.connection import Connection
-from hansa.cli.output import Column, OutputFlag, age, field, say, show, show_value
+from hansa.cli.output import Column, WideFlag, WideOutput, age, field, say, show, show_value
+from hansa.cli.tenants import Policy, Wait, delete_tenant, get_tenants
 from hansa.cli.usage import UsageError
 from hansa_crds import KINDS
 from hansa_crds.problem import nearest
@@ -32,9 +34,9 @@ def get(
     *,
     limit: Annotated[int | None, Parameter(help="How many at most; left out: all.", validator=validators.Number(gte=1))] = None,
     connection: Connection | None = None,
-    output: OutputFlag = "table",
+    output: WideFlag = "table",
 ) -> None:
-    """Show the objects of a kind, or one of them as the manifest that `hansa apply` takes.
+    """Show the objects of a kind, or one of them as the manifest that `hansa apply` takes; -o yaml and json add its status.
 
     Parameters
     ----------
@@ -42,6 +44,7 @@ def get(
         Name of the object, or id of the run or session; left out: list them all.
     """
     found = resolve(kind)
+    plain_output = "table" if output == "wide" else output
     if found == "run":
         show_it = records.show_run if name else records.list_runs
     elif found == "session":
@@ -50,19 +53,45 @@ def get(
         show_it = None
     if show_it is not None:
         arguments = (name,) if name else ()
-        show_it(*arguments, connection=connection, output=output)
+        show_it(*arguments, connection=connection, output=plain_output)
         return
+    if found == "Tenant" and name is not None:
+        connection = _inside(connection or Connection(), name)
     with open_api(connection or Connection()) as api:
         if name is not None:
-            show_value(api.get(f"/v1/objects/{found}/{segment(name)}")["manifest"], output)
+            show_value(_shown(api.get(f"/v1/objects/{found}/{segment(name)}"), output), plain_output)
         elif found == "Agent":
-            show(api.entries("/v1/agents", {}, limit), _AGENT_COLUMNS, output)
+            show(api.entries("/v1/agents", {}, limit), _AGENT_COLUMNS, plain_output)
+        elif found == "Tenant":
+            get_tenants(api, limit, output)
         else:
-            show(api.entries("/v1/objects", {"kind": found}, limit), _OBJECT_COLUMNS, output)
+            show(api.entries("/v1/objects", {"kind": found}, limit), _OBJECT_COLUMNS, plain_output)
 
 
-def delete(kind: KindName, name: str, *, connection: Connection | None = None) -> None:
-    """Delete an object.
+def _inside(connection: Connection, name: str) -> Connection:
+    """A Tenant object stands in its own tenant: who may act in any looks there."""
+    with open_api(connection) as api:
+        here = api.get("/v1/whoami")
+    may = "tenants:act" in here["permissions"] and here["tenant"] != name
+    return replace(connection, tenant=name) if may else connection
+
+
+def _shown(kept: Json, output: WideOutput) -> Json:
+    """An object as people wrote it; for programs with what the platform knows of it."""
+    status = kept.get("status")
+    return {**kept["manifest"], "status": status} if output in ("json", "yaml") and status else kept["manifest"]
+
+
+def delete(
+    kind: KindName,
+    name: str,
+    *,
+    yes: Annotated[bool, Parameter(negative=(), help="Of a tenant: don't ask for its name.")] = False,
+    policy: Annotated[Policy | None, Parameter(help="Of a tenant: instead of its deletionPolicy.")] = None,
+    wait: Wait = 120.0,
+    connection: Connection | None = None,
+) -> None:
+    """Delete an object. A tenant is closed at once, and archived or removed as its deletionPolicy says.
 
     Parameters
     ----------
@@ -70,6 +99,10 @@ def delete(kind: KindName, name: str, *, connection: Connection | None = None) -
         Name of the object.
     """
     found = resolve(kind)
+    if found == "Tenant":
+        with open_api(connection or Connection()) as api:
+            delete_tenant(api, name, yes=yes, policy=policy, wait=wait)
+        return
     if found == "run":
         raise UsageError("a run is a record and is not deleted", hint=f"To stop it: hansa runs cancel {name}")
     if found == "session":

@@ -26,6 +26,11 @@ Output = Literal["table", "json", "yaml"]
 OutputFlag = Annotated[
     Output, Parameter(name=("--output", "-o"), help="How to print: a table for people, or JSON or YAML alone on stdout.")
 ]
+WideOutput = Literal["table", "wide", "json", "yaml"]
+WideFlag = Annotated[
+    WideOutput,
+    Parameter(name=("--output", "-o"), help="How to print: a table for people, a wide one, or JSON or YAML alone on stdout."),
+]
 Row = Mapping[str, Any]
 
 _CONTROLS = {code: None for code in [*range(0x20), *range(0x7F, 0xA0)] if chr(code) not in "\n\t"}

@@ -26,10 +26,21 @@ VIEWS = """
 SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'hansa'
 WHERE c.relkind = 'm' OR (c.relkind = 'v' AND NOT coalesce(c.reloptions::text LIKE '%security_invoker=true%', false))
 """
+DEFINERS = """
+SELECT p.proname FROM pg_proc p
+WHERE p.pronamespace = 'hansa'::regnamespace AND p.prosecdef AND has_function_privilege('hansa_app', p.oid, 'EXECUTE')
+"""
 
 
 async def check(database: Database) -> None:
     """Raise `Misconfigured` unless roles, policies and revision are as they must be."""
+    found = await findings(database)
+    if found:
+        raise Misconfigured("the database would not keep tenants apart: " + "; ".join(found), hint="Mend what is named, then start again.")
+
+
+async def findings(database: Database) -> list[str]:
+    """All that is not as it must be, each with what mends it."""
     findings: list[str] = []
     app, (system,) = await database.call_row(ROLE), await database.system(ROLE)
     for login, variable, wanted in ((app, "APP", "hansa_app"), (system, "SYSTEM", "hansa_system")):
@@ -58,9 +69,11 @@ async def check(database: Database) -> None:
             findings.extend(
                 f"the policy {name} opens {table} to the app beyond its tenant; run: DROP POLICY {name} ON {table}" for name in row["open"]
             )
+        findings.extend(
+            f"the app may call hansa.{row['proname']}, which has its owner's rights; "
+            f"run: ALTER FUNCTION hansa.{row['proname']} SECURITY INVOKER"
+            for row in await database.system(DEFINERS)
+        )
         for row in await database.system(VIEWS):
             findings.append(f"view hansa.{row['relname']} bypasses row-level security; drop it or set security_invoker = true")
-    if findings:
-        raise Misconfigured(
-            "the database would not keep tenants apart: " + "; ".join(findings), hint="Mend what is named, then start again."
-        )
+    return findings

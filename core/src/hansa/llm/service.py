@@ -1,30 +1,33 @@
 """The gateway: resolves an agent's model to providers, retries what passes, falls back to the next model, keeps the deadline.
 
-A provider is opened once a process and configuration, and shared. Must not know any vendor, nor the log.
+Credentials are looked up for each call, and nothing of them comes back. Must not know any vendor, nor the log.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Container, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import ClassVar
+from uuid import UUID
 
 import msgspec
 import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
+from hansa.errors import HansaError
 from hansa.llm.metering import FreeMeter, Meter, OverBudget, Target
+from hansa.llm.model import LiveText
+from hansa.llm.pool import ProviderPool, open_pool
+from hansa.llm.secrecy import Veil
 from hansa.plugins.model import Plugins
-from hansa.secrets.variables import Variables
+from hansa.tenants.secrets.lookup import Lookup, passes
 from hansa_crds import ModelChoice, ModelProvider
 from hansa_sdk import (
     Completion,
-    LLMProvider,
     LLMRequest,
-    ProviderConfig,
+    LLMResponse,
     ProviderError,
-    ProviderKind,
     ProviderRefused,
     ProviderServices,
     ProviderUnavailable,
@@ -35,19 +38,18 @@ ATTEMPTS = 3
 LONGEST_PAUSE = 30.0
 
 
-class LiveText(Protocol):
-    """Where text goes as it arrives. `reset` says that the step's text so far is void: another attempt begins."""
+class CredentialAway(ProviderUnavailable):
+    """What keeps the tenant's secret does not answer for now, and no other model answered: the run waits, however often."""
 
-    def text(self, piece: str) -> None: ...
-
-    def reset(self) -> None: ...
+    code: ClassVar[str] = "secrets_away"
 
 
 class _Failure(msgspec.Struct, frozen=True):
-    """Why one target did not answer; `final`: it would not answer later either."""
+    """Why one target did not answer; `final`: it would not answer later either; `away`: its credential can't be had for now."""
 
     text: str
     final: bool
+    away: bool = False
     over: OverBudget | None = None
 
 
@@ -66,37 +68,34 @@ class _Ear:
 class Gateway:
     """Opens providers and asks them. Use `open_gateway`."""
 
-    def __init__(self, plugins: Plugins, services: ProviderServices, variables: Variables, stack: AsyncExitStack) -> None:
+    def __init__(self, plugins: Plugins, pool: ProviderPool, lookup: Lookup) -> None:
         self._plugins = plugins
-        self._services = services
-        self._variables = variables
-        self._stack = stack
-        self._open: dict[bytes, tuple[LLMProvider, asyncio.Semaphore]] = {}
-        self._opening = asyncio.Lock()
+        self._pool = pool
+        self._lookup = lookup
 
-    def usable(self, provider: ModelProvider) -> str:
-        """Why a provider can't be asked at all, for people; empty: it can."""
+    def usable(self, provider: ModelProvider, secrets: Container[str] | None = None) -> str:
+        """Why a provider can't be asked at all, for people; empty: it can. `secrets`: names of the tenant's, if they were asked."""
         spec = provider.spec
         known = self._plugins.providers.get(spec.plugin)
         if known is None:
             loaded = ", ".join(sorted(self._plugins.providers)) or "none"
             return f"no loaded plugin brings the provider kind {spec.plugin!r} (loaded: {loaded}); a package hansa-{spec.plugin} might"
-        refusal = self._variables.refusal(spec.credentials.env) if spec.credentials is not None else ""
+        refusal = self._lookup.refusal(spec.credentials, secrets)
         if refusal:
             return refusal
-        if spec.credentials is not None and not self._variables.value(spec.credentials.env) and known[1].requires_credential:
+        if spec.credentials is not None and not self._lookup.is_set(spec.credentials) and known[1].requires_credential:
             return f"the environment variable {spec.credentials.env} is not set"
         if spec.credentials is None and known[1].requires_credential:
-            return "it needs credentials: set spec.credentials.env"
+            return "it needs credentials: set spec.credentials.secret or spec.credentials.env"
         if spec.endpoint is None and known[1].requires_endpoint:
             return "it needs spec.endpoint"
         return ""
 
-    async def complete(self, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
+    async def complete(self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
         """The first good answer of the targets, in their order; a target whose answer may cost too much is passed over.
 
-        Raises `ProviderUnavailable` after retries everywhere, `ProviderRefused` when no retry helps anywhere, or the meter's `OverBudget`
-        when that alone stands against it.
+        Raises `ProviderUnavailable` after retries everywhere, `CredentialAway` when a credential could not be looked up for now,
+        `ProviderRefused` when no retry helps anywhere, or the meter's `OverBudget` when that alone stands against it.
         """
         give_up, attempts, failures = clock.monotonic() + request.timeout, 0, list[_Failure]()
         for position, target in enumerate(targets):
@@ -114,13 +113,17 @@ class Gateway:
                 ear = _Ear(live)
                 try:
                     asked = await meter.begin(target, msgspec.structs.replace(request, model=target.model, timeout=left))
-                    response = await self._ask(target, asked, ear, left)
+                    response = await self._ask(tenant_id, target, asked, ear, left)
                 except OverBudget as error:
                     failures.append(_Failure(f"{name}: {error.detail}", final=True, over=error))
                     break
                 except ProviderRefused as error:
                     meter.failed(lost=ear.doubt or error.in_doubt)
                     failures.append(_Failure(f"{name}: {error.detail}. {error.hint}".removesuffix(". "), final=True))
+                    break
+                except CredentialAway as error:
+                    meter.failed(lost=False)
+                    failures.append(_Failure(f"{name}: {error.detail}", final=False, away=True))
                     break
                 except ProviderUnavailable as error:
                     meter.failed(lost=ear.doubt or error.in_doubt)
@@ -136,39 +139,38 @@ class Gateway:
             live.reset()
         raise _no_answer(failures, request.timeout)
 
-    async def _ask(self, target: Target, request: LLMRequest, ear: "_Ear", left: float) -> Any:
+    async def _ask(self, tenant_id: UUID, target: Target, request: LLMRequest, ear: "_Ear", left: float) -> LLMResponse:
+        kind, veil = self._plugins.providers[target.provider.spec.plugin][1], Veil(self._lookup.redactor, tenant_id)
         try:
             async with asyncio.timeout(left):
-                provider, slots = await self._provider(target.provider)
-                async with slots:
-                    return await provider.complete(request, ear.text)
+                credential = await self._credential(tenant_id, target.provider)
+                async with self._pool.borrow(tenant_id, target.provider, kind, credential) as (provider, slots), slots:
+                    shown = veil.live(ear)
+                    response = veil.response(await provider.complete(veil.request(request), shown.text))
+                    shown.end()
+                    return response
         except TimeoutError as error:
             raise ProviderUnavailable(f"no answer within {left:.0f} s", in_doubt=True) from error
-        except (ProviderRefused, ProviderUnavailable):
+        except (ProviderRefused, ProviderUnavailable) as error:
+            veil.error(error)
             raise
         # A provider plugin is a stranger's code: its defect counts as this model being away, is logged, and fallbacks go on.
         except Exception as error:
             log.exception("llm.provider_broke", provider=target.provider.metadata.name, plugin=target.provider.spec.plugin)
-            raise ProviderUnavailable(
-                f"the plugin {target.provider.spec.plugin} broke: {type(error).__name__}: {error}", in_doubt=True
-            ) from error
+            told = veil.text(f"the plugin {target.provider.spec.plugin} broke: {type(error).__name__}: {error}")
+            raise ProviderUnavailable(told, in_doubt=True) from error
 
-    async def _provider(self, provider: ModelProvider) -> tuple[LLMProvider, asyncio.Semaphore]:
-        spec, kind = provider.spec, self._plugins.providers[provider.spec.plugin][1]
-        credential = self._variables.value(spec.credentials.env) if spec.credentials else None
-        config = ProviderConfig(provider.metadata.name, spec.endpoint, credential or None, tuple(model.name for model in spec.models))
-        name = msgspec.json.encode([spec.plugin, config, spec.max_concurrency])
-        async with self._opening:
-            if name not in self._open:
-                opened = await self._stack.enter_async_context(_opened(kind, config, self._services))
-                self._open[name] = (opened, asyncio.Semaphore(spec.max_concurrency or kind.max_concurrency or 1_000_000))
-            return self._open[name]
-
-
-@asynccontextmanager
-async def _opened(kind: ProviderKind, config: ProviderConfig, services: ProviderServices) -> AsyncIterator[LLMProvider]:
-    async with kind.open(config, services) as provider:
-        yield provider
+    async def _credential(self, tenant_id: UUID, provider: ModelProvider) -> str | None:
+        """What the provider is opened with, as it is now."""
+        found = provider.spec.credentials
+        if found is None or not self._lookup.is_set(found):
+            return None
+        try:
+            return await self._lookup.value(tenant_id, found)
+        except HansaError as error:
+            if passes(error):
+                raise CredentialAway(error.detail, hint=error.hint, retry_after=error.retry_after) from error
+            raise ProviderRefused(error.detail, hint=error.hint) from error
 
 
 def _no_answer(failures: Sequence[_Failure], timeout: float) -> ProviderError | OverBudget:
@@ -178,18 +180,21 @@ def _no_answer(failures: Sequence[_Failure], timeout: float) -> ProviderError | 
     told = "no model answered: " + ("; ".join(dict.fromkeys(failure.text for failure in failures)) or f"nothing within {timeout:g} s")
     if failures and all(failure.final for failure in failures):
         return ProviderRefused(told, hint="`hansa models` shows which can be used.")
+    if any(failure.away for failure in failures):
+        return CredentialAway(told, hint="The run goes on when secrets can be read again; see docs/secrets.md.", retry_after=5.0)
     return ProviderUnavailable(told, hint="`hansa models` shows which can be used; runs may be started again later.")
 
 
 class AgentModel:
     """One agent's model with its fallbacks, bound to the providers as they were when the run was loaded."""
 
-    def __init__(self, gateway: Gateway, targets: Sequence[Target]) -> None:
+    def __init__(self, gateway: Gateway, tenant_id: UUID, targets: Sequence[Target]) -> None:
         self._gateway = gateway
+        self._tenant_id = tenant_id
         self._targets = targets
 
     async def complete(self, request: LLMRequest, live: LiveText, meter: Meter | None = None) -> Completion:
-        return await self._gateway.complete(self._targets, request, live, meter or FreeMeter())
+        return await self._gateway.complete(self._tenant_id, self._targets, request, live, meter or FreeMeter())
 
 
 def resolve(choices: Sequence[ModelChoice], providers: Sequence[ModelProvider]) -> tuple[list[Target], list[str]]:
@@ -211,7 +216,7 @@ def resolve(choices: Sequence[ModelChoice], providers: Sequence[ModelProvider]) 
 
 
 @asynccontextmanager
-async def open_gateway(plugins: Plugins, http: HttpClient, data_dir: Path, *, variables: Variables) -> AsyncIterator[Gateway]:
-    """A gateway whose providers are closed at the end. Credentials are `variables` of the names that objects give."""
-    async with AsyncExitStack() as stack:
-        yield Gateway(plugins, ProviderServices(http=http, data_dir=data_dir), variables, stack)
+async def open_gateway(plugins: Plugins, http: HttpClient, data_dir: Path, *, lookup: Lookup) -> AsyncIterator[Gateway]:
+    """A gateway whose providers are closed at the end. Credentials are looked up by `lookup`."""
+    async with open_pool(ProviderServices(http=http, data_dir=data_dir)) as pool:
+        yield Gateway(plugins, pool, lookup)

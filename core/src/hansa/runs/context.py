@@ -17,7 +17,7 @@ import msgspec
 
 from hansa import clock, ids
 from hansa.llm.metering import Meter
-from hansa.llm.service import LiveText
+from hansa.llm.model import LiveText
 from hansa.runs import calls
 from hansa.runs.budget.metering import NothingLeft, StepMeter
 from hansa.runs.journal import Journal

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
+from hansa.artifacts.content import Artifacts
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
 from hansa.llm.metering import Meter
-from hansa.llm.service import AgentModel, Gateway, LiveText
+from hansa.llm.model import LiveText
+from hansa.llm.service import AgentModel, Gateway
 from hansa.plugins.model import Plugins
 from hansa.runs.context import DurableContext, Model, Parts, Sources, Voice
 from hansa.runs.journal import Journal, Writer
@@ -19,10 +22,11 @@ from hansa.runs.model import Past, RunView
 from hansa.runs.steps import StepLog
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared, Worlds
+from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tools.cage.service import Cages
 from hansa.tools.servers import Connections, ToolServers
-from hansa.tools.service import Surroundings, ToolBox
+from hansa.tools.service import Surroundings, ToolBox, ToolSecrets
 from hansa_sdk import Completion, LLMRequest, Message, Role, RunFailed
 
 
@@ -38,7 +42,9 @@ class Equipment(msgspec.Struct, frozen=True):
     worlds: Worlds
     writer: Writer
     values: Values
+    artifacts: Artifacts
     secrets: TenantSecrets
+    lookup: Lookup
     retention: Retention
     region: str
     worker: str
@@ -73,14 +79,16 @@ class NoModel:
         )
 
 
-def model_of(equipment: Equipment, prepared: Prepared) -> Model:
+def model_of(equipment: Equipment, prepared: Prepared, tenant_id: UUID) -> Model:
     """The model of an agent's revision, bound to this process's providers."""
-    return AgentModel(equipment.gateway, prepared.targets) if prepared.targets else NoModel(prepared.missing)
+    return AgentModel(equipment.gateway, tenant_id, prepared.targets) if prepared.targets else NoModel(prepared.missing)
 
 
-def surroundings_of(equipment: Equipment, run: RunView) -> Surroundings:
+def surroundings_of(equipment: Equipment, tenant_id: UUID, run: RunView) -> Surroundings:
     """What the tools of a run may touch in this process."""
-    return Surroundings(equipment.workspaces / str(run.id), equipment.http, equipment.tool_settings, equipment.cages)
+    secrets = ToolSecrets(equipment.lookup, tenant_id)
+    workspace = equipment.workspaces / str(tenant_id) / str(run.id)
+    return Surroundings(workspace, equipment.http, equipment.tool_settings, equipment.cages, secrets)
 
 
 def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:

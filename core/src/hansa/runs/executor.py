@@ -13,6 +13,7 @@ import structlog
 from hansa.bus.subjects import session_live
 from hansa.egress.narrowing import narrowed
 from hansa.errors import Damaged, HansaError, Unavailable
+from hansa.llm.service import CredentialAway
 from hansa.runs import store
 from hansa.runs.budget import store as budget_store
 from hansa.runs.budget.metering import Held
@@ -32,6 +33,8 @@ from hansa_sdk import PluginError, ProviderUnavailable, RunFailed
 log = structlog.stdlib.get_logger("hansa.runs")
 MAX_TAKEOVERS = 5
 LONGEST_BACKOFF = 86_400.0
+AWAY_SECONDS, LONGEST_AWAY = 2.0, 60.0
+"""Between looks whether what keeps secrets is back: a run must not lie still for long once it is."""
 LOOK_AGAIN_SECONDS = 0.2
 STOP_SECONDS = 3.0
 """How long a runtime is given to stop that was told to, or whose time is over; then its run is left to its lease."""
@@ -134,7 +137,7 @@ class Driven:
         try:
             run = self._loaded.run
             prepared = await self._equipment.worlds.get(self.claim.tenant_id, run.agent, run.revision, version=self._loaded.world)
-            async with self._equipment.tool_servers.connections() as connections:
+            async with self._equipment.tool_servers.connections(self.claim.tenant_id) as connections:
                 context = self._context(prepared, connections)
                 with narrowed(WHOSE, prepared.egress):
                     end = End("completed", output=plain(await self._in_time(prepared, context)))
@@ -183,19 +186,21 @@ class Driven:
             voice=self._voice,
             waiting=self._waiting,
             connections=connections,
-            model=model_of(self._equipment, prepared),
-            surroundings=surroundings_of(self._equipment, run),
+            model=model_of(self._equipment, prepared, self.claim.tenant_id),
+            surroundings=surroundings_of(self._equipment, self.claim.tenant_id, run),
             depth=self._loaded.depth,
             sources=self._equipment.sources,
         )
         return make_context(prepared, run, past=past, place=place)
 
     async def _retries(self, agent: Agent, error: Exception) -> bool:
-        """Whether the run goes on later from the step that failed, as its agent's retry policy says."""
-        retry = agent.spec.retry
-        if not isinstance(error, ProviderUnavailable) or self._loaded.attempt >= retry.attempts:
+        """Whether the run goes on later from the step that failed, as its agent's retry policy says; however often, when what keeps its
+        tenant's secrets is away."""
+        retry, away = agent.spec.retry, isinstance(error, CredentialAway)
+        if not isinstance(error, ProviderUnavailable) or (not away and self._loaded.attempt >= retry.attempts):
             return False
-        seconds = min(retry.backoff_seconds * 2 ** (self._loaded.attempt - 1), LONGEST_BACKOFF)
+        first, longest = (AWAY_SECONDS, LONGEST_AWAY) if away else (retry.backoff_seconds, LONGEST_BACKOFF)
+        seconds = min(first * 2 ** min(self._loaded.attempt - 1, 100), longest)
         told = {"attempt": self._loaded.attempt, "seconds": seconds, "error": failure(error, None)}
         wait = Wait(f"retry.{self._loaded.attempt}", "retry", seconds=seconds)
         state = await self._journal.write(Entry(EventType.RUN_RETRYING, told), wait=wait, end=End("waiting"))

@@ -78,7 +78,8 @@ async def replay(equipment: Equipment, principal: Principal, run_id: UUID) -> Re
         history = await join_history(equipment.values, principal.tenant_id, history)
     except DamagedPast as error:
         return Replay(False, _steps(history), "", "", Divergence(error.step, "what was recorded", error.detail))
-    return await replay_history(history, equipment.plugins, surroundings_of(equipment, history.run), Connections(equipment.tool_servers))
+    surroundings = surroundings_of(equipment, principal.tenant_id, history.run)
+    return await replay_history(history, equipment.plugins, surroundings, Connections(equipment.tool_servers, principal.tenant_id))
 
 
 async def replay_history(history: History, plugins: Plugins, surroundings: Surroundings, connections: Connections) -> Replay:

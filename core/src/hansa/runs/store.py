@@ -263,12 +263,7 @@ async def resume(
 ) -> tuple[str, str | None]:
     """(outcome, run as JSON text); the outcomes are in the SQL function."""
     row = await connection.fetchrow(
-        "SELECT outcome, answer FROM hansa.run_resume($1, $2, $3, $4, $5)",
-        principal.tenant_id,
-        run_id,
-        decision,
-        answer,
-        principal.name,
+        "SELECT outcome, answer FROM hansa.run_resume($1, $2, $3, $4, $5)", principal.tenant_id, run_id, decision, answer, principal.name
     )
     return ("", None) if row is None else (row["outcome"], row["answer"])
 

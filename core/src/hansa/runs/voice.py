@@ -12,7 +12,7 @@ from uuid import UUID
 import msgspec
 
 from hansa.bus.connection import Bus
-from hansa.llm.service import LiveText
+from hansa.llm.model import LiveText
 from hansa.runs.model import Live
 
 PAUSE = 0.03

@@ -19,11 +19,18 @@ from hansa.runs.executor import Driven, Wish
 from hansa.runs.model import Claim, Loaded
 from hansa.runs.timers import Timers
 from hansa.settings import WorkerSettings
+from hansa.tenants.service import tenant_id as id_of
 
 log = structlog.stdlib.get_logger("hansa.worker")
 SWEEP_SECONDS = 600.0
 STOP_SECONDS = 5.0
 """How long a cancelled run is waited for: a plugin that will not stop holds up no hand-over, and its writes are fenced."""
+
+
+def pools(settings: WorkerSettings) -> list[str]:
+    """The pools whose runs are taken: those of the tenant that the worker is for, or those of all that share workers."""
+    prefix = f"{id_of(settings.tenant)}/" if settings.tenant else ""
+    return [f"{prefix}{pool.strip()}" for pool in settings.pools.split(",") if pool.strip()]
 
 
 class Worker:
@@ -36,7 +43,7 @@ class Worker:
         self._wake = asyncio.Event()
         self._active: dict[UUID, tuple[asyncio.Task[None], Driven]] = {}
         self._loading: dict[UUID, Wish | None] = {}
-        self._turns = {pool.strip(): store.Turn() for pool in settings.pools.split(",") if pool.strip()}
+        self._turns = {pool: store.Turn() for pool in pools(settings)}
         self._timers = Timers(equipment.database, equipment.bus, equipment.region, poll=settings.poll_seconds)
 
     async def run(self) -> None:

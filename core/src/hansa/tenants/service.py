@@ -2,7 +2,10 @@
 
 import os
 import uuid
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -12,8 +15,9 @@ from hansa.auth import store as key_store
 from hansa.auth.model import Grant, Principal
 from hansa.auth.service import issue_key
 from hansa.db.pool import Connection, Database
-from hansa.errors import Forbidden, Misconfigured, NotFound, Unauthenticated
+from hansa.errors import Conflict, Forbidden, Misconfigured, NotFound, Unauthenticated
 from hansa.tenants import store
+from hansa.tenants.conditions import Condition, Facts, Region, conditions_of
 
 DEFAULT_TENANT = "default"
 FIRST_KEY = "first"
@@ -27,11 +31,34 @@ def tenant_id(name: str) -> uuid.UUID:
     return uuid.uuid5(NAMESPACE, name)
 
 
+class TenantView(msgspec.Struct, frozen=True):
+    """A tenant as the platform's people see it."""
+
+    name: str
+    id: uuid.UUID
+    display_name: str
+    state: str
+    suspended: bool
+    ready: bool
+    weight: int
+    concurrent_runs: int | None
+    requests_per_second: int | None
+    workers: str
+    deletion_policy: str
+    prevent_deletion: bool
+    generation: int
+    created_at: datetime
+    conditions: tuple[Condition, ...]
+
+
 class Tenants:
     """Tenants as those see them who are above all of them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, region: str, *, stale_seconds: float) -> None:
+        """`stale_seconds`: how old a probe of the walls between tenants may be before it says nothing any more."""
         self._database = database
+        self._region = region
+        self._stale_seconds = stale_seconds
         self._known: dict[str, float] = {}
 
     async def acting(self, principal: Principal, name: str) -> Principal:
@@ -42,28 +69,65 @@ class Tenants:
                 hint="Leave the header Hansa-Tenant (--tenant, HANSA_TENANT) out.",
             )
         if self._known.get(name, 0.0) <= clock.monotonic():
-            if await store.find_tenant(self._database, name) is None:
-                raise _missing(name)
+            found = await store.find_tenant(self._database, name)
+            if found is None:
+                raise missing(name)
+            if found["state"] != "active":
+                raise closed(name, found["state"])
             if len(self._known) >= KNOWN:
                 self._known.clear()
             self._known[name] = clock.monotonic() + KNOWN_SECONDS
         return msgspec.structs.replace(principal, tenant_id=tenant_id(name), tenant=name, home=principal.home or principal.tenant)
 
-    async def get(self, name: str) -> str:
-        """A tenant as JSON text."""
-        body = await store.read_tenant(self._database, name)
-        if body is None:
-            raise _missing(name)
-        return body
+    async def forget(self, _: bytes = b"") -> None:
+        """Look at every tenant again: some were closed, here or in another process."""
+        self._known.clear()
 
-    async def page(self, *, after: str, limit: int) -> tuple[list[str], str | None]:
+    async def get(self, name: str) -> TenantView:
+        """A tenant, with its conditions."""
+        row = await store.read_tenant(self._database, name)
+        if row is None:
+            raise missing(name)
+        return (await self._views([row]))[0]
+
+    async def page(self, *, after: str, limit: int) -> tuple[list[TenantView], str | None]:
         """Tenants by name, and where the next page begins."""
         rows = await store.page_tenants(self._database, after, limit + 1)
-        return [row["body"] for row in rows[:limit]], rows[limit - 1]["name"] if len(rows) > limit else None
+        return await self._views(rows[:limit]), rows[limit - 1]["name"] if len(rows) > limit else None
+
+    async def with_status(self, kind: str, name: str, body: str) -> str:
+        """An object as JSON text; a Tenant's status is not kept with it, but follows from what the tenant is now."""
+        if kind != "Tenant":
+            return body
+        view = await self.get(name)
+        status = {"observedGeneration": view.generation, "state": view.state, "conditions": view.conditions}
+        return msgspec.json.encode({**msgspec.json.decode(body), "status": status}).decode()
+
+    async def _views(self, rows: Sequence[Any]) -> list[TenantView]:
+        found = await store.read_region(self._database, self._region)
+        region = msgspec.convert(dict(found), Region) if found is not None else None
+        return [_view(row, region, self._stale_seconds) for row in rows]
 
 
-def _missing(name: str) -> NotFound:
+def _view(row: Any, region: Region | None, stale_seconds: float) -> TenantView:
+    put = msgspec.json.decode(row["put"], type=tuple[Condition, ...])
+    facts = msgspec.convert({**dict(row), "put": put}, Facts)
+    conditions = conditions_of(facts, region, stale_seconds=stale_seconds)
+    return msgspec.convert(
+        {**dict(row), "id": row["tenant_id"], "ready": conditions[-1].status == "True", "conditions": conditions}, TenantView
+    )
+
+
+def missing(name: str) -> NotFound:
+    """What is said of a tenant that is not there."""
     return NotFound(f"there is no tenant {name[:80]!r}", hint="A Tenant object of that name, once applied, makes it.")
+
+
+def closed(name: str, state: str) -> Conflict:
+    """What is said where somebody would act in a tenant that is archived or is being deleted."""
+    if state == "archived":
+        return Conflict(f"the tenant {name!r} is archived: nobody acts in it", hint=f"`hansa tenants restore {name}` brings it back.")
+    return Conflict(f"the tenant {name!r} is being deleted: nobody acts in it", hint="Once it is gone a Tenant object makes a new one.")
 
 
 async def ensure_defaults(connection: Connection, region: str, *, key_file: str, pepper: bytes) -> str:

@@ -1,6 +1,6 @@
-"""All SQL about tenants and regions."""
+"""All SQL about tenants, their deletion, and regions."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import date
 from uuid import UUID
 
@@ -8,11 +8,39 @@ import asyncpg
 import msgspec
 
 from hansa.db.pool import Connection, Database, enter_tenant
+from hansa.tenants.conditions import Condition
 from hansa_crds import TenantQuotas, TenantSpec
 
-VIEW = """json_build_object('name', name, 'id', tenant_id, 'display_name', display_name, 'suspended', suspended, 'weight', weight,
-  'concurrent_runs', concurrent_runs, 'requests_per_second', requests_per_second, 'created_at', created_at)"""
-"""A tenant as the platform's people see it."""
+Probe = Callable[[], Awaitable[list[str]]]
+"""Tries something that must not be possible; what was, in words."""
+FACTS = """SELECT t.name, t.tenant_id, t.display_name, t.suspended, t.weight, t.concurrent_runs, t.requests_per_second, t.created_at,
+  t.state, t.generation, t.workers, t.deletion_policy, t.prevent_deletion, w.workers_seen, w.workers_since,
+  (SELECT coalesce(json_agg(json_build_object('type', c.type, 'status', c.status, 'reason', c.reason, 'message', c.message,
+    'observedGeneration', c.observed_generation, 'lastTransitionTime', c.last_transition_time) ORDER BY c.type), '[]')
+    FROM hansa.tenant_conditions c WHERE c.tenant_id = t.tenant_id) AS put
+FROM hansa.tenants t CROSS JOIN LATERAL (
+  SELECT count(*) FILTER (WHERE seen_at > now() - interval '90 seconds') AS workers_seen,
+    coalesce(min(since) FILTER (WHERE seen_at > now() - interval '90 seconds'), max(seen_at)) AS workers_since
+  FROM hansa.tenant_workers w WHERE w.tenant_id = t.tenant_id) w"""
+"""Tenants, and what their conditions follow from."""
+REGION = """SELECT r.name, r.cordoned, r.changed_at, coalesce(isfinite(p.checked_at), false) AS probed,
+  coalesce(p.verified, false) AS verified, coalesce(p.message, '') AS message, p.since,
+  CASE WHEN isfinite(p.checked_at) THEN extract(epoch FROM now() - p.checked_at) ELSE 0 END::float8 AS age
+FROM hansa.regions r LEFT JOIN hansa.isolation_probes p ON p.region = r.name WHERE r.name = $1"""
+
+
+DELETION = """json_build_object('id', id, 'tenant', name, 'policy', policy, 'requested_by', requested_by, 'requested_at', requested_at,
+  'step', step, 'exported', parts IS NOT NULL, 'residue', residue, 'finished_at', finished_at)"""
+"""A deletion as the platform's people see it."""
+
+
+class KnownDeletion(msgspec.Struct, frozen=True):
+    """A deletion: whose, where its export lies and of how many parts it consists (None: it has none), and how people see it, as JSON."""
+
+    name: str
+    export: UUID | None
+    parts: int | None
+    body: str
 
 
 async def lock_defaults(connection: Connection) -> None:
@@ -35,15 +63,39 @@ async def ensure_region(connection: Connection, name: str) -> None:
 async def update_tenant(connection: Connection, spec: TenantSpec) -> None:
     """Change the tenant of the connection to what its object says."""
     await connection.execute(
-        "UPDATE hansa.tenants SET display_name = $1, weight = $2, concurrent_runs = $3, requests_per_second = $4, role_bindings = $5 "
-        "WHERE tenant_id = (SELECT hansa.tenant())",
+        "UPDATE hansa.tenants SET display_name = $1, weight = $2, concurrent_runs = $3, requests_per_second = $4, role_bindings = $5, "
+        "deletion_policy = $6, prevent_deletion = $7 WHERE tenant_id = (SELECT hansa.tenant())",
         spec.display_name,
         spec.weight,
         spec.quotas.concurrent_runs or None,
         spec.quotas.requests_per_second or None,
         msgspec.json.encode(spec.identity.role_bindings).decode(),
+        spec.deletion_policy,
+        spec.prevent_deletion,
     )
     await connection.execute("SELECT hansa.tenant_changed((SELECT hansa.tenant()), $1)", spec.suspend)
+    await connection.execute("SELECT hansa.tenant_workers_changed((SELECT hansa.tenant()), $1)", spec.isolation.workers)
+
+
+async def set_generation(connection: Connection, generation: int) -> None:
+    """Keep which generation of its object the tenant of the connection is as."""
+    await connection.execute("UPDATE hansa.tenants SET generation = $1 WHERE tenant_id = (SELECT hansa.tenant())", generation)
+
+
+async def put_conditions(connection: Connection, conditions: Sequence[Condition]) -> None:
+    """Keep what was found out of the tenant of the connection; a condition's time is when its status last changed."""
+    await connection.executemany(
+        "INSERT INTO hansa.tenant_conditions AS c (tenant_id, type, status, reason, message, observed_generation, last_transition_time) "
+        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6) ON CONFLICT (tenant_id, type) DO UPDATE SET status = excluded.status, "
+        "reason = excluded.reason, message = excluded.message, observed_generation = excluded.observed_generation, "
+        "last_transition_time = CASE WHEN c.status = excluded.status THEN c.last_transition_time ELSE excluded.last_transition_time END",
+        [(each.type, each.status, each.reason, each.message, each.observed_generation, each.last_transition_time) for each in conditions],
+    )
+
+
+async def drop_condition(connection: Connection, type_: str) -> None:
+    """What was found out no longer holds: it follows from the rows again, or there is none of this type."""
+    await connection.execute("DELETE FROM hansa.tenant_conditions WHERE tenant_id = (SELECT hansa.tenant()) AND type = $1", type_)
 
 
 async def set_budget(connection: Connection, quotas: TenantQuotas) -> None:
@@ -82,26 +134,102 @@ async def take_requests(database: Database, tenant_id: UUID, wanted: int) -> asy
     return (await database.call_rows("SELECT admitted, bound, pause FROM hansa.requests_take($1, $2)", tenant_id, wanted))[0]
 
 
-async def lock_tenant(connection: Connection) -> bool:
-    """Lock the tenant of the connection for its transaction; false: it is not there."""
-    return bool(await connection.fetchval("SELECT true FROM hansa.tenants WHERE tenant_id = (SELECT hansa.tenant()) FOR NO KEY UPDATE"))
+async def lock_tenant(connection: Connection) -> asyncpg.Record | None:
+    """Lock the tenant of the connection for its transaction: record (name, state, deletion_policy, prevent_deletion); None: it is not
+    there."""
+    return await connection.fetchrow(
+        "SELECT name, state, deletion_policy, prevent_deletion FROM hansa.tenants WHERE tenant_id = (SELECT hansa.tenant()) "
+        "FOR NO KEY UPDATE"
+    )
 
 
-async def find_tenant(database: Database, name: str) -> UUID | None:
-    """The id of any tenant by its name."""
-    rows = await database.system("SELECT tenant_id FROM hansa.tenants WHERE name = $1", name)
-    return rows[0]["tenant_id"] if rows else None
+async def find_tenant(database: Database, name: str) -> asyncpg.Record | None:
+    """Any tenant by its name: record (tenant_id, state)."""
+    rows = await database.system("SELECT tenant_id, state FROM hansa.tenants WHERE name = $1", name)
+    return rows[0] if rows else None
 
 
-async def read_tenant(database: Database, name: str) -> str | None:
-    """Any tenant as JSON text."""
-    rows = await database.system(f"SELECT {VIEW} AS body FROM hansa.tenants WHERE name = $1", name)
-    return rows[0]["body"] if rows else None
+async def read_tenant(database: Database, name: str) -> asyncpg.Record | None:
+    """Any tenant, with what its conditions follow from."""
+    rows = await database.system(f"{FACTS} WHERE t.name = $1", name)
+    return rows[0] if rows else None
 
 
 async def page_tenants(database: Database, after: str, limit: int) -> list[asyncpg.Record]:
-    """All tenants by name: records (name, body as JSON text)."""
-    return await database.system(f"SELECT name, {VIEW} AS body FROM hansa.tenants WHERE name > $1 ORDER BY name LIMIT $2", after, limit)
+    """All tenants by name, with what their conditions follow from."""
+    return await database.system(f"{FACTS} WHERE t.name > $1 ORDER BY t.name LIMIT $2", after, limit)
+
+
+async def read_region(database: Database, name: str) -> asyncpg.Record | None:
+    """A region, and what the last probe in it has found."""
+    rows = await database.system(REGION, name)
+    return rows[0] if rows else None
+
+
+async def set_state(connection: Connection, state: str) -> None:
+    """Archive the tenant of the connection, begin to delete it, or bring it back; suspended unless it is active."""
+    await connection.execute("UPDATE hansa.tenants SET state = $1 WHERE tenant_id = (SELECT hansa.tenant())", state)
+
+
+async def suspend(connection: Connection, *, suspended: bool) -> None:
+    """Suspend the tenant of the connection, or let it go on."""
+    await connection.execute("SELECT hansa.tenant_changed((SELECT hansa.tenant()), $1)", suspended)
+
+
+async def is_suspended_by_object(connection: Connection) -> bool:
+    """Whether the object of the connection's tenant says that it is suspended."""
+    return bool(
+        await connection.fetchval(
+            "SELECT (manifest -> 'spec' ->> 'suspend')::boolean FROM hansa.objects "
+            "WHERE tenant_id = (SELECT hansa.tenant()) AND kind = 'Tenant'"
+        )
+    )
+
+
+async def insert_deletion(connection: Connection, deletion_id: UUID, tenant_id: UUID, *, name: str, policy: str, by: str) -> None:
+    """Keep that a tenant is to be deleted."""
+    await connection.execute(
+        "INSERT INTO hansa.deletions (id, tenant, name, policy, requested_by) VALUES ($1, $2, $3, $4, $5)",
+        *(deletion_id, tenant_id, name, policy, by),
+    )
+
+
+async def page_deletions(database: Database, before: UUID | None, limit: int) -> list[asyncpg.Record]:
+    """Deletions, newest first: records (id, body as JSON text)."""
+    return await database.system(
+        f"SELECT id, {DELETION} AS body FROM hansa.deletions WHERE ($1::uuid IS NULL OR id < $1) ORDER BY id DESC LIMIT $2", before, limit
+    )
+
+
+async def read_deletion(database: Database, deletion_id: UUID) -> KnownDeletion | None:
+    """A deletion."""
+    rows = await database.system(f"SELECT name, export, parts, {DELETION} AS body FROM hansa.deletions WHERE id = $1", deletion_id)
+    return KnownDeletion(*rows[0]) if rows else None
+
+
+async def take_probe(database: Database, region: str, seconds: float) -> bool:
+    """Take the region's turn to probe, for a minute at most; false: another worker has it, or had it less than so many seconds ago."""
+    await database.system("INSERT INTO hansa.isolation_probes (region, verified) VALUES ($1, false) ON CONFLICT DO NOTHING", region)
+    taken = await database.system(
+        "UPDATE hansa.isolation_probes SET held_until = clock_timestamp() + interval '1 minute' WHERE region = $1 "
+        "AND held_until < clock_timestamp() AND checked_at <= clock_timestamp() - make_interval(secs => $2) RETURNING region",
+        *(region, seconds),
+    )
+    return bool(taken)
+
+
+async def keep_probe(database: Database, region: str, message: str) -> None:
+    """Keep what a probe has found, nothing being good, and give the turn back."""
+    await database.system(
+        "UPDATE hansa.isolation_probes SET verified = $2, message = $3, held_until = '-infinity', checked_at = clock_timestamp(), "
+        "since = CASE WHEN verified = $2 AND isfinite(checked_at) THEN since ELSE clock_timestamp() END WHERE region = $1",
+        *(region, not message, message),
+    )
+
+
+async def worker_seen(database: Database, tenant_id: UUID, worker: str) -> None:
+    """Keep that a worker of a tenant's own is there."""
+    await database.call("SELECT hansa.tenant_worker_seen($1, $2)", tenant_id, worker)
 
 
 async def objects_changed(connection: Connection) -> None:
@@ -112,7 +240,9 @@ async def objects_changed(connection: Connection) -> None:
 async def update_region(connection: Connection, name: str, *, display_name: str, cordoned: bool) -> bool:
     """Change a region; false: there is none of this name."""
     done = await connection.execute(
-        "UPDATE hansa.regions SET display_name = $2, cordoned = $3 WHERE name = $1", name, display_name, cordoned
+        "UPDATE hansa.regions SET display_name = $2, cordoned = $3, changed_at = CASE WHEN cordoned = $3 THEN changed_at ELSE now() END "
+        "WHERE name = $1",
+        *(name, display_name, cordoned),
     )
     return done != "UPDATE 0"
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from hansa.tools.cage.service import Narrower
-from hansa_crds import ArgumentRule
+from hansa_crds import ArgumentRule, SecretRef
 from hansa_sdk import Tool
 
 CALL_SCHEMA = {
@@ -19,13 +19,14 @@ CALL_SCHEMA = {
 
 class Policy(msgspec.Struct, frozen=True):
     """What an agent says of one tool, or of an agent that it may call, beside its effect. `egress`: where its requests may go; None:
-    anywhere."""
+    anywhere. `secrets`: what it gives the tool, under the names that the tool has for them."""
 
     rules: tuple[ArgumentRule, ...] = ()
     approval: bool = False
     untrusted: bool = False
     cage: Narrower = Narrower()
     egress: tuple[str, ...] | None = None
+    secrets: Mapping[str, SecretRef] = {}
 
 
 class Selection(msgspec.Struct, frozen=True):

@@ -71,6 +71,7 @@ def _policy(use: AgentTools, name: str, *, declared: bool) -> Policy:
         approval="*" in use.require_approval or name in use.require_approval,
         untrusted=declared if use.untrusted is None else use.untrusted,
         cage=Narrower(cage.seconds, cage.memory_mebibytes * 2**20 if cage.memory_mebibytes else None, network=cage.network),
+        secrets=use.secrets,
     )
 
 

@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
+from uuid import UUID
 
 import msgspec
 
 from hansa import clock
 from hansa.apply.model import KnownServer, LeftOut, ServerTool, ToolServerStatus
 from hansa.egress.client import HttpClient
-from hansa.secrets.variables import Variables
-from hansa.tools.failures import ToolServerError, ToolServerRefused
+from hansa.errors import HansaError
+from hansa.tenants.secrets.lookup import Lookup, passes
+from hansa.tools.failures import ToolServerError, ToolServerRefused, ToolServerUnavailable
 from hansa.tools.mcp import MAX_TOOLS, McpClient
 from hansa.tools.schemas import flaw, mirrored_headers
 from hansa_crds import ToolServer
@@ -41,18 +43,22 @@ class _Listed(msgspec.Struct, frozen=True):
 
 
 class ToolServers:
-    """What a process needs to speak to tool servers. Tokens are `variables` of the names that objects give."""
+    """What a process needs to speak to tool servers. Their tokens are looked up for each call."""
 
-    def __init__(self, http: HttpClient, variables: Variables) -> None:
+    def __init__(self, http: HttpClient, lookup: Lookup) -> None:
         self._http = http
-        self._variables = variables
+        self._lookup = lookup
 
-    async def discover(self, server: ToolServer) -> ToolServerStatus:
-        """Ask a server for its tools. What goes wrong is a status, too."""
+    async def discover(self, tenant_id: UUID, server: ToolServer) -> ToolServerStatus:
+        """Ask a server for its tools. What goes wrong is a status, too; nothing of its token is in it."""
+        found = msgspec.to_builtins(await self._discovered(tenant_id, server))
+        return msgspec.convert(self._lookup.redactor.value(tenant_id, found), ToolServerStatus)
+
+    async def _discovered(self, tenant_id: UUID, server: ToolServer) -> ToolServerStatus:
         checked_at = clock.now().isoformat()
         try:
             async with asyncio.timeout(DISCOVERY_SECONDS):
-                client = self.client(server)
+                client = self.client(server, await self.token(tenant_id, server))
                 try:
                     listed = await client.list_tools()
                 finally:
@@ -64,43 +70,42 @@ class ToolServers:
         tools, left_out = _sorted_out(server, listed)
         return ToolServerStatus(True, protocol=client.protocol, tools=tools, left_out=left_out, checked_at=checked_at)
 
-    def client(self, server: ToolServer, *, protocol: str = "") -> McpClient:
-        """A client of a server. Raises `ToolServerRefused` when its token is not in the environment."""
-        return McpClient(self._http, server.spec.endpoint, token=self._token(server), protocol=protocol)
+    def client(self, server: ToolServer, token: str, *, protocol: str = "") -> McpClient:
+        """A client of a server."""
+        return McpClient(self._http, server.spec.endpoint, token=token, protocol=protocol)
 
     @asynccontextmanager
-    async def connections(self) -> AsyncIterator["Connections"]:
-        """Connections for one run. They are opened by its first calls; sessions are closed at the end."""
-        connections = Connections(self)
+    async def connections(self, tenant_id: UUID) -> AsyncIterator["Connections"]:
+        """Connections for one run of a tenant. They are opened by its first calls; sessions are closed at the end."""
+        connections = Connections(self, tenant_id)
         try:
             yield connections
         finally:
             await connections.close()
 
-    def _token(self, server: ToolServer) -> str:
+    async def token(self, tenant_id: UUID, server: ToolServer) -> str:
+        """The token as it is now. Raises `ToolServerRefused`, or `ToolServerUnavailable` when it can't be had for now."""
         if server.spec.credentials is None:
             return ""
-        variable = server.spec.credentials.env
-        refusal = self._variables.refusal(variable)
-        if refusal:
-            raise ToolServerRefused(refusal, hint="Name another variable in spec.credentials.env, or let the operator admit this one.")
-        token = self._variables.value(variable)
-        if not token:
-            raise ToolServerRefused(
-                f"the environment variable {variable}, which spec.credentials.env names, is not set in this process",
-                hint="Set it for the control plane, which lists the tools, and for the workers, which call them.",
-            )
+        try:
+            token = await self._lookup.value(tenant_id, server.spec.credentials)
+        except HansaError as error:
+            failure = ToolServerUnavailable if passes(error) else ToolServerRefused
+            raise failure(error.detail, hint=error.hint) from error
         if not token.isascii() or not token.isprintable():
-            raise ToolServerRefused(f"the environment variable {variable} holds characters that no header can carry")
+            raise ToolServerRefused("the token that spec.credentials names holds characters that no header can carry")
         return token
 
 
 class Connections:
     """One run's view of its tool servers. Use `ToolServers.connections`."""
 
-    def __init__(self, servers: ToolServers) -> None:
+    def __init__(self, servers: ToolServers, tenant_id: UUID) -> None:
         self._servers = servers
-        self._clients: dict[str, McpClient] = {}
+        self._tenant_id = tenant_id
+        self._clients: dict[str, tuple[str, McpClient]] = {}
+        """By server: the token it was opened with, and the client."""
+        self._outdated: list[McpClient] = []
 
     def tools(self, known: KnownServer) -> dict[str, Tool]:
         """The tools of a server, by name; nothing is opened until one is called."""
@@ -121,10 +126,7 @@ class Connections:
 
     async def _call(self, known: KnownServer, tool: ServerTool, context: ToolContext, arguments: dict[str, Any]) -> Any:
         try:
-            if known.name not in self._clients:
-                protocol = known.status.protocol if known.status else ""
-                self._clients[known.name] = self._servers.client(known.manifest, protocol=protocol)
-            result = await self._clients[known.name].call_tool(
+            result = await (await self._client(known)).call_tool(
                 tool.name,
                 arguments,
                 idempotency_key=context.idempotency_key,
@@ -137,9 +139,20 @@ class Connections:
             raise ToolFailed(text[:_MAX_FAILURE])
         return result["structuredContent"] if result.get("structuredContent") is not None else _text(result.get("content"))
 
+    async def _client(self, known: KnownServer) -> McpClient:
+        """The client of a server; another one once its token has changed. The earlier one is left to end at the run's end."""
+        token = await self._servers.token(self._tenant_id, known.manifest)
+        opened = self._clients.get(known.name)
+        if opened is None or opened[0] != token:
+            if opened is not None:
+                self._outdated.append(opened[1])
+            protocol = known.status.protocol if known.status else ""
+            opened = self._clients[known.name] = (token, self._servers.client(known.manifest, token, protocol=protocol))
+        return opened[1]
+
     async def close(self) -> None:
         """End the sessions."""
-        await asyncio.gather(*(client.close() for client in self._clients.values()))
+        await asyncio.gather(*(client.close() for client in [*self._outdated, *(each for _, each in self._clients.values())]))
 
 
 def _sorted_out(server: ToolServer, listed: list[Any]) -> tuple[tuple[ServerTool, ...], tuple[LeftOut, ...]]:

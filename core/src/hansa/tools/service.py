@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -15,36 +16,56 @@ import structlog
 from hansa import clock
 from hansa.egress.client import HttpClient
 from hansa.egress.narrowing import narrowed
-from hansa.tools.cage.service import Cages, Narrower, RunCage
+from hansa.errors import HansaError
+from hansa.tenants.secrets.lookup import Lookup
+from hansa.tools.cage.service import Cages, RunCage
 from hansa.tools.model import CALL_SCHEMA, Policy, Selection
 from hansa.tools.policies import broken_rule
 from hansa.tools.schemas import wrong_arguments
+from hansa_crds import SecretRef
 from hansa_sdk import Effect, Tool, ToolCall, ToolFailed, ToolOutcome, ToolSpec
 
 log = structlog.stdlib.get_logger("hansa.tools")
 MAX_ANSWER_BYTES = 262_144
-UNBOUNDED = Narrower()
 EGRESS_OF_AGENT = "the agent's list (spec.egress)"
 WRITES = frozenset({Effect.KEYED, Effect.UNSAFE})
 """Effects that a person must approve once untrusted text was read, where the agent says so."""
 
 
+class ToolSecrets:
+    """The secrets of one tenant, as its tools are given them, and struck out of what they answer."""
+
+    def __init__(self, lookup: Lookup, tenant_id: UUID) -> None:
+        self._lookup = lookup
+        self._tenant_id = tenant_id
+
+    async def value(self, ref: SecretRef) -> str:
+        """What a secret holds now."""
+        return await self._lookup.secret(self._tenant_id, ref)
+
+    def clean(self, outcome: ToolOutcome) -> ToolOutcome:
+        """An outcome without any secret of the tenant."""
+        return msgspec.structs.replace(outcome, content=self._lookup.redactor.value(self._tenant_id, outcome.content))
+
+
 class Surroundings(msgspec.Struct, frozen=True):
-    """What the tools of one run may touch. Without `cages` no program is run."""
+    """What the tools of one run may touch. Without `cages` no program is run, without `secrets` there are none."""
 
     workspace: Path
     http: HttpClient
     settings: Mapping[str, str]
     cages: Cages | None = None
+    secrets: ToolSecrets | None = None
 
 
 class CallContext:
-    """Implements `hansa_sdk.ToolContext` for one call."""
+    """Implements `hansa_sdk.ToolContext` for one call, as the agent's policy says."""
 
-    def __init__(self, surroundings: Surroundings, idempotency_key: str, cage: Narrower = UNBOUNDED) -> None:
+    def __init__(self, surroundings: Surroundings, idempotency_key: str, tool: Tool, policy: Policy) -> None:
         self._surroundings = surroundings
         self._key = idempotency_key
-        self._cage = cage
+        self._tool = tool
+        self._policy = policy
 
     @property
     def idempotency_key(self) -> str:
@@ -63,7 +84,7 @@ class CallContext:
     def cage(self) -> RunCage:
         if self._surroundings.cages is None:
             raise ToolFailed("there is no cage in this process")
-        return RunCage(self._surroundings.cages, self.workspace, self._cage)
+        return RunCage(self._surroundings.cages, self.workspace, self._policy.cage)
 
     @property
     def settings(self) -> Mapping[str, str]:
@@ -71,6 +92,20 @@ class CallContext:
 
     def now(self) -> datetime:
         return clock.now()
+
+    async def secret(self, name: str) -> str:
+        if name not in self._tool.secrets:
+            raise ToolFailed(f"{self._tool.name} does not declare a secret {name!r}", hint="Its @tool(secrets=...) must name it.")
+        ref = self._policy.secrets.get(name)
+        if ref is None or self._surroundings.secrets is None:
+            hint = "The agent's spec.tools must give it one by `secrets`."
+            raise ToolFailed(f"{self._tool.name} wants a secret {name!r}, and the agent gives it none", hint=hint)
+        try:
+            return await self._surroundings.secrets.value(ref)
+        except HansaError as error:
+            # The model is told that it can't be had, the operator why.
+            log.warning("tool.secret_not_had", tool=self._tool.name, secret=ref.secret, code=error.code, reason=error.detail)
+            raise ToolFailed(f"the secret {ref.secret!r} can't be had now; {self._tool.name} did nothing") from error
 
 
 class ToolBox:
@@ -132,14 +167,18 @@ class ToolBox:
         return ToolOutcome(f"this agent may not call {name} so: {broken}", is_error=True, invalid_arguments=True) if broken else None
 
     async def run(self, call: ToolCall) -> ToolOutcome:
-        """Make a call that `refusal` lets pass. Cancelling the task stops the tool."""
+        """Make a call that `refusal` lets pass. Cancelling the task stops the tool. No secret of the tenant is in what comes of it."""
+        outcome = await self._run(call)
+        return outcome if self._surroundings.secrets is None else self._surroundings.secrets.clean(outcome)
+
+    async def _run(self, call: ToolCall) -> ToolOutcome:
         source, tool = self._tools[call.name]
         policy = self._policy(call.name)
         arguments = _read(tool, call.arguments)
         try:
             with narrowed(EGRESS_OF_AGENT, policy.egress):
                 async with asyncio.timeout(tool.timeout):
-                    answer = await tool.run(CallContext(self._surroundings, call.id, policy.cage), arguments)
+                    answer = await tool.run(CallContext(self._surroundings, call.id, tool, policy), arguments)
             return _outcome(call.name, answer)
         except ToolFailed as error:
             return ToolOutcome(f"{error.detail}. {error.hint}".removesuffix(". "), is_error=True)

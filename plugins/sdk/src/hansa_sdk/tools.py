@@ -56,6 +56,14 @@ class ToolContext(Protocol):
     @property
     def settings(self) -> Mapping[str, str]: ...
 
+    async def secret(self, name: str) -> str:
+        """A secret that the tool declares, as the agent's `spec.tools[].secrets` gives it, looked up now.
+
+        Raises `ToolFailed` when the tool does not declare it, the agent gives none, or it can't be had. Send it where it belongs and
+        nowhere else: what a tool answers and logs is cleaned of it, what it writes into files is not.
+        """
+        ...
+
     def now(self) -> datetime:
         """The time now, UTC."""
         ...
@@ -76,6 +84,8 @@ class Tool(msgspec.Struct, frozen=True):
     run: Callable[[ToolContext, Any], Awaitable[Any]]
     timeout: float = 30.0
     untrusted: bool = False
+    secrets: tuple[str, ...] = ()
+    """Names under which it asks its context for secrets."""
 
 
 class ToolDefinitionError(PluginError):
@@ -85,13 +95,14 @@ class ToolDefinitionError(PluginError):
 
 
 def tool(
-    *, effect: Effect | str, name: str | None = None, timeout: float = 30.0, untrusted: bool = False
+    *, effect: Effect | str, name: str | None = None, timeout: float = 30.0, untrusted: bool = False, secrets: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., Awaitable[Any]]], Tool]:
     """Make a `Tool` of `async def f(context: ToolContext, *, a: int, b: str = "x") -> JSON`.
 
     Parameters after the first must be keyword-only and annotated; `Annotated[int, msgspec.Meta(ge=0, description="...")]`
     gives bounds and texts. The first paragraph of the docstring is the description. `timeout` is in seconds. `untrusted` says that
-    answers hold text of strangers: what a run does after reading it can be made to need a person.
+    answers hold text of strangers: what a run does after reading it can be made to need a person. `secrets` names what it asks its
+    context for.
     Raises `ToolDefinitionError` when the signature can't be described.
     """
 
@@ -111,6 +122,7 @@ def tool(
             run=run,
             timeout=timeout,
             untrusted=untrusted,
+            secrets=secrets,
         )
 
     return make

@@ -58,6 +58,10 @@ class DataKeys:
             self._open.popitem(last=False)
         return key
 
+    def forget(self) -> None:
+        """Ask the key provider again for every key."""
+        self._open.clear()
+
     async def shred(self, connection: Connection, tenant_id: UUID) -> None:
         """Destroy a tenant's secrets with its data keys, in the caller's transaction. There is no way back."""
         await store.shred(connection)

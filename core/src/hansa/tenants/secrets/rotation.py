@@ -21,14 +21,16 @@ from hansa.tenants.secrets.model import DataKey, FailedKey, Progress, Sealed, Wr
 WORK_SECONDS = 3.0
 """How long one request works; what is left is for the next."""
 BATCH = 50
+"""Rows that one transaction changes."""
 MOST_SHOWN = 100
 
 
 class Rotation:
     """Changes data keys and the keys that wrap them."""
 
-    def __init__(self, database: Database, keys: DataKeys, keyring: Keyring) -> None:
+    def __init__(self, database: Database, keys: DataKeys, keyring: Keyring, *, batch: int = BATCH) -> None:
         self._database = database
+        self._batch_size = batch
         self._keys = keys
         self._keyring = keyring
 
@@ -72,7 +74,7 @@ class Rotation:
         # Before rows are locked: the key provider may be slow.
         opened = {key.generation: await self._keys.open(tenant_id, key.stored) for key in known}
         async with self._database.tenant(tenant_id) as connection:
-            found = await store.behind(connection, newest.generation, skip=sorted(damaged), limit=BATCH)
+            found = await store.behind(connection, newest.generation, skip=sorted(damaged), limit=self._batch_size)
             anew: list[Sealed] = []
             for each in found:
                 bound = envelope.binding(tenant_id, each.name, each.version)
@@ -97,7 +99,7 @@ class Rotation:
         kek, key_id = await self._keyring.current()
         until, at, failed = clock.monotonic() + WORK_SECONDS, (UUID(int=0), 0), list[FailedKey]()
         while clock.monotonic() < until:
-            found = await store.other_keys(self._database, kek, key_id, after=at, limit=BATCH)
+            found = await store.other_keys(self._database, kek, key_id, after=at, limit=self._batch_size)
             for tenant_id, generation in found:
                 at = (tenant_id, generation)
                 try:

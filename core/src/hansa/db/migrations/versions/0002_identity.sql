@@ -66,13 +66,13 @@ DROP FUNCTION hansa.run_fork(uuid, text, uuid, bigint, uuid, uuid);
 CREATE FUNCTION hansa.run_fork(p_tenant uuid, p_region text, p_run uuid, p_at bigint, p_new_run uuid, p_new_session uuid,
   p_by json DEFAULT NULL)
 RETURNS TABLE (outcome text, answer json) LANGUAGE plpgsql AS $$
-DECLARE v_run hansa.runs; v_new hansa.runs; v_last bigint; v_refused text;
+DECLARE v_run hansa.runs; v_new hansa.runs; v_last bigint; v_refused text; v_pool text;
 BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   v_run := hansa.run_lock(p_tenant, p_run);
   IF v_run.id IS NULL THEN RETURN QUERY SELECT 'no_run', NULL::json; RETURN; END IF;
   SELECT CASE WHEN (SELECT g.cordoned FROM hansa.regions g WHERE g.name = p_region) THEN 'region_cordoned' WHEN t.suspended THEN 'tenant_suspended'
-      WHEN a.name IS NULL THEN 'no_agent' WHEN a.suspended THEN 'agent_suspended' END INTO v_refused
+      WHEN a.name IS NULL THEN 'no_agent' WHEN a.suspended THEN 'agent_suspended' END, a.pool INTO v_refused, v_pool
     FROM hansa.tenants t LEFT JOIN hansa.agents a ON a.tenant_id = t.tenant_id AND a.name = v_run.agent WHERE t.tenant_id = p_tenant;
   IF v_refused IS NOT NULL THEN RETURN QUERY SELECT v_refused, to_json(v_run.agent); RETURN; END IF;
   SELECT max(e.seq) INTO v_last FROM hansa.events e WHERE e.tenant_id = p_tenant AND e.session_id = v_run.session_id AND e.seq >= v_run.queued_seq AND e.run_id = p_run;
@@ -82,7 +82,7 @@ BEGIN
   INSERT INTO hansa.sessions (tenant_id, id, agent, newest_run, active_run, forked_from, forked_seq)
     VALUES (p_tenant, p_new_session, v_run.agent, 1, p_new_run, v_run.session_id, v_run.queued_seq);
   INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, gate, pool, priority, input, depth, started_by)
-    VALUES (p_tenant, p_new_run, p_new_session, 1, v_run.agent, v_run.revision, 'queued', 'session', v_run.pool, v_run.priority, v_run.input, 0, p_by);
+    VALUES (p_tenant, p_new_run, p_new_session, 1, v_run.agent, v_run.revision, 'queued', 'session', v_pool, v_run.priority, v_run.input, 0, p_by);
   -- Only steps with their result are taken over; a call that was begun or approved and not made is the new run's to do and to ask for.
   INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, step, data)
     SELECT p_tenant, p_new_session, row_number() OVER (ORDER BY e.seq), p_new_run, e.type, e.step,

@@ -1,0 +1,1 @@
+"""A tenant that leaves: exported as one file, imported elsewhere, and removed until nothing is left of it."""

@@ -1,0 +1,141 @@
+"""Makes a tenant of a bundle: the tenant itself, its sessions, then its objects, each in a transaction of its own.
+
+What is there already is left as it is, so that an import that was cut off is simply made again. Warning: a bundle is believed, for its
+digests have no key.
+"""
+
+import asyncio
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+from uuid import UUID
+
+import msgspec
+
+from hansa.apply.service import Applied, Item, Objects
+from hansa.audit import service as audit
+from hansa.audit.model import Action
+from hansa.auth.model import Principal
+from hansa.db.pool import Database
+from hansa.errors import Conflict, Invalid, TooLarge
+from hansa.runs import store as runs_store
+from hansa.runs.leaving.bundle import KEYS, OBJECTS, SESSIONS, Head, head_of, members
+from hansa.runs.log.service import Archives
+from hansa.tenants.service import tenant_id
+
+ROUTE = "tenants:import"
+BATCH = 500
+SHOWN = 20
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What became of an import. `present`: sessions that were there already; `refused`: what was not taken and why, some of it; `keys`: API
+    keys that the tenant had: their secrets are not exported, so new ones are to be made."""
+
+    tenant: str
+    sessions: int
+    present: int
+    objects: tuple[Applied, ...]
+    failed: int
+    keys: int
+    refused: tuple[str, ...] = ()
+
+
+class Importer:
+    """Use `take`."""
+
+    def __init__(self, database: Database, archives: Archives, objects: Objects) -> None:
+        self._database = database
+        self._archives = archives
+        self._objects = objects
+
+    async def take(self, principal: Principal, file: IO[bytes], *, name: str | None) -> Imported:
+        """Read a bundle twice: whether it is whole, then into a tenant. Raises `Invalid` before anything is changed."""
+        head = await asyncio.to_thread(_checked, file)
+        tenant = name or head.name
+        (made,) = await self._apply(principal, [_tenant_item(head, tenant)])
+        if made.action == "failed":
+            raise Invalid(f"the tenant {tenant!r} can't be made: {made.errors[0].message}", errors=made.errors)
+        inside = msgspec.structs.replace(principal, tenant_id=tenant_id(tenant), tenant=tenant)
+        became: Counter[str] = Counter()
+        refused: list[str] = []
+        keys, items = 0, list[Item]()
+        file.seek(0)
+        for member, body in members(file):
+            if member == KEYS:
+                keys = len(msgspec.json.decode(body, type=list[Any]))
+            elif member == OBJECTS:
+                items = [_item(manifest, tenant) for manifest in msgspec.json.decode(body, type=list[dict[str, Any]])]
+            elif member.startswith(SESSIONS):
+                became[await self._session(inside, member, body, refused)] += 1
+        # Last: an agent that is here already takes no past revisions of sessions.
+        objects: list[Applied] = []
+        for first in range(0, len(items), BATCH):
+            objects += await self._apply(principal, items[first : first + BATCH])
+        told = {"sessions": became["sessions"], "objects": len(objects)}
+        async with self._database.tenant(principal.tenant_id) as connection:
+            await audit.record(connection, principal.did(Action.TENANT_IMPORTED, f"Tenant/{tenant}", after=told))
+        failed = became["refused"] + sum(each.action == "failed" for each in objects)
+        return Imported(tenant, became["sessions"], became["present"], tuple(objects), failed, keys, tuple(refused[:SHOWN]))
+
+    async def _apply(self, principal: Principal, items: list[Item]) -> list[Applied]:
+        discovered = await self._objects.discover(principal, items)
+        async with self._database.tenant(principal.tenant_id) as connection:
+            return await self._objects.apply(connection, principal, items, manager="rest", discovered=discovered)
+
+    async def _session(self, principal: Principal, member: str, body: bytes, refused: list[str]) -> str:
+        """What became of a session: it is one of `sessions` now, was `present`, or is `refused`."""
+        try:
+            session = UUID(member.removeprefix(SESSIONS).removesuffix(".jsonl"))
+            async with self._database.tenant(principal.tenant_id) as connection:
+                if await runs_store.find_session(connection, session) is not None:
+                    return "present"
+            await self._archives.take(principal, _once(body), most=len(body), route=ROUTE, key=None)
+        except (Conflict, Invalid, ValueError) as error:
+            refused.append(f"{member}: {error}")
+            return "refused"
+        return "sessions"
+
+
+async def _once(body: bytes) -> AsyncIterator[bytes]:
+    yield body
+
+
+def _checked(file: IO[bytes]) -> Head:
+    """The head of a file that is a whole bundle. Raises `Invalid`."""
+    file.seek(0)
+    first: tuple[str, bytes] | None = None
+    for member in members(file):
+        first = first or member
+    return head_of(first)
+
+
+def _tenant_item(head: Head, name: str) -> Item:
+    spec = (head.manifest or {}).get("spec", {})
+    return Item({"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": spec})
+
+
+def _item(manifest: dict[str, Any], tenant: str) -> Item:
+    """A manifest in the tenant that is made."""
+    return Item({**manifest, "metadata": {**manifest["metadata"], "namespace": tenant}})
+
+
+async def spooled(file: IO[bytes], chunks: AsyncIterable[bytes], most: int) -> None:
+    """Take in what is sent. Raises `TooLarge`."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            raise TooLarge(f"the export is larger than the {most} bytes that are taken", hint="Raise HANSA_SERVER_BUNDLE_BYTES.")
+        await asyncio.to_thread(file.write, chunk)
+
+
+@contextmanager
+def spool(folder: Path) -> Iterator[IO[bytes]]:
+    """A nameless file of a folder, which goes when the context ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        yield file

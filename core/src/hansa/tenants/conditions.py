@@ -1,0 +1,171 @@
+"""The conditions of a tenant: what is so, why, and since when. `CONDITIONS` has every type and every reason with its meaning; the
+reference page is made of it, and nothing else can be said.
+
+Most follow from a tenant's rows each time they are asked for, so they are never out of date. What a part of the platform finds out
+otherwise it puts (`hansa.tenants.store.put_conditions`) under a type of its own, named here. Pure.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Literal
+
+import msgspec
+
+Status = Literal["True", "False", "Unknown"]
+
+CONDITIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "DatabaseReady": {
+            "": "The tenant has its rows in a database.",
+            "Provisioned": "They are in the shared database, behind forced row-level security.",
+        },
+        "IdentityReady": {
+            "": "Somebody can come in.",
+            "ApiKeys": "By API keys.",
+            "Closed": "The tenant is archived or is being deleted: nobody can.",
+        },
+        "QuotaReady": {
+            "": "Its bounds are in force.",
+            "InForce": "What its object says is counted; the message names the bounds.",
+        },
+        "RegionsReady": {
+            "": "A region takes its runs.",
+            "Serving": "The region that was asked does.",
+            "Cordoned": "The region that was asked takes no new runs (`spec.cordoned` of its Region).",
+            "NotRegistered": "The region that was asked is not in the database: run `hansa migrate` in it.",
+        },
+        "WorkersReady": {
+            "": "Workers of its own are there. Only of a tenant with `isolation.workers: Dedicated`.",
+            "Serving": "At least one worker that was started for the tenant was heard of within the last minute and a half.",
+            "NoWorker": "None was: its runs wait. Start one with `HANSA_WORKER_TENANT`.",
+        },
+        "IsolationVerified": {
+            "": "A probe has lately tried to reach one tenant's rows as another, in every table, and could not.",
+            "ProbesPassed": "No wall has a hole.",
+            "Breached": "A wall has a hole; the message names the table, and the policy or the statement that got through.",
+            "ProbeStale": "The last probe is too long ago: is a worker running?",
+            "NotProbed": "None has run yet.",
+        },
+        "Ready": {
+            "": "All of the above is so, and the tenant is at work.",
+            "AllReady": "It is.",
+            "Suspended": "`spec.suspend` is set: no run starts, and those under way are held.",
+            "Archived": "The tenant was deleted with the policy `Retain`: kept, and closed until it is restored.",
+            "Deleting": "What the tenant has is being removed.",
+            "NotReady": "Another condition is not so; the message names it.",
+        },
+    }
+)
+"""Type -> reason -> meaning; the meaning under the empty reason is that of the type."""
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel"):
+    """One condition, in the form that Kubernetes gives it."""
+
+    type: str
+    status: Status
+    reason: str
+    message: str
+    observed_generation: int
+    last_transition_time: datetime
+
+
+class Region(msgspec.Struct, frozen=True):
+    """What is known of the region that is asked, for all its tenants: its state, and what the last probe of its walls has found."""
+
+    name: str
+    cordoned: bool
+    changed_at: datetime
+    probed: bool = False
+    verified: bool = False
+    message: str = ""
+    since: datetime | None = None
+    age: float = 0.0
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the rows of a tenant say. `workers_seen`: how many of its own workers are there, `workers_since`: since when."""
+
+    state: str
+    suspended: bool
+    generation: int
+    created_at: datetime
+    concurrent_runs: int | None
+    requests_per_second: int | None
+    workers: str
+    workers_seen: int
+    workers_since: datetime | None
+    put: tuple[Condition, ...] = ()
+
+
+def known(type_: str, reason: str) -> bool:
+    """Whether there is such a condition with such a reason."""
+    return bool(reason) and reason in CONDITIONS.get(type_, ())
+
+
+def conditions_of(facts: Facts, region: Region | None, *, stale_seconds: float) -> list[Condition]:
+    """All conditions of a tenant, `Ready` last. What was put stands in the place of what follows from the rows. `region` None: it is
+    not there. A probe older than `stale_seconds` says nothing any more."""
+    found = {each.type: each for each in (*_of_rows(facts), *_of_region(facts, region, stale_seconds), *facts.put)}
+    return [*found.values(), _ready(facts, found.values())]
+
+
+def _of_rows(facts: Facts) -> Iterable[Condition]:
+    def say(type_: str, reason: str, message: str, *, status: Status = "True", since: datetime | None = None) -> Condition:
+        return Condition(type_, status, reason, message, facts.generation, since or facts.created_at)
+
+    yield say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
+    if facts.state == "active":
+        yield say("IdentityReady", "ApiKeys", "API keys of the tenant are let in")
+    else:
+        yield say("IdentityReady", "Closed", f"the tenant is {facts.state}: nobody is let in", status="False")
+    bounds = {"concurrentRuns": facts.concurrent_runs, "requestsPerSecond": facts.requests_per_second}
+    told = ", ".join(f"{name} {bound}" for name, bound in bounds.items() if bound is not None)
+    yield say("QuotaReady", "InForce", f"counted: {told}" if told else "nothing is bounded")
+    if facts.workers == "Dedicated" and facts.workers_seen:
+        yield say("WorkersReady", "Serving", f"{facts.workers_seen} workers of its own are there", since=facts.workers_since)
+    elif facts.workers == "Dedicated":
+        message = "no worker that was started for it is there (HANSA_WORKER_TENANT), so its runs wait"
+        yield say("WorkersReady", "NoWorker", message, status="False", since=facts.workers_since)
+
+
+def _of_region(facts: Facts, region: Region | None, stale_seconds: float) -> Iterable[Condition]:
+    def say(type_: str, status: Status, reason: str, message: str, since: datetime | None) -> Condition:
+        return Condition(type_, status, reason, message, facts.generation, max(since or facts.created_at, facts.created_at))
+
+    if region is None:
+        yield say("RegionsReady", "Unknown", "NotRegistered", "the region that was asked is not in the database", None)
+    elif region.cordoned:
+        yield say("RegionsReady", "False", "Cordoned", f"region {region.name} is cordoned and takes no new runs", region.changed_at)
+    else:
+        yield say("RegionsReady", "True", "Serving", f"region {region.name} takes its runs", region.changed_at)
+    if region is None or not region.probed:
+        yield say("IsolationVerified", "Unknown", "NotProbed", "no probe has run yet; workers run them", None)
+    elif region.age > stale_seconds:
+        message = f"the last probe ended {region.age:.0f} s ago; workers run them"
+        yield say("IsolationVerified", "Unknown", "ProbeStale", message, region.since)
+    elif region.verified:
+        yield say("IsolationVerified", "True", "ProbesPassed", "no table lets another tenant's rows be read or written", region.since)
+    else:
+        yield say("IsolationVerified", "False", "Breached", region.message, region.since)
+
+
+def _ready(facts: Facts, found: Iterable[Condition]) -> Condition:
+    def say(status: Status, reason: str, message: str, since: datetime) -> Condition:
+        return Condition("Ready", status, reason, message, facts.generation, since)
+
+    others = list(found)
+    last = max(each.last_transition_time for each in others)
+    if facts.state == "deleting":
+        return say("False", "Deleting", "the tenant is being deleted", last)
+    if facts.state == "archived":
+        return say("False", "Archived", "the tenant is archived; `hansa tenants restore` brings it back", last)
+    if facts.suspended:
+        return say("False", "Suspended", "spec.suspend is set: no run starts, and those under way are held", last)
+    wrong = [each for each in others if each.status != "True"]
+    if wrong:
+        status: Status = "False" if any(each.status == "False" for each in wrong) else "Unknown"
+        since = max(each.last_transition_time for each in wrong)
+        return say(status, "NotReady", "; ".join(f"{each.type}: {each.message}" for each in wrong), since)
+    return say("True", "AllReady", "the tenant is at work", last)

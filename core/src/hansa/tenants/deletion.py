@@ -1,0 +1,114 @@
+"""Closing a tenant: archiving it, bringing it back, and asking for it to be deleted. What a deletion removes, and in which steps, is done
+by workers (`hansa.runs.leaving`); from here on nobody gets in.
+"""
+
+from collections.abc import Awaitable, Callable
+from uuid import UUID
+
+from hansa import ids
+from hansa.audit import service as audit
+from hansa.audit.model import Action, AuditEvent
+from hansa.auth import store as key_store
+from hansa.auth.model import Principal
+from hansa.db.pool import Connection, Database, enter_tenant
+from hansa.errors import Conflict, FieldError, Invalid, NotFound
+from hansa.tenants import store
+from hansa.tenants.service import DEFAULT_TENANT, Tenants, TenantView, missing, tenant_id
+
+POLICIES = ("Retain", "Export", "Delete")
+
+
+class Deletions:
+    """What the platform's people do with whole tenants. `tell` says to every process that somebody is let in no more, or again."""
+
+    def __init__(self, database: Database, tenants: Tenants, *, tell: Callable[[], Awaitable[None]]) -> None:
+        self._database = database
+        self._tenants = tenants
+        self._tell = tell
+
+    async def request(self, principal: Principal, name: str, *, confirm: str | None, policy: str | None) -> TenantView:
+        """Archive or begin to delete a tenant, as its `deletionPolicy` says, or `policy` instead of it. Safe to repeat."""
+        if policy not in (None, *POLICIES):
+            raise _invalid("policy", f"must be one of {', '.join(POLICIES)}, got {policy[:40]!r}")
+        async with self._database.tenant(tenant_id(name)) as connection:
+            found = await store.lock_tenant(connection)
+            if found is None:
+                raise missing(name)
+            if confirm != name:
+                raise _invalid("confirm", "must be the name of the tenant, so that no other one is deleted by mistake")
+            if name in (DEFAULT_TENANT, principal.tenant):
+                what = "the installation's own" if name == DEFAULT_TENANT else "the one that you act in"
+                raise Conflict(f"the tenant {name!r} can't be deleted: it is {what}", hint="Suspend it, if nothing is to run in it.")
+            if found["prevent_deletion"]:
+                raise Conflict(
+                    f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it."
+                )
+            await self._close(connection, principal, name, found["state"], policy or found["deletion_policy"])
+        await self._told()
+        return await self._tenants.get(name)
+
+    async def _close(self, connection: Connection, principal: Principal, name: str, state: str, policy: str) -> None:
+        if state == "deleting" or (state == "archived" and policy == "Retain"):
+            return
+        await store.suspend(connection, suspended=True)
+        if policy == "Retain":
+            await store.set_state(connection, "archived")
+            await self._recorded(connection, principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}"), principal)
+            return
+        deletion = ids.new_id()
+        await store.set_state(connection, "deleting")
+        await key_store.revoke_all(connection)
+        await store.insert_deletion(connection, deletion, tenant_id(name), name=name, policy=policy, by=principal.name)
+        told = {"deletion": str(deletion), "policy": policy}
+        await self._recorded(connection, principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told), principal)
+
+    async def _recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
+        """In the trail of the tenant itself, which may go with it, and in that of who did it."""
+        await audit.record(connection, event)
+        await enter_tenant(connection, principal.tenant_id)
+        await audit.record(connection, event)
+
+    async def restore(self, principal: Principal, name: str) -> TenantView:
+        """Bring an archived tenant back, as its object says it is; its keys are good again."""
+        async with self._database.tenant(tenant_id(name)) as connection:
+            found = await store.lock_tenant(connection)
+            if found is None:
+                raise missing(name)
+            if found["state"] == "deleting":
+                raise Conflict(f"the tenant {name!r} is being deleted, and can't be brought back", hint="Import its export, if it has one.")
+            if found["state"] == "archived":
+                await store.set_state(connection, "active")
+                await store.suspend(connection, suspended=await store.is_suspended_by_object(connection))
+                await self._recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
+        await self._told()
+        return await self._tenants.get(name)
+
+    async def _told(self) -> None:
+        await self._tenants.forget()
+        await self._tell()
+
+    async def page(self, *, before: UUID | None, limit: int) -> tuple[list[str], UUID | None]:
+        """Deletions, newest first, as JSON texts, and where the next page begins."""
+        rows = await store.page_deletions(self._database, before, limit + 1)
+        return [row["body"] for row in rows[:limit]], rows[limit - 1]["id"] if len(rows) > limit else None
+
+    async def get(self, deletion_id: UUID) -> str:
+        """A deletion as JSON text."""
+        return (await self._find(deletion_id)).body
+
+    async def parts(self, deletion_id: UUID) -> tuple[str, UUID, int]:
+        """The tenant whose export a deletion wrote, where it lies, and of how many parts it consists."""
+        found = await self._find(deletion_id)
+        if found.parts is None or found.export is None:
+            raise NotFound(f"the deletion {deletion_id} has written no export", hint="It is there when `exported` is true.")
+        return found.name, found.export, found.parts
+
+    async def _find(self, deletion_id: UUID) -> store.KnownDeletion:
+        found = await store.read_deletion(self._database, deletion_id)
+        if found is None:
+            raise NotFound(f"there is no deletion {deletion_id}")
+        return found
+
+
+def _invalid(path: str, message: str) -> Invalid:
+    return Invalid(f"{path}: {message}", errors=(FieldError(path, "range", message),))

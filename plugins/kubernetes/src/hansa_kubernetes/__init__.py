@@ -1,0 +1,1 @@
+"""Kubernetes Secrets as a secret source. `plugin` is where Hansa begins."""

@@ -1,0 +1,235 @@
+"""A tenant is deleted whole, wherever whoever does it dies; and what would be left behind is found."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import pytest
+
+from db.rows import ROWS, fill
+from db.scratch import Scratch, open_scratch
+from hansa.bus.connection import open_bus
+from hansa.bus.queue import Queue
+from hansa.bus.subjects import messages_sent
+from hansa.db.pool import Database
+from hansa.messages.courier import queue_of
+from hansa.process import open_equipment
+from hansa.runs.equipment import Equipment
+from hansa.runs.leaving import store
+from hansa.runs.leaving.bundle import members
+from hansa.runs.leaving.deletion import Remover
+from stack import Stack
+
+TENANT, NEIGHBOUR = uuid4(), uuid4()
+ROUNDS = 12
+"""Looks after which a deletion that nobody disturbs is surely done."""
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing that comes after it is done, and nothing catches it."""
+
+
+class Mortal(Database):
+    """A database that kills who asks it for the so-and-so-manieth time; a half of the times after it has done what it was asked for."""
+
+    def __init__(self, database: Database) -> None:
+        self.__dict__.update(database.__dict__)
+        self.left = 1 << 30
+
+    async def system(self, sql: str, *arguments: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise Killed
+        found = await super().system(sql, *arguments)
+        if self.left == 1:
+            self.left = 0
+            raise Killed
+        return found
+
+
+class Place(msgspec.Struct):
+    """Where a tenant is to be deleted."""
+
+    scratch: Scratch
+    equipment: Equipment
+    queue: Queue
+    database: Mortal
+
+    def remover(self) -> Remover:
+        return Remover(msgspec.structs.replace(self.equipment, database=self.database), self.queue)
+
+    async def condemn(self, policy: str, *, tenant: UUID = TENANT) -> None:
+        """Furnish a tenant with rows in every table, files and messages, and let it be deleted."""
+        await self.scratch.add_tenant(tenant, f"t-{tenant.hex[:8]}")
+        await fill(self.scratch.owner, tenant, word=tenant.hex)
+        await self.scratch.execute("DELETE FROM hansa.sessions WHERE tenant_id = $1", tenant)  # of these an export would have to be made
+        manifests = "UPDATE hansa.objects SET manifest = json_build_object('kind', kind, 'metadata', json_build_object('name', name))"
+        await self.scratch.execute(manifests)
+        await self.equipment.artifacts.put(tenant, bytes.fromhex(EMPTY), b"")
+        (self.equipment.workspaces / str(tenant) / "run").mkdir(parents=True)
+        await self.queue.ensure()
+        await self.queue.publish(messages_sent(self.equipment.region, tenant.hex), b"{}", message_id=str(uuid4()))
+        await self.scratch.execute("UPDATE hansa.tenants SET state = 'deleting' WHERE tenant_id = $1", tenant)
+        await self.scratch.execute(
+            "INSERT INTO hansa.deletions (id, tenant, name, policy, requested_by, requested_at) "
+            "VALUES ($1, $2, 't', $3, 'k', now() - interval '1 m')",
+            *(uuid4(), tenant, policy),
+        )
+
+    async def look(self) -> None:
+        """One look of a worker that begins anew; whoever had it before is dead."""
+        await self.scratch.execute("UPDATE hansa.deletions SET held_until = '-infinity'")
+        await self.remover().look()
+
+    async def left(self, tenant: UUID = TENANT) -> dict[str, int]:
+        """What is left of a tenant, as a superuser sees it."""
+        found = {
+            table: (await self.scratch.fetch(f"SELECT count(*) AS n FROM hansa.{table} WHERE tenant_id = $1", tenant))[0]["n"]
+            for table in ("tenants", *ROWS)
+        }
+        found["artifacts"] = await self.equipment.artifacts.residue(tenant)
+        found["workspaces"] = int((self.equipment.workspaces / str(tenant)).exists())
+        found["messages"] = await self.queue.count(messages_sent(self.equipment.region, tenant.hex))
+        return {place: much for place, much in found.items() if much}
+
+    async def deletion(self) -> dict[str, Any]:
+        columns = "id, step, export, parts, residue, finished_at"
+        (found,) = await self.scratch.fetch(f"SELECT {columns} FROM hansa.deletions ORDER BY requested_at DESC LIMIT 1")
+        return found
+
+
+EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+@asynccontextmanager
+async def opened(stack: Stack, folder: Path) -> AsyncIterator[Place]:
+    async with open_scratch(stack, folder) as scratch:
+        placed = msgspec.structs.replace(scratch.settings.place, region=f"r{uuid4().hex[:8]}", data_dir=str(folder / "data"))
+        settings = msgspec.structs.replace(scratch.settings, place=placed)
+        async with open_equipment(settings, process="leaving") as equipment, open_bus(settings.nats, name="leaving") as bus:
+            queue = queue_of(bus, settings.messages, region=equipment.region, replicas=1)
+            yield Place(scratch, equipment, queue, Mortal(equipment.database))
+
+
+@pytest.fixture
+async def place(stack: Stack, tmp_path: Path) -> AsyncIterator[Place]:
+    async with opened(stack, tmp_path) as found:
+        yield found
+
+
+async def gone(place: Place) -> None:
+    """Look until the deletion is done."""
+    for _ in range(ROUNDS):
+        await place.look()
+        if (await place.deletion())["finished_at"] is not None:
+            return
+    raise AssertionError(await place.deletion())
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Export"])
+async def test_a_deletion_that_dies_at_any_statement_is_finished_by_the_next_worker(place: Place, policy: str) -> None:
+    await place.condemn("Delete", tenant=NEIGHBOUR)
+    await place.scratch.execute("UPDATE hansa.tenants SET state = 'active'; DELETE FROM hansa.deletions")
+    neighbour = await place.left(NEIGHBOUR)
+    await place.condemn(policy)
+    assert set(await place.left()) >= {"tenants", "objects", "events", "values", "outbox", "artifacts", "workspaces", "messages"}
+    deaths = 0
+    for attempt in range(200):
+        place.database.left = 2 + attempt % 6
+        try:
+            await gone(place)
+        except Killed:
+            deaths += 1
+            continue
+        break
+    assert deaths > 8, "it was hardly ever killed"
+    assert await place.left() == {}
+    assert await place.left(NEIGHBOUR) == neighbour
+    done = await place.deletion()
+    assert (done["step"], done["residue"]) == ("done", "{}")
+    if policy == "Export":
+        parts = [await place.equipment.artifacts.get_part(f"{done['id']}/{done['export']}", n) for n in range(done["parts"])]
+        bundle = place.equipment.workspaces.parent / "bundle.tar"
+        bundle.write_bytes(b"".join(parts))
+        with bundle.open("rb") as file:
+            assert [name for name, _ in members(file)] == ["tenant.json", "keys.json", "objects.json"]
+
+
+async def test_what_is_left_behind_is_found_wherever_it_is_and_goes_too(place: Place) -> None:
+    await place.condemn("Delete")
+    for _ in range(3):
+        await place.look()
+        if (await place.deletion())["step"] == "scan":
+            break
+    # Somebody who was frozen writes a row, an artifact, a file and a message of it now.
+    await place.scratch.execute(
+        "INSERT INTO hansa.values (tenant_id, digest, size, in_store, body) VALUES ($1, $2, 1, false, '1')", TENANT, b"d" * 32
+    )
+    await place.equipment.artifacts.put(TENANT, bytes.fromhex(EMPTY), b"")
+    (place.equipment.workspaces / str(TENANT)).mkdir()
+    await place.queue.publish(messages_sent(place.equipment.region, TENANT.hex), b"{}", message_id=str(uuid4()))
+    await place.look()
+    found = await place.deletion()
+    assert msgspec.json.decode(found["residue"]) == {"values": 1, "artifacts": 1, "workspaces": 1, "messages": 1}
+    assert (found["step"], found["finished_at"]) == ("purge", None)
+    await gone(place)
+    assert await place.left() == {}
+
+
+async def test_what_is_written_of_a_tenant_that_is_gone_goes_too(place: Place) -> None:
+    await place.condemn("Delete")
+    await gone(place)
+    await place.scratch.execute(
+        "INSERT INTO hansa.values (tenant_id, digest, size, in_store, body) VALUES ($1, $2, 1, false, '1')", TENANT, b"d" * 32
+    )
+    (place.equipment.workspaces / str(TENANT)).mkdir()
+    await place.look()
+    assert await place.left() == {}
+    # Once there is a tenant of the name again, what it has is its own.
+    await place.scratch.add_tenant(TENANT, "again")
+    await fill(place.scratch.owner, TENANT, word="own")
+    before = await place.left()
+    await place.look()
+    assert await place.left() == before
+
+
+async def test_a_tenant_that_is_not_being_deleted_loses_nothing(place: Place) -> None:
+    await place.condemn("Delete")
+    await place.scratch.execute("UPDATE hansa.tenants SET state = 'active'")
+    before = await place.left()
+    for verb in ("tenant_purge($1, 100)", "tenant_residue($1)"):
+        with pytest.raises(Exception, match="is not being deleted"):
+            await place.equipment.database.system(f"SELECT hansa.{verb}", TENANT)
+    assert await place.equipment.database.system("SELECT hansa.tenant_remove($1) AS gone", TENANT) == [(False,)]
+    assert await place.left() == before
+
+
+async def test_a_deletion_waits_for_the_runs_that_workers_drive_and_for_the_requests_under_way(place: Place) -> None:
+    await place.condemn("Delete")
+    await place.scratch.execute("UPDATE hansa.deletions SET requested_at = clock_timestamp()")
+    await place.look()
+    assert (await place.deletion())["step"] == "stop"
+    await place.scratch.execute("UPDATE hansa.deletions SET requested_at = now() - interval '1 minute'")
+    await place.scratch.execute("INSERT INTO hansa.sessions (tenant_id, id, agent) VALUES ($1, $2, 'a')", TENANT, UUID(int=7))
+    await place.scratch.execute(
+        "INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, input, lease_until) "
+        "VALUES ($1, $2, $2, 1, 'a', 1, 'running', '1', now() + interval '1 minute')",
+        *(TENANT, UUID(int=7)),
+    )
+    await place.look()
+    assert (await place.deletion())["step"] == "stop"
+    await place.scratch.execute("UPDATE hansa.runs SET lease_until = now() - interval '1 second'")
+    await gone(place)
+
+
+async def test_one_worker_at_a_time_goes_on_with_a_deletion(place: Place) -> None:
+    await place.condemn("Delete")
+    (leaving,) = await store.open_deletions(place.equipment.database)
+    assert await store.hold(place.equipment.database, leaving.id)
+    await place.remover().look()
+    assert (await place.deletion())["step"] == "stop"
+    await place.look()
+    assert (await place.deletion())["step"] == "purge"
