@@ -134,6 +134,7 @@ async def test_a_tenant_says_how_it_is_why_and_since_when(api: httpx2.AsyncClien
     view = await until(verified, "the tenant is ready")
     assert conditions(view) == {
         "DatabaseReady": ("True", "Provisioned"),
+        "MessagingReady": ("True", "AccountReady"),
         "IdentityReady": ("True", "ApiKeys"),
         "QuotaReady": ("True", "InForce"),
         "RegionsReady": ("True", "Serving"),
