@@ -48,7 +48,7 @@ VALUES = ["Agent", "ModelProvider", "Region", "hansa.dev/v1alpha1", "user.messag
 
 PHASES = (Phase.explicit, Phase.generate)
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
-PARTS = ("name", "kind", "run_id", "session_id", "approval_id", "event", "message_id", "digest", "key_id")
+PARTS = ("name", "kind", "run_id", "session_id", "approval_id", "event", "message_id", "digest", "key_id", "deletion_id")
 """Every part of a path that a route may have."""
 
 

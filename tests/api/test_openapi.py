@@ -111,7 +111,12 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         "decide_approval": {"decision": "approve"},
         "make_api_key": {"name": "documented", "roles": ["viewer"], "scopes": ["runs:read"], "expires_at": "2999-01-01T00:00:00Z"},
         "rotate_api_key": {"grace_seconds": 5},
+        "put_secret": {"name": "echo", "value": "documented value"},
+        "make_service_account": {"name": "echo", "roles": ["viewer"]},
+        "rotate_data_key": {},
+        "make_nats_credentials": {"name": "documented"},
     }
+    await api.delete("/v1/service-accounts/echo")
     key = (await api.post("/v1/api-keys", json={"name": "documented", "roles": ["viewer"]})).json()["id"]
     asking, approval = await asking_run(api)
     letter = str(await dead_letter(api, stack))
@@ -157,6 +162,8 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         "docs_asset",
         "resume_run",
         "import_session",  # takes no JSON: tests of archives
+        "import_tenant",
+        *("restore_tenant", "get_deletion", "get_deleted"),  # of tenants that are gone: tests of a tenant's life
     }
     events = await read(api, run["session_id"], run["id"])
     event = validator(document, {"$ref": "#/components/schemas/Event"})

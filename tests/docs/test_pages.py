@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, provider: OidcProvider) -> I
     (place / ".venv").symlink_to(ROOT / ".venv")
     # With leases so short that a page on killed workers is read in time, and checkpoints so soon that one is there.
     quick = "HANSA_WORKER_LEASE_SECONDS=6 HANSA_WORKER_RENEW_SECONDS=1 HANSA_AUDIT_SEAL_SECONDS=2"
-    quick += f" HANSA_EGRESS_ISSUERS_ALLOW={provider.url.removeprefix('http://')}"
+    (place / "issuers").write_text(provider.url.removeprefix("http://"))
     typed(place, f"{quick} hansa up --data .hansa --port 0 --detach && hansa apply -f gitops/tenants/default")
     yield place
     typed(place, "hansa down --data .hansa")
@@ -56,7 +56,8 @@ def environ() -> dict[str, str]:
 def typed(place: Path, commands: str) -> str:
     """What a shell answers to commands; fails when one of them does."""
     shell = ["bash", "-euo", "pipefail", "-c", commands]
-    env = environ() | {"HANSA_LOGINS_FILE": str(place / "logins.json")}
+    issuers = (place / "issuers").read_text()  # also where a page stops everything and starts it again
+    env = environ() | {"HANSA_LOGINS_FILE": str(place / "logins.json"), "HANSA_EGRESS_ISSUERS_ALLOW": issuers}
     done = subprocess.run(shell, cwd=place, env=env, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, f"{commands}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout

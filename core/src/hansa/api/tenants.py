@@ -49,7 +49,7 @@ async def get_tenant(request: AnyRequest, principal: Principal, name: str) -> Re
     "/v1/tenants/{name:str}",
     status_code=202,
     opt={
-        "audit": Action.TENANT_DELETED,
+        "audit": (Action.TENANT_ARCHIVED, Action.TENANT_DELETED),
         "permission": "platform:write",
         "answer": TenantView,
         "query": {"confirm": str, "policy": str},
