@@ -25,6 +25,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "day": date(2026, 1, 1),
     },
     "reservations": {"run_id": UUID(int=2), "step": "1", "epoch": 1, "agent": "a", "model": "secret of b", "cost": 1, "tokens": 1},
+    "storage": {"shard": 99, "bytes": 1},
     "usage": {
         "day": date(2026, 1, 1),
         "agent": "a",
