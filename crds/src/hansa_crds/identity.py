@@ -56,6 +56,16 @@ class RoleBinding(Part, frozen=True, kw_only=True):
     service_accounts: Annotated[
         tuple[DnsLabel, ...], Meta(max_length=256, description="Service accounts of the tenant: these roles beside their own.")
     ] = ()
+    agents: Annotated[
+        tuple[DnsLabel, ...],
+        Meta(
+            max_length=256,
+            description=(
+                "Agents of the tenant, whose runs may do no more than all roles that are bound to them allow; agents that no binding names"
+                " are not bounded so."
+            ),
+        ),
+    ] = ()
 
 
 class TenantIdentity(Part, frozen=True, kw_only=True):

@@ -104,7 +104,7 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
         ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
         ToolServerSpec: (DistinctItems("allow"),),
         TenantIdentity: (DistinctItems("issuers", ("name",), "give each issuer a name of its own"),),
-        RoleBinding: (DistinctItems("roles"), DistinctItems("users"), DistinctItems("groups"), DistinctItems("serviceAccounts")),
+        RoleBinding: tuple(DistinctItems(each) for each in ("roles", "users", "groups", "serviceAccounts", "agents")),
         Tenant: (NoNamespace("Tenant"),),
         Region: (NoNamespace("Region"),),
     }

@@ -17,6 +17,19 @@ WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Agent'
 """
 
 
+WORLD = """SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2) AS world,
+  (SELECT o.manifest -> 'spec' -> 'allowed' FROM hansa.objects o
+    WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Tenant' LIMIT 1) AS allowed,
+  (SELECT t.role_bindings FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant())) AS bindings,
+  (SELECT a.owner FROM hansa.agents a WHERE a.tenant_id = (SELECT hansa.tenant()) AND a.name = $1) AS owner"""
+
+
+async def world(connection: Connection, agent: str, revision: int) -> asyncpg.Record:
+    """What objects say of an agent's revision: record (world, allowed, bindings, owner), JSON texts."""
+    (row,) = await connection.fetch(WORLD, agent, revision)
+    return row
+
+
 async def find(connection: Connection, name: str) -> asyncpg.Record | None:
     """An agent: record (name, body as JSON text)."""
     return await connection.fetchrow(f"{AGENT} AND o.name = $1", name)

@@ -15,6 +15,7 @@ from hansa.apply import store
 from hansa.apply.auditing import Trail
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
 from hansa.apply.narrowing import Judges, beyond, unreadable
+from hansa.apply.owners import keep_owner
 from hansa.apply.references import unresolved
 from hansa.apply.secrets import missing_secret
 from hansa.audit.model import Action
@@ -140,8 +141,7 @@ class Objects:
         touched = {principal.tenant, *(_tenant(principal, found) for _, _, found in checked if _forbidden(principal, found) is None)}
         await self._lock(connection, touched)
         for number, item, found in checked:
-            tenant = _tenant(principal, found)
-            forbidden = _forbidden(principal, found)
+            tenant, forbidden = _tenant(principal, found), _forbidden(principal, found)
             if forbidden is not None:
                 failed = _failed(item, (forbidden,))
                 results[number] = failed if tenant == principal.tenant else msgspec.structs.replace(failed, tenant=tenant)
@@ -154,6 +154,8 @@ class Objects:
             else:
                 results[number], before = await self._write(connection, item, found, manager)
                 trail.applied(found, tenant, before, action=results[number].action)
+                if isinstance(found, Agent) and results[number].action != "failed":
+                    results[number] = msgspec.structs.replace(results[number], note=await keep_owner(connection, principal, found))
             if isinstance(found, ToolServer) and not refused and found.metadata.name in discovered:
                 results[number] = await self._keep(connection, found, results[number], discovered[found.metadata.name])
             missing = await missing_secret(connection, found) if not refused else ""

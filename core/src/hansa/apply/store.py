@@ -104,6 +104,16 @@ async def upsert(connection: Connection, values: dict[str, Any]) -> int:
     )
 
 
+async def set_owner(connection: Connection, agent: str, owner: str) -> None:
+    """Keep who applied an agent last, as JSON text."""
+    await connection.execute(
+        "UPDATE hansa.agents SET owner = $2::json WHERE tenant_id = (SELECT hansa.tenant()) AND name = $1 "
+        "AND owner::text IS DISTINCT FROM $2::json::text",
+        agent,
+        owner,
+    )
+
+
 async def agent_changed(connection: Connection, agent: Agent, revision: int) -> None:
     """Keep what starting a run needs to know of its agent, and let its runs know whether they are held."""
     spec = agent.spec

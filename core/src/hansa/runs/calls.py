@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from hansa.runs.model import EventType
-from hansa_sdk import Effect, ToolOutcome
+from hansa_sdk import Effect, RunFailed, ToolOutcome
 
 MAX_DEPTH = 8
 """Most calls of agents by agents, one within the other."""
@@ -68,6 +68,24 @@ def outcome_of(returned: Mapping[str, Any]) -> ToolOutcome:
         return ToolOutcome(returned["output"])
     error = returned["error"]
     return ToolOutcome(f"{error['code']}: {error['detail']}" if error else "canceled: its run was canceled", is_error=True)
+
+
+def beyond(agent: str, may: frozenset[str]) -> ToolOutcome | None:
+    """What the model is told when this run may call no agents; None: it may."""
+    return None if "runs:start" in may else ToolOutcome(_beyond(agent, "call agents"), is_error=True)
+
+
+def check_publishing(agent: str, may: frozenset[str]) -> None:
+    """Raises `RunFailed` when this run may publish no events."""
+    if "runs:start" not in may:
+        raise RunFailed(_beyond(agent, "publish events"), code="not_permitted", hint="`hansa runs show` says who started the run.")
+
+
+def _beyond(agent: str, what: str) -> str:
+    return (
+        f"agent {agent!r} may not {what} here: that needs the permission runs:start, of whoever started the run (started_by), of whoever"
+        " applied the agent, and in the roles that the Tenant binds to it"
+    )
 
 
 def too_deep(agent: str) -> dict[str, Any]:

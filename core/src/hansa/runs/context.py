@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from hansa import clock, ids
+from hansa.auth.model import IN_RUNS
 from hansa.llm.metering import Meter
 from hansa.llm.model import LiveText
 from hansa.runs import calls
@@ -75,7 +76,7 @@ class Sources(msgspec.Struct, frozen=True):
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What a context is made of. `depth`: how many calls of agents lead to this run."""
+    """What a context is made of. `depth`: how many calls of agents lead to this run; `may`: what of IN_RUNS it may do."""
 
     agent: AgentDefinition
     history: tuple[Message, ...]
@@ -86,6 +87,7 @@ class Parts(msgspec.Struct, frozen=True):
     waiting: Waiting
     depth: int = 0
     sources: Sources = Sources()
+    may: frozenset[str] = IN_RUNS
 
 
 class DurableContext:
@@ -210,6 +212,8 @@ class DurableContext:
         except calls.InDoubt as doubt:
             raise NeedsReview(step, doubt.call) from doubt
         outcome, ran = tools.refusal(call.name, call.arguments), False
+        if outcome is None and tools.is_agent(call.name) and EventType.RUN_CALLED not in known:
+            outcome = calls.beyond(self.agent.name, self._parts.may)
         if outcome is None and self._asks(call, known):
             outcome = await self._approval(step, call, known)
         if outcome is None and tools.is_agent(call.name):
@@ -265,7 +269,8 @@ class DurableContext:
         """Run another agent; what its run has returned."""
         if EventType.RUN_CALLED not in known:
             child = str(self._parts.sources.new_id())
-            wait = Wait(step, "child", child, None, {"agent": call.name, "input": call.arguments["input"]})
+            asked = {"agent": call.name, "input": call.arguments["input"], "may": sorted(self._parts.may)}
+            wait = Wait(step, "child", child, None, asked)
             await self._parts.journal.write(Entry(EventType.RUN_CALLED, {**msgspec.to_builtins(call), "run_id": child}, step), wait=wait)
         return (await self._parts.waiting.until(step))[1]
 
@@ -331,6 +336,7 @@ class DurableContext:
             check_same(step, "event", [known["kind"], known["value"]], ["event", name])
             return
         self._parts.journal.reach_out(f"the event at step {step}")
+        calls.check_publishing(self.agent.name, self._parts.may)
         wait = Wait(step, "publish", name, data={"data": plain(data)})
         await self._parts.journal.write(Entry(EventType.VALUE_RECORDED, {"kind": "event", "value": name}, step), wait=wait)
 

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from hansa.artifacts.content import Artifacts
+from hansa.auth.model import IN_RUNS
 from hansa.bus.connection import Bus
 from hansa.db.pool import Database
 from hansa.egress.client import HttpClient
@@ -65,6 +66,7 @@ class Place(msgspec.Struct, frozen=True):
     surroundings: Surroundings
     depth: int = 0
     sources: Sources = Sources()
+    may: frozenset[str] = IN_RUNS
 
 
 class NoModel:
@@ -103,6 +105,7 @@ def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) 
         waiting=place.waiting,
         depth=place.depth,
         sources=place.sources,
+        may=place.may,
     )
     return DurableContext(run, StepLog(past.steps), parts)
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from hansa.auth.bindings import authority_of
 from hansa.bus.subjects import session_live
 from hansa.egress.narrowing import narrowed
 from hansa.errors import Damaged, HansaError, Unavailable
@@ -190,6 +191,7 @@ class Driven:
             surroundings=surroundings_of(self._equipment, self.claim.tenant_id, run),
             depth=self._loaded.depth,
             sources=self._equipment.sources,
+            may=authority_of(prepared.may, self._loaded.started_by),
         )
         return make_context(prepared, run, past=past, place=place)
 

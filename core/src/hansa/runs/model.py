@@ -10,6 +10,8 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.auth.model import Starter
+from hansa_crds import RoleBinding
 from hansa_sdk import Usage
 
 T = TypeVar("T")
@@ -86,7 +88,7 @@ class CallableAgent(msgspec.Struct, frozen=True):
 
 class World(msgspec.Struct, frozen=True):
     """What objects say of an agent's revision, as of `version`: decoded JSON; a tool server is its manifest and status; `allowed` is
-    that of its Tenant, if it says any."""
+    that of its Tenant, if it says any; `bindings` its Tenant's roles, `owner` who applied it."""
 
     version: int
     manifest: dict[str, Any]
@@ -94,6 +96,8 @@ class World(msgspec.Struct, frozen=True):
     tool_servers: list[dict[str, Any]]
     agents: list[CallableAgent]
     allowed: dict[str, Any] | None = None
+    bindings: list[RoleBinding] = []
+    owner: Starter | None = None
 
 
 class RunView(msgspec.Struct, frozen=True):
@@ -119,7 +123,7 @@ class Past(msgspec.Struct, frozen=True):
 class Loaded(msgspec.Struct, frozen=True):
     """A claimed run, ready to be driven. `takeovers`: workers lost in a row without any progress; `active`: seconds it was driven so far;
     `wish`: cancel, suspend, suspend_agent or suspend_tenant; `world`: the version of the objects; `damage`: what is missing of
-    its log, if anything; `metered`: its tenant has a budget."""
+    its log, if anything; `metered`: its tenant has a budget; `started_by`: None for one of an earlier release."""
 
     run: RunView
     takeovers: int
@@ -132,6 +136,7 @@ class Loaded(msgspec.Struct, frozen=True):
     steps: list[Recorded]
     damage: str = ""
     metered: bool = False
+    started_by: Starter | None = None
 
 
 class Wait(msgspec.Struct, frozen=True, omit_defaults=True):

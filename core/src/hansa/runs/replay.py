@@ -22,7 +22,7 @@ from hansa.runs.model import RESTING_STATES, End, Past, RunView, World, plain
 from hansa.runs.steps import Diverged, digest
 from hansa.runs.voice import Silence
 from hansa.runs.waiting import Waiting
-from hansa.runs.worlds import prepare
+from hansa.runs.worlds import find_world, prepare
 from hansa.tools.servers import Connections
 from hansa.tools.service import Surroundings
 
@@ -62,7 +62,7 @@ async def find_history(database: Database, tenant_id: UUID, run_id: UUID) -> His
         run, past = found
         if run.state not in RESTING_STATES:
             raise Conflict(f"run {run_id} is {run.state}: only a run that has ended can be replayed", hint="Wait for it or cancel it.")
-        return History(run, await store.find_world(connection, run.agent, run.revision), past)
+        return History(run, await find_world(connection, run.agent, run.revision), past)
 
 
 async def join_history(values: Values, tenant_id: UUID, history: History) -> History:

@@ -11,7 +11,7 @@ import msgspec
 from hansa.auth.idempotency import IdempotencyKey
 from hansa.auth.model import Principal, Starter
 from hansa.db.pool import Connection, Database
-from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, World, Write, Written, canonical
+from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, Write, Written, canonical
 from hansa.runs.values import Columns
 
 SESSION = "json_build_object('id', id, 'agent', agent, 'created_at', created_at, 'last_seq', last_seq, 'active_run', active_run)"
@@ -154,23 +154,8 @@ def _loaded(row: asyncpg.Record, session_id: UUID) -> Loaded:
         history=msgspec.json.decode(row["history"], type=list[tuple[Any, Any]]) if row["history"] else [],
         steps=msgspec.json.decode(row["steps"], type=list[Recorded]) if row["steps"] else [],
         metered=row["metered"],
+        started_by=msgspec.json.decode(row["started_by"], type=Starter) if row["started_by"] else None,
     )
-
-
-WORLD = """SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2) AS world, (SELECT o.manifest -> 'spec' -> 'allowed'
-  FROM hansa.objects o WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Tenant' LIMIT 1) AS allowed"""
-
-
-async def world(database: Database, tenant_id: UUID, agent: str, revision: int) -> World:
-    """What objects say of an agent's revision."""
-    async with database.tenant(tenant_id) as connection:
-        return await find_world(connection, agent, revision)
-
-
-async def find_world(connection: Connection, agent: str, revision: int) -> World:
-    """The same, in the caller's transaction."""
-    (row,) = await connection.fetch(WORLD, agent, revision)
-    return msgspec.structs.replace(msgspec.json.decode(row["world"], type=World), allowed=msgspec.json.decode(row["allowed"] or "null"))
 
 
 class Row(msgspec.Struct, frozen=True, omit_defaults=True):

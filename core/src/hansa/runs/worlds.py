@@ -9,18 +9,20 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.agents import store
 from hansa.apply.model import KnownServer
-from hansa.db.pool import Database
+from hansa.auth.bindings import bound_of
+from hansa.auth.model import IN_RUNS, Starter
+from hansa.db.pool import Connection, Database
 from hansa.llm.metering import Target
 from hansa.llm.service import resolve
 from hansa.plugins.model import Plugins
-from hansa.runs import store
 from hansa.runs.model import World
 from hansa.tenants.allowance import Allowance
 from hansa.tools.model import Selection
 from hansa.tools.selection import select
 from hansa.tools.servers import Connections
-from hansa_crds import Agent, ModelProvider, TenantAllowed
+from hansa_crds import Agent, ModelProvider, RoleBinding, TenantAllowed
 from hansa_sdk import AgentDefinition, Example, Limits, RunFailed, Runtime
 
 KEPT = 1000
@@ -28,7 +30,8 @@ Key = tuple[UUID, str, int]
 
 
 class Prepared(msgspec.Struct, frozen=True):
-    """An agent's revision, ready to be run. `missing` says why there is no target; `egress` is its tenant's list, None: all."""
+    """An agent's revision, ready to be run. `missing` says why there is no target; `egress` is its tenant's list, None: all;
+    `may`: what its runs may do at most."""
 
     version: int
     spec: Agent
@@ -39,6 +42,7 @@ class Prepared(msgspec.Struct, frozen=True):
     select: Callable[[Connections], Selection]
     uses_servers: bool
     egress: tuple[str, ...] | None = None
+    may: frozenset[str] = IN_RUNS
 
 
 class Worlds:
@@ -54,12 +58,24 @@ class Worlds:
         key = (tenant_id, agent, revision)
         found = self._kept.get(key)
         if found is None or found.version < version:
-            world = await store.world(self._database, tenant_id, agent, revision)
+            async with self._database.tenant(tenant_id) as connection:
+                world = await find_world(connection, agent, revision)
             found = self._kept[key] = prepare(world, revision, self._plugins)
         self._kept.move_to_end(key)
         while len(self._kept) > KEPT:
             self._kept.popitem(last=False)
         return found
+
+
+async def find_world(connection: Connection, agent: str, revision: int) -> World:
+    """What objects say of an agent's revision, in the caller's transaction."""
+    row = await store.world(connection, agent, revision)
+    return msgspec.structs.replace(
+        msgspec.json.decode(row["world"], type=World),
+        allowed=msgspec.json.decode(row["allowed"] or "null"),
+        bindings=msgspec.json.decode(row["bindings"] or "[]", type=list[RoleBinding]),
+        owner=msgspec.json.decode(row["owner"] or "null", type=Starter | None),
+    )
 
 
 def prepare(world: World, revision: int, plugins: Plugins) -> Prepared:
@@ -89,6 +105,7 @@ def prepare(world: World, revision: int, plugins: Plugins) -> Prepared:
         select=lambda connections: select(agent, plugins, servers, connections=connections, agents=agents, allowance=allowance),
         uses_servers=any(use.tool_server for use in agent.spec.tools),
         egress=allowance.lists.egress,
+        may=bound_of(agent.metadata.name, world.bindings, world.owner),
     )
 
 

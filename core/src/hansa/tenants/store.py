@@ -15,10 +15,12 @@ Probe = Callable[[], Awaitable[list[str]]]
 """Tries something that must not be possible; what was, in words."""
 FACTS = """SELECT t.name, t.tenant_id, t.display_name, t.suspended, t.weight, t.concurrent_runs, t.requests_per_second, t.created_at,
   t.state, t.generation, t.workers, t.deletion_policy, t.prevent_deletion, w.workers_seen, w.workers_since,
+  m.told IS NOT NULL OR m.reason <> '' AS messaged, coalesce(m.told LIKE '%:' || m.version, false) AS messaging_told,
+  coalesce(m.blocked, false) AS messaging_blocked, coalesce(m.reason, '') AS messaging_trouble,
   (SELECT coalesce(json_agg(json_build_object('type', c.type, 'status', c.status, 'reason', c.reason, 'message', c.message,
     'observedGeneration', c.observed_generation, 'lastTransitionTime', c.last_transition_time) ORDER BY c.type), '[]')
     FROM hansa.tenant_conditions c WHERE c.tenant_id = t.tenant_id) AS put
-FROM hansa.tenants t CROSS JOIN LATERAL (
+FROM hansa.tenants t LEFT JOIN hansa.messaging_accounts m ON m.tenant_id = t.tenant_id CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE seen_at > now() - interval '90 seconds') AS workers_seen,
     coalesce(min(since) FILTER (WHERE seen_at > now() - interval '90 seconds'), max(seen_at)) AS workers_since
   FROM hansa.tenant_workers w WHERE w.tenant_id = t.tenant_id) w"""

@@ -23,3 +23,6 @@ CREATE POLICY tenant ON hansa.service_accounts TO hansa_app, hansa_owner
 CREATE POLICY system ON hansa.service_accounts FOR SELECT TO hansa_system USING (true);
 GRANT SELECT, INSERT, DELETE ON hansa.service_accounts TO hansa_app;
 GRANT SELECT (tenant_id, name, roles) ON hansa.service_accounts TO hansa_system;
+
+-- {name, kind, may}: who applied an agent last. Its runs may do no more than that one could (`may`: see runs.started_by).
+ALTER TABLE hansa.agents ADD COLUMN owner json;
