@@ -25,6 +25,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "day": date(2026, 1, 1),
     },
     "reservations": {"run_id": UUID(int=2), "step": "1", "epoch": 1, "agent": "a", "model": "secret of b", "cost": 1, "tokens": 1},
+    "storage": {"shard": 99, "bytes": 1},
     "usage": {
         "day": date(2026, 1, 1),
         "agent": "a",
@@ -74,7 +75,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
-ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads", "budgets", "data_keys")
+ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads", "budgets", "storage", "data_keys")
 NAMES = ("id", "name", "agent", "key", "principal", "type", "worker", "issuer")
 """Columns whose texts name something: they are told apart by a number."""
 

@@ -173,7 +173,7 @@ async def test_what_is_left_behind_is_found_wherever_it_is_and_goes_too(place: P
     await place.queue.publish(messages_sent(place.equipment.region, TENANT.hex), b"{}", message_id=str(uuid4()))
     await place.look()
     found = await place.deletion()
-    assert msgspec.json.decode(found["residue"]) == {"values": 1, "artifacts": 1, "workspaces": 1, "messages": 1}
+    assert msgspec.json.decode(found["residue"]) == {"values": 1, "storage": 1, "artifacts": 1, "workspaces": 1, "messages": 1}
     assert (found["step"], found["finished_at"]) == ("purge", None)
     await gone(place)
     assert await place.left() == {}
