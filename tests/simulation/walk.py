@@ -43,7 +43,7 @@ class Walk:
             (self._fork, 1),
             (self._lease, 2),
             (self._change_agent, 4),
-            (self._interrupt, 1),
+            (self._interrupt, 2),
         ]
         if random.random() < 0.4:  # of money there is more to try than of anything else, so not on every walk
             self._verbs += [(self._budget, 4), (self._reserve, 12), (self._settle, 8), (self._hold_for_budget, 5)]
@@ -277,10 +277,11 @@ class Walk:
 
     async def _interrupt(self) -> None:
         """A session that is busy is given something newer to do, which matters more."""
-        busy = [run for run in self._model.runs.values() if run.state in ("running", "waiting")]
+        state = self._random.choice(("running", "waiting"))
+        busy = [run for run in self._model.runs.values() if run.state == state]
         if busy:
             run = self._random.choice(busy)
-            await self._tenant.agent(run.agent, concurrency=self._random.choice(("Interrupt", "Rollback")))
+            await self._tenant.agent(run.agent, concurrency=self._random.choice(("Interrupt", "Interrupt", "Rollback")))
             await self._tenant.start(run.agent, session=run.session_id)
 
     async def _suspend_tenant(self) -> None:
