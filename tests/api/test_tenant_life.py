@@ -97,6 +97,11 @@ async def residue(stack: Stack, name: str) -> dict[str, int]:
     return {place: count for place, count in found.items() if count}
 
 
+def unaudited(found: dict[str, int]) -> dict[str, int]:
+    """Without the audit trail, which grows with whatever is done or refused."""
+    return {place: count for place, count in found.items() if not place.startswith("audit_")}
+
+
 def conditions(view: dict[str, Any]) -> dict[str, tuple[str, str]]:
     return {each["type"]: (each["status"], each["reason"]) for each in view["conditions"]}
 
@@ -193,7 +198,7 @@ async def test_an_archived_tenant_keeps_all_lets_nobody_in_and_comes_back(api: h
     (inside,) = await apply(api, {**agent("echo"), "metadata": {"name": "echo", "namespace": name}})
     assert inside["errors"][0]["path"] == "metadata.namespace"
     assert (await api.delete(f"/v1/tenants/{name}", params={"confirm": name})).json()["state"] == "archived"
-    assert await residue(stack, name) == before
+    assert unaudited(await residue(stack, name)) == unaudited(before)
     restored = await api.post(f"/v1/tenants/{name}/restore")
     assert (restored.status_code, restored.json()["state"], restored.json()["suspended"]) == (200, "active", False)
     assert (await api.get("/v1/whoami", headers=theirs)).status_code == 200
@@ -224,7 +229,7 @@ async def test_nothing_is_left_of_a_deleted_tenant_and_its_name_is_free(api: htt
     assert await residue(stack, name) == {}
     problem(await api.get(f"/v1/tenants/{name}"), 404, "not_found")
     problem(await api.get(f"/v1/deletions/{done['id']}/export"), 404, "not_found")
-    assert await residue(stack, f"{name}-neighbour") == neighbours
+    assert unaudited(await residue(stack, f"{name}-neighbour")) == unaudited(neighbours)
     (made,) = await apply(api, tenant(name))
     assert made["action"] == "created"
     assert (await api.get("/v1/agents", headers={"hansa-tenant": name})).json()["data"] == []

@@ -133,6 +133,23 @@ async def test_a_run_that_nothing_is_left_for_is_refused_with_the_time_to_wait(s
     assert (await shop.runs("one")).status_code == 200
 
 
+async def test_nothing_large_is_taken_when_there_is_no_room_for_it_and_no_run_once_it_is_full(shop: Shop) -> None:
+    long = {"input": "long " * 2000}
+    await shop.quotas(storageBytes=25_000)
+    first = await shop.client.post("/v1/agents/one/runs", params={"wait": 20}, json=long)
+    assert first.json()["state"] == "completed", first.text
+    kept = (await shop.client.get("/v1/budgets")).json()["data"][0]
+    assert (kept["limit"], kept["bound"], 10_000 <= kept["used"] <= 25_000) == ("storageBytes", 25_000, True)
+    refused = problem(await shop.client.post("/v1/agents/one/runs", json={"input": "other " * 4000}), 413, "too_large")
+    assert f"keeps {kept['used']:.0f} of 25000 bytes (quotas.storageBytes)" in refused["detail"]
+    again = await shop.client.post("/v1/agents/one/runs", params={"wait": 20}, json=long)
+    assert again.json()["state"] == "completed", "what is kept already takes no more room"
+    await shop.quotas(storageBytes=100)
+    problem(await shop.runs("one"), 413, "too_large")
+    await shop.quotas()
+    assert (await shop.runs("one")).status_code == 200
+
+
 async def test_one_agent_too_many_is_not_applied_and_says_why(shop: Shop) -> None:
     await shop.quotas(agents=3)
     made = [agent(name, **MODELS) for name in ("three", "four")]

@@ -26,7 +26,7 @@ from secrecy.safe import key_file
 from secrecy.sinks import Sinks, Wiretap, contents, found, of_api, of_database, of_processes
 from stack import Process, Stack, free_port, plain_client
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(180)
 DECOY = f"decoy-{randomness.token_hex(12)}"
 NAMES = ("key", "http-key", "token", "password", "older-key")
 CANARIES = {name: f"canary-{randomness.token_hex(12)}/{name}+" for name in NAMES}

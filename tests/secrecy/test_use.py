@@ -117,7 +117,7 @@ def target(secret: str, key: str | None = None) -> Target:
 
 async def ask(gateway: Gateway, who: Principal, *targets: Target) -> str:
     heard = Heard()
-    done = await gateway.complete(who.tenant_id, targets, ASK, heard, FreeMeter())
+    done = await gateway.complete(who.tenant_id, targets, ASK, heard, meter=FreeMeter())
     assert "".join(heard.pieces) == done.response.text
     return done.response.text
 

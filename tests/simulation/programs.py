@@ -128,7 +128,9 @@ class Model(Gateway):
         """It has no providers to open. `bill`: what it was asked for, in millionths, whoever heard the answer."""
         self._bill = bill
 
-    async def complete(self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
+    async def complete(
+        self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, *, meter: Meter
+    ) -> Completion:
         trouble = TROUBLE.get()
         await meter.begin(targets[0], request)
         draw, pause = trouble.random(), trouble.choice(PAUSES)

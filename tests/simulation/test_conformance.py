@@ -17,7 +17,7 @@ from simulation.twin import Twin
 from simulation.walk import Walk
 from stack import Stack
 
-WALKS = 140
+WALKS = 110
 STEPS = 60
 Place = tuple[Scratch, asyncpg.Connection, asyncpg.Connection]
 

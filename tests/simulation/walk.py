@@ -43,10 +43,11 @@ class Walk:
             (self._fork, 1),
             (self._lease, 2),
             (self._change_agent, 4),
+            (self._interrupt, 1),
         ]
         if random.random() < 0.4:  # of money there is more to try than of anything else, so not on every walk
             self._verbs += [(self._budget, 4), (self._reserve, 12), (self._settle, 8), (self._hold_for_budget, 5)]
-            self._verbs += [(self._dead_spender, 2), (self._nothing_left, 1)]
+            self._verbs += [(self._dead_spender, 2), (self._nothing_left, 1), (self._short_of_money, 2)]
 
     async def go(self, steps: int) -> None:
         """So many verbs."""
@@ -238,6 +239,19 @@ class Walk:
             await self._tenant.leases_run_out()
             await self._tenant.reserve(self._tenant.ask(alive, "1", output_tokens=10_000, least=10_000))
 
+    async def _short_of_money(self) -> None:
+        """What is left while another one's call is under way is too little for a whole answer: one waits for it, or takes less."""
+        await self._tenant.start_many(["b", "a", "b"])
+        await self._claim()
+        owned = {held.run: held for held in self._held if self._model.owned(held.run, held.epoch)}
+        if len(owned) > 1:
+            first, second = self._random.sample(list(owned.values()), 2)
+            budget = self._model.budget
+            await self._tenant.budget(17 if budget is None else budget.spent + budget.reserved + 17)
+            await self._tenant.reserve(self._tenant.ask(first, "1"))
+            await self._tenant.reserve(self._tenant.ask(second, "1", last=False))
+            await self._tenant.reserve(self._tenant.ask(second, "1"))
+
     async def _nothing_left(self) -> None:
         budget = self._model.budget
         if budget is not None:
@@ -260,6 +274,14 @@ class Walk:
             await self._tenant.app("SELECT hansa.agent_deleted($1, $2)", name)
         bound, policy = self._random.choice((None, 1, 1, 2, 3)), self._random.choice(POLICIES)
         await self._tenant.agent(name, bound=bound, suspended=draw > 0.8, concurrency=policy)
+
+    async def _interrupt(self) -> None:
+        """A session that is busy is given something newer to do, which matters more."""
+        busy = [run for run in self._model.runs.values() if run.state in ("running", "waiting")]
+        if busy:
+            run = self._random.choice(busy)
+            await self._tenant.agent(run.agent, concurrency=self._random.choice(("Interrupt", "Rollback")))
+            await self._tenant.start(run.agent, session=run.session_id)
 
     async def _suspend_tenant(self) -> None:
         """For a moment: a run is refused, one may be held and be let go on by nobody, and then all goes on."""

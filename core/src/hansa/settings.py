@@ -261,9 +261,7 @@ class CageSettings(msgspec.Struct, frozen=True):
     """Programs that tools run in a cage. Bounds hold for one call and all its processes together; an agent may set narrower ones."""
 
     require: Annotated[str, env("HANSA_CAGE_REQUIRE")] = "files,network,processes"
-    """Comma-separated guarantees without which nothing is run: `files` (sees only the workspace and the system's programs), `network`
-    (reaches nobody), `processes` (neither sees nor signals others), `syscalls` (dangerous system calls are refused). Which of them this
-    machine can give, and by what, `hansa doctor` shows. Empty: nothing is demanded."""
+    """Comma-separated guarantees without which nothing is run, of `files`, `network`, `processes`, `syscalls`; see `hansa doctor`."""
     seconds: Annotated[float, env("HANSA_CAGE_SECONDS")] = 30.0
     """After so many seconds all of it is killed."""
     memory_mebibytes: Annotated[int, env("HANSA_CAGE_MEMORY_MEBIBYTES")] = 512
@@ -285,12 +283,11 @@ class EgressSettings(msgspec.Struct, frozen=True):
 
     allow: Annotated[str, env("HANSA_EGRESS_ALLOW")] = ""
     """Comma-separated hosts, host:port or CIDRs that model providers and tool servers may be at although they are private, e.g.
-    `127.0.0.1:11434` for Ollama. Tools that a model directs, such as `http_get`, can't reach them."""
+    `127.0.0.1:11434`. Tools that a model directs, such as `http_get`, can't reach them."""
     tools_allow: Annotated[str, env("HANSA_EGRESS_TOOLS_ALLOW")] = ""
     """The same for tools that a model directs: what is listed here, a model can read."""
     issuers_allow: Annotated[str, env("HANSA_EGRESS_ISSUERS_ALLOW")] = ""
-    """The same for identity providers that Tenant objects name as issuers: by default their keys are fetched from the public Internet by
-    https and from nowhere else."""
+    """The same for identity providers that Tenant objects name as issuers; by default their keys come from the public Internet alone."""
     allow_http: Annotated[bool, env("HANSA_EGRESS_ALLOW_HTTP")] = True
     """Whether plain http is let out to public hosts. Tools read the public web, much of which still is http."""
 
@@ -308,11 +305,9 @@ class SecretSettings(msgspec.Struct, frozen=True):
     """Where the keys of tenants' secrets are. The plugin that keeps them reads further variables `HANSA_SECRETS_*`, see docs/secrets.md."""
 
     kek: Annotated[str, env("HANSA_SECRETS_KEK")] = "file"
-    """Name of the key provider that wraps new data keys: `file`, `vault`, or what a plugin brings. Keys that another one wrapped are still
-    unwrapped by that one, until `hansa secrets rewrap` has brought them under this."""
+    """Name of the key provider that wraps new data keys: `file`, `vault`, or of a plugin. Others still unwrap what they wrapped."""
     allow: Annotated[str, env("HANSA_SECRETS_ALLOW")] = ""
-    """Comma-separated hosts, host:port or CIDRs that key providers and secret sources may be at although they are private, e.g.
-    `vault.internal:8200`. Nothing else may go there."""
+    """Comma-separated hosts, host:port or CIDRs that key providers and secret sources may be at although private: `vault.internal:8200`."""
     ca_file: Annotated[str, env("HANSA_SECRETS_CA_FILE")] = ""
     """PEM file of the certificate authority of key providers and secret sources, if it is a private one; empty: the system's trust."""
 
@@ -336,8 +331,7 @@ class PlaceSettings(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """All groups. `tools` holds the operator's HANSA_TOOL_* variables, prefix cut and in lower case; `secret_options` those named
-    HANSA_SECRETS_*."""
+    """All groups. `tools`: the operator's HANSA_TOOL_* variables, prefix cut, lower case; `secret_options`: those named HANSA_SECRETS_*."""
 
     server: ServerSettings = ServerSettings()
     tls: TlsSettings = TlsSettings()

@@ -56,6 +56,17 @@ class TenantQuotas(Part, frozen=True, kw_only=True):
         int, Meta(ge=0, le=100_000, description="Most requests a second to the API; further ones are answered with 429; 0: no bound.")
     ] = 0
     agents: Annotated[int, Meta(ge=0, le=1_000_000, description="Most Agent objects; further ones are not applied; 0: no bound.")] = 0
+    storage_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**53 - 1,
+            description=(
+                "Most bytes of large inputs, outputs and results that are kept, each once, in the database or the artifact store; 0: no"
+                " bound. When they are reached no further run is accepted and nothing large is taken; runs under way still write."
+            ),
+        ),
+    ] = 0
     tokens_per_day: Annotated[
         int,
         Meta(

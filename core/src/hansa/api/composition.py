@@ -67,7 +67,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         api_keys=api_keys,
         accounts=ServiceAccounts(equipment.database, changed=api_keys.changed),
         tenants=tenants,
-        deletions=Deletions(equipment.database, tenants, tell=api_keys.changed),
+        deletions=Deletions(equipment.database, tenants, messaging, tell=api_keys.changed),
         bundles=Bundles(equipment, archives, objects),
         rates=Rates(equipment.database),
         door=Door(equipment.database),

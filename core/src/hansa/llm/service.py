@@ -91,7 +91,9 @@ class Gateway:
             return "it needs spec.endpoint"
         return ""
 
-    async def complete(self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, meter: Meter) -> Completion:
+    async def complete(
+        self, tenant_id: UUID, targets: Sequence[Target], request: LLMRequest, live: LiveText, *, meter: Meter
+    ) -> Completion:
         """The first good answer of the targets, in their order; a target whose answer may cost too much is passed over.
 
         Raises `ProviderUnavailable` after retries everywhere, `CredentialAway` when a credential could not be looked up for now,
@@ -194,7 +196,7 @@ class AgentModel:
         self._targets = targets
 
     async def complete(self, request: LLMRequest, live: LiveText, meter: Meter | None = None) -> Completion:
-        return await self._gateway.complete(self._tenant_id, self._targets, request, live, meter or FreeMeter())
+        return await self._gateway.complete(self._tenant_id, self._targets, request, live, meter=meter or FreeMeter())
 
 
 def resolve(choices: Sequence[ModelChoice], providers: Sequence[ModelProvider]) -> tuple[list[Target], list[str]]:

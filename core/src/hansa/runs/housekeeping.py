@@ -14,6 +14,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.leaving.deletion import Remover
 from hansa.settings import Settings
 from hansa.tenants import store as tenant_store
+from hansa.tenants.messaging import store as messaging_store
 from hansa.tenants.probing import Prober
 from hansa.tenants.service import tenant_id
 
@@ -29,6 +30,7 @@ async def open_housekeeping(equipment: Equipment, settings: Settings, queue: Que
         tasks = [group.create_task(Remover(equipment, queue).run(), name="tenants.remove")]
         if settings.worker.probe_seconds > 0:
             prober = Prober(equipment.database, equipment.region, settings.worker.probe_seconds)
+            prober.also(lambda: messaging_store.holes(equipment.database, equipment.region))
             tasks.append(group.create_task(prober.run(), name="tenants.probe"))
         if settings.worker.tenant:
             tasks.append(group.create_task(_seen(equipment, settings.worker.tenant), name="tenants.worker"))

@@ -20,7 +20,7 @@ from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
 from hansa.runs.budget.metering import refusal_of
 from hansa.runs.log import store as log_store
-from hansa.runs.log.keeping import Values
+from hansa.runs.log.keeping import Values, full
 from hansa.runs.log.showing import Kind, shown
 from hansa.runs.model import RESTING_STATES, STATES
 from hansa.runs.timers import ring_for
@@ -298,6 +298,8 @@ def refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
             return Conflict(f"{agent} is suspended and takes no new runs", hint="Set spec.suspend to false and apply it.")
         case "tenant_suspended":
             return Conflict("the tenant is suspended and starts no new runs", hint="Set spec.suspend of the Tenant to false.")
+        case "budget_spent" if told is not None and told["limit"] == "storageBytes":
+            return full(told)
         case "budget_spent":
             text, resets_at = refusal_of(told)
             hint = "Raise quotas of the Tenant, or wait; `hansa budget` shows what is left."

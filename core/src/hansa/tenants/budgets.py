@@ -88,6 +88,8 @@ def _limits(row: Any) -> Iterator[Limit]:
         )
     if row["concurrent_runs"] is not None:
         yield _limit("concurrentRuns", "runs", (row["running"], 0, row["concurrent_runs"]))
+    if row["storage_bytes"] is not None:
+        yield _limit("storageBytes", "bytes", (row["kept_bytes"], 0, row["storage_bytes"]))
     if row["most_agents"] is not None:
         yield _limit("agents", "agents", (row["agents"], 0, row["most_agents"]))
 

@@ -20,6 +20,12 @@ CONDITIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "": "The tenant has its rows in a database.",
             "Provisioned": "They are in the shared database, behind forced row-level security.",
         },
+        "MessagingReady": {
+            "": "The tenant has its account on NATS. Only where control planes make accounts (`HANSA_NATS_OPERATOR_FILE`).",
+            "AccountReady": "NATS knows the account and bounds it.",
+            "AccountNotMade": "NATS has not been told of it yet, or of its last change; the message says why.",
+            "AccountBlocked": "It lets nobody in: the tenant is suspended, archived or being deleted.",
+        },
         "IdentityReady": {
             "": "Somebody can come in.",
             "ApiKeys": "By API keys.",
@@ -85,7 +91,8 @@ class Region(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What the rows of a tenant say. `workers_seen`: how many of its own workers are there, `workers_since`: since when."""
+    """What the rows of a tenant say. `workers_seen`: how many of its own workers are there, `workers_since`: since when;
+    `messaged`: accounts on NATS are made here, `messaging_told`: NATS knows this one as it shall be."""
 
     state: str
     suspended: bool
@@ -96,6 +103,10 @@ class Facts(msgspec.Struct, frozen=True):
     workers: str
     workers_seen: int
     workers_since: datetime | None
+    messaged: bool | None = None
+    messaging_told: bool = False
+    messaging_blocked: bool = False
+    messaging_trouble: str = ""
     put: tuple[Condition, ...] = ()
 
 
@@ -116,6 +127,13 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
         return Condition(type_, status, reason, message, facts.generation, since or facts.created_at)
 
     yield say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
+    if facts.messaged and not facts.messaging_told:
+        message = facts.messaging_trouble or "NATS has not been told of the tenant's account yet"
+        yield say("MessagingReady", "AccountNotMade", message, status="False")
+    elif facts.messaged and facts.messaging_blocked:
+        yield say("MessagingReady", "AccountBlocked", "the tenant stands still: its account lets nobody in", status="False")
+    elif facts.messaged:
+        yield say("MessagingReady", "AccountReady", "NATS knows the tenant's account and bounds it")
     if facts.state == "active":
         yield say("IdentityReady", "ApiKeys", "API keys of the tenant are let in")
     else:

@@ -13,6 +13,8 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database, enter_tenant
 from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.tenants import store
+from hansa.tenants.messaging import store as messaging_store
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.service import DEFAULT_TENANT, Tenants, TenantView, missing, tenant_id
 
 POLICIES = ("Retain", "Export", "Delete")
@@ -21,8 +23,9 @@ POLICIES = ("Retain", "Export", "Delete")
 class Deletions:
     """What the platform's people do with whole tenants. `tell` says to every process that somebody is let in no more, or again."""
 
-    def __init__(self, database: Database, tenants: Tenants, *, tell: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, database: Database, tenants: Tenants, messaging: Messaging, *, tell: Callable[[], Awaitable[None]]) -> None:
         self._database = database
+        self._messaging = messaging
         self._tenants = tenants
         self._tell = tell
 
@@ -44,13 +47,14 @@ class Deletions:
                     f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it."
                 )
             await self._close(connection, principal, name, found["state"], policy or found["deletion_policy"])
-        await self._told()
+        await self._told(name)
         return await self._tenants.get(name)
 
     async def _close(self, connection: Connection, principal: Principal, name: str, state: str, policy: str) -> None:
         if state == "deleting" or (state == "archived" and policy == "Retain"):
             return
         await store.suspend(connection, suspended=True)
+        await messaging_store.block(connection, blocked=True)
         if policy == "Retain":
             await store.set_state(connection, "archived")
             await self._recorded(connection, principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}"), principal)
@@ -78,14 +82,17 @@ class Deletions:
                 raise Conflict(f"the tenant {name!r} is being deleted, and can't be brought back", hint="Import its export, if it has one.")
             if found["state"] == "archived":
                 await store.set_state(connection, "active")
-                await store.suspend(connection, suspended=await store.is_suspended_by_object(connection))
+                suspended = await store.is_suspended_by_object(connection)
+                await store.suspend(connection, suspended=suspended)
+                await messaging_store.block(connection, blocked=suspended)
                 await self._recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
-        await self._told()
+        await self._told(name)
         return await self._tenants.get(name)
 
-    async def _told(self) -> None:
+    async def _told(self, name: str) -> None:
         await self._tenants.forget()
         await self._tell()
+        await self._messaging.changed([name])
 
     async def page(self, *, before: UUID | None, limit: int) -> tuple[list[str], UUID | None]:
         """Deletions, newest first, as JSON texts, and where the next page begins."""

@@ -15,10 +15,12 @@ Probe = Callable[[], Awaitable[list[str]]]
 """Tries something that must not be possible; what was, in words."""
 FACTS = """SELECT t.name, t.tenant_id, t.display_name, t.suspended, t.weight, t.concurrent_runs, t.requests_per_second, t.created_at,
   t.state, t.generation, t.workers, t.deletion_policy, t.prevent_deletion, w.workers_seen, w.workers_since,
+  m.told IS NOT NULL OR m.reason <> '' AS messaged, coalesce(m.told LIKE '%:' || m.version, false) AS messaging_told,
+  coalesce(m.blocked, false) AS messaging_blocked, coalesce(m.reason, '') AS messaging_trouble,
   (SELECT coalesce(json_agg(json_build_object('type', c.type, 'status', c.status, 'reason', c.reason, 'message', c.message,
     'observedGeneration', c.observed_generation, 'lastTransitionTime', c.last_transition_time) ORDER BY c.type), '[]')
     FROM hansa.tenant_conditions c WHERE c.tenant_id = t.tenant_id) AS put
-FROM hansa.tenants t CROSS JOIN LATERAL (
+FROM hansa.tenants t LEFT JOIN hansa.messaging_accounts m ON m.tenant_id = t.tenant_id CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE seen_at > now() - interval '90 seconds') AS workers_seen,
     coalesce(min(since) FILTER (WHERE seen_at > now() - interval '90 seconds'), max(seen_at)) AS workers_since
   FROM hansa.tenant_workers w WHERE w.tenant_id = t.tenant_id) w"""
@@ -99,11 +101,13 @@ async def drop_condition(connection: Connection, type_: str) -> None:
 
 
 async def set_budget(connection: Connection, quotas: TenantQuotas) -> None:
-    """Set what the tenant of the connection may spend, and how many agents it may have."""
+    """Set what the tenant of the connection may spend, how many agents it may have and how much it may keep."""
     budget = quotas.budget
     await connection.execute(
-        "UPDATE hansa.tenants SET most_agents = $1 WHERE tenant_id = (SELECT hansa.tenant()) AND most_agents IS DISTINCT FROM $1",
+        "UPDATE hansa.tenants SET most_agents = $1, storage_bytes = $2 WHERE tenant_id = (SELECT hansa.tenant()) "
+        "AND (most_agents, storage_bytes) IS DISTINCT FROM ($1::integer, $2::bigint)",
         quotas.agents or None,
+        quotas.storage_bytes or None,
     )
     await connection.execute(
         "SELECT hansa.budget_set((SELECT hansa.tenant()), $1, $2, $3, $4, $5, $6, $7)",
@@ -246,10 +250,11 @@ async def update_region(connection: Connection, name: str, *, display_name: str,
 
 
 LIMITS = """
-SELECT b.*, t.concurrent_runs, t.most_agents, b.begun >= n.begun AS same_period, b.day >= n.today AS same_day,
+SELECT b.*, t.concurrent_runs, t.most_agents, t.storage_bytes, b.begun >= n.begun AS same_period, b.day >= n.today AS same_day,
   greatest(b.begun, n.begun) AS since, hansa.period_end(greatest(b.begun, n.begun), b.period) AS period_end,
   greatest(b.day, n.today) AS day_since, hansa.period_end(greatest(b.day, n.today), 'day') AS day_end,
   (SELECT count(*) FROM hansa.agents a WHERE t.most_agents IS NOT NULL AND a.tenant_id = t.tenant_id) AS agents,
+  (SELECT coalesce(sum(s.bytes), 0)::bigint FROM hansa.storage s WHERE s.tenant_id = t.tenant_id) AS kept_bytes,
   (SELECT count(*) FROM hansa.runs r WHERE t.concurrent_runs IS NOT NULL AND r.tenant_id = t.tenant_id AND r.state = 'running') AS running,
   (SELECT count(*) FROM hansa.runs r WHERE t.metered AND r.tenant_id = t.tenant_id AND r.state = 'suspended'
     AND r.suspended_by = 'budget') AS held

@@ -6,15 +6,19 @@ Must not know what the values mean. Warning: a value that the artifact store mus
 import asyncio
 import hashlib
 from collections.abc import Collection, Mapping
+from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from hansa.artifacts.content import Artifacts
 from hansa.db.pool import Database
-from hansa.errors import Damaged
+from hansa.errors import Damaged, TooLarge
 from hansa.runs.log import store
 from hansa.runs.log.store import ValueRow
 from hansa.runs.values import columns
 
+FREE = "Raise quotas.storageBytes of the Tenant, or wait until old sessions are removed; `hansa budget` shows what is kept."
 RESTORE = "Restore it from a backup of the database."
 
 
@@ -39,13 +43,15 @@ class Values:
         return len(wanted)
 
     async def keep(self, tenant_id: UUID, taken: Mapping[bytes, bytes]) -> None:
-        """Keep values by themselves; within a day something must refer to them."""
-        large = self.large(taken)
-        if large:
-            await self.put_large(tenant_id, large)
-        if len(large) < len(taken):
-            async with self._database.tenant(tenant_id) as connection:
-                await store.put_values(connection, tenant_id, columns({key: body for key, body in taken.items() if key not in large}))
+        """Keep values that somebody sends by themselves; within a day something must refer to them. Raises `TooLarge` when the tenant may
+        not keep so much more."""
+        if not taken:
+            return
+        async with self._database.tenant(tenant_id) as connection:
+            refused, wanted = await store.keep_values(connection, tenant_id, columns(taken, self.large(taken)))
+        if refused is not None:
+            raise full(msgspec.json.decode(refused))
+        await asyncio.gather(*(self._artifacts.put(tenant_id, digest, taken[digest]) for digest in wanted))
 
     async def load(self, tenant_id: UUID, digests: Collection[bytes]) -> dict[bytes, bytes | Damaged]:
         """Values by digest, each verified: canonical JSON, or why it can't be had. One query, none for no digests."""
@@ -69,3 +75,9 @@ class Values:
         if hashlib.sha256(body).digest() == row.digest:
             return body
         return Damaged(f"the value sha256:{row.digest.hex()} has been changed: its {len(body)} bytes have another SHA-256", hint=RESTORE)
+
+
+def full(told: dict[str, Any]) -> TooLarge:
+    """What is said to whoever would keep more than the tenant may, by what hansa.storage_refusal tells."""
+    text = f"the tenant keeps {told['used']} of {told['bound']} bytes (quotas.storageBytes), and this needs at least {told['needed']} more"
+    return TooLarge(text, hint=FREE)

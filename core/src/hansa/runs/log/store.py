@@ -48,6 +48,13 @@ async def put_values(connection: Connection, tenant_id: UUID, columns: Columns) 
     return await connection.fetchval("SELECT hansa.values_put($1, $2, $3, $4)", tenant_id, columns.digests, columns.sizes, columns.bodies)
 
 
+async def keep_values(connection: Connection, tenant_id: UUID, columns: Columns) -> tuple[str | None, list[bytes]]:
+    """Keep values that somebody sends: why they are too much (JSON text), or the digests that the artifact store must have."""
+    sql = "SELECT refused, wanted FROM hansa.values_keep($1, $2, $3, $4)"
+    rows = await connection.fetch(sql, tenant_id, columns.digests, columns.sizes, columns.bodies)
+    return rows[0]["refused"], rows[0]["wanted"]
+
+
 async def find_values(connection: Connection, digests: Sequence[bytes]) -> list[ValueRow]:
     """Those of the values that are there."""
     rows = await connection.fetch(

@@ -44,6 +44,15 @@ async def set_account(connection: Connection, tenant_id: UUID, spec: TenantSpec)
     )
 
 
+async def block(connection: Connection, *, blocked: bool) -> None:
+    """Let nobody in by the account of the connection's tenant any more, or let them in again."""
+    await connection.execute(
+        "SELECT hansa.messaging_set(tenant_id, connections, subscriptions, payload_bytes, $1) FROM hansa.messaging_accounts "
+        "WHERE tenant_id = (SELECT hansa.tenant())",
+        blocked,
+    )
+
+
 async def revoke(connection: Connection, tenant_id: UUID) -> None:
     """Turn away every user of the tenant's account that was made until now."""
     await connection.execute("SELECT hansa.messaging_revoke($1)", tenant_id)

@@ -29,7 +29,7 @@ BEGIN
     v_name := coalesce(v_name, v_session.agent);
     IF v_session.agent <> v_name THEN RETURN QUERY SELECT 'other_agent', to_json(v_session.agent); RETURN; END IF;
   END IF;
-  SELECT t.suspended AS tenant_suspended, t.metered, coalesce((SELECT g.cordoned FROM hansa.regions g WHERE g.name = p_region), false) AS cordoned,
+  SELECT t.suspended AS tenant_suspended, t.metered, t.storage_bytes, coalesce((SELECT g.cordoned FROM hansa.regions g WHERE g.name = p_region), false) AS cordoned,
       a.name, a.suspended, a.concurrency, a.pool, a.bound IS NOT NULL AS bounded, a.revision
     INTO v_agent
     FROM hansa.tenants t LEFT JOIN hansa.agents a ON a.tenant_id = t.tenant_id AND a.name = v_name
@@ -40,6 +40,10 @@ BEGIN
   IF v_agent.suspended THEN RETURN QUERY SELECT 'agent_suspended', NULL::json; RETURN; END IF;
   IF v_agent.metered THEN
     answer := hansa.budget_refusal(p_tenant, v_name);
+    IF answer IS NOT NULL THEN outcome := 'budget_spent'; RETURN NEXT; RETURN; END IF;
+  END IF;
+  IF v_agent.storage_bytes IS NOT NULL THEN
+    answer := hansa.storage_refusal(p_tenant, 1);
     IF answer IS NOT NULL THEN outcome := 'budget_spent'; RETURN NEXT; RETURN; END IF;
   END IF;
   v_revision := coalesce((p_new ->> 'revision')::integer, v_agent.revision);
@@ -99,7 +103,8 @@ BEGIN
     FROM (SELECT a.*, row_number() OVER (PARTITION BY a.principal, a.route, a.key ORDER BY a.n) AS place
       FROM unnest(p_principals, p_routes, p_keys) WITH ORDINALITY AS a(principal, route, key, n)) k ORDER BY k.n);
   v_open := EXISTS (SELECT FROM hansa.tenants t WHERE t.tenant_id = p_tenant AND NOT t.suspended
-      AND (NOT t.metered OR hansa.budget_refusal(p_tenant, NULL) IS NULL))
+      AND (NOT t.metered OR hansa.budget_refusal(p_tenant, NULL) IS NULL)
+      AND (t.storage_bytes IS NULL OR hansa.storage_refusal(p_tenant, 1) IS NULL))
     AND NOT EXISTS (SELECT FROM hansa.regions g WHERE g.name = p_region AND g.cordoned);
   FOR v_each IN
     WITH asked AS MATERIALIZED (

@@ -10,7 +10,7 @@ down_revision = "0001"
 
 def upgrade() -> None:
     parts = (
-        *("audit", "identity", "issuers", "accounts", "budgets", "secrets", "messaging", "tenants", "workers"),
+        *("audit", "identity", "issuers", "accounts", "budgets", "storage", "secrets", "messaging", "tenants", "workers"),
         *("suspension", "metering", "engine", "leaving"),
     )
     for part in parts:
