@@ -163,7 +163,7 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         "resume_run",
         "import_session",  # takes no JSON: tests of archives
         "import_tenant",
-        *("restore_tenant", "get_deletion", "get_deleted"),  # of tenants that are gone: tests of a tenant's life
+        *("get_deletion", "get_deleted"),  # of tenants that are gone: tests of a tenant's life
     }
     events = await read(api, run["session_id"], run["id"])
     event = validator(document, {"$ref": "#/components/schemas/Event"})

@@ -66,8 +66,12 @@ class Spender:
         await applied(self._admin, *({**each, "metadata": {**each["metadata"], "namespace": self.name}} for each in manifests))
 
     async def asks(self, method: str, path: str, **more: Any) -> httpx2.Response:
-        """What the API answers it."""
-        return await self._admin.request(method, path, headers=self._key, **more)
+        """What the API answers it; asked again, under the same key, when the connection was closed at that moment."""
+        headers = self._key | ({"idempotency-key": ids.new_id().hex} if method == "POST" else {})
+        try:
+            return await self._admin.request(method, path, headers=headers, **more)
+        except httpx2.RemoteProtocolError:
+            return await self._admin.request(method, path, headers=headers, **more)
 
     async def start(self, run_input: Any, *, agent_name: str = "spender") -> str:
         """The id of a new run."""

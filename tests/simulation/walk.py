@@ -277,11 +277,11 @@ class Walk:
 
     async def _interrupt(self) -> None:
         """A session that is busy is given something newer to do, which matters more."""
-        waiting = [run for run in self._model.runs.values() if run.state == "waiting"]
-        busy = waiting or [run for run in self._model.runs.values() if run.state == "running"]
+        state = self._random.choice(("running", "waiting"))
+        busy = [run for run in self._model.runs.values() if run.state == state]
         if busy:
             run = self._random.choice(busy)
-            await self._tenant.agent(run.agent, concurrency=self._random.choice(("Interrupt", "Rollback")))
+            await self._tenant.agent(run.agent, concurrency=self._random.choice(("Interrupt", "Interrupt", "Rollback")))
             await self._tenant.start(run.agent, session=run.session_id)
 
     async def _suspend_tenant(self) -> None:

@@ -13,6 +13,7 @@ from joserfc.errors import JoseError
 from joserfc.jwa import JWSAlgModel
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 from joserfc.jws import JWSRegistry
+from joserfc.util import base64_to_int
 
 MAX_KEYS = 100
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
@@ -90,9 +91,9 @@ def _made(jwk: _Jwk) -> VerifyingKey | None:
                 key = ECKey.import_key({"kty": jwk.kty, "crv": jwk.crv, "x": jwk.x, "y": jwk.y})
             case ("RSA", _, "" | "RS256"):
                 names, name = frozenset({"RS256"}), "RS256"
-                key = RSAKey.import_key({"kty": jwk.kty, "n": jwk.n, "e": jwk.e})
-                if not MIN_RSA_BITS <= key.public_key.key_size <= MAX_RSA_BITS:
+                if not MIN_RSA_BITS <= base64_to_int(jwk.n).bit_length() <= MAX_RSA_BITS:
                     return None
+                key = RSAKey.import_key({"kty": jwk.kty, "n": jwk.n, "e": jwk.e})
             case _:
                 return None
         return VerifyingKey(names, JWSRegistry.algorithms[name], key, key.thumbprint())
