@@ -70,7 +70,7 @@ def schema(document: dict[str, Any]) -> Any:
     return schemathesis.openapi.from_dict(document)
 
 
-@schemathesis.serializer("application/jsonl")
+@schemathesis.serializer("application/jsonl", "application/x-tar")
 def lines(_: schemathesis.SerializationContext, value: Any) -> bytes:
     """What is made for a body that is a text."""
     return str(value).encode(errors="replace")
