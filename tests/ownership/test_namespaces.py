@@ -106,6 +106,32 @@ async def test_one_who_acts_in_its_own_tenant_only_uses_all_of_its_namespaces(ap
         assert len(listed.json()["data"]) == many
 
 
+async def test_all_that_one_owner_has_is_listed_over_all_tenants_in_pages(
+    api: httpx2.AsyncClient, reconciler: httpx2.AsyncClient, name: str
+) -> None:
+    for which in "abc":
+        await made(reconciler, f"{name}-{which}")  # owners of their own
+    objects = [within(f"{name}-{which}", agent(f"x-{number}")) for which in "acb" for number in range(3)]
+    await apply(reconciler, *objects, owner=git(name))
+    asked: dict[str, Any] = {"manager": "git", "origin": git(name)["origin"], "namespace": "*"}
+    whole = [f"{name}-{which}/x-{number}" for which in "abc" for number in range(3)]
+    for size in (1, 3, 4, 9, 200):
+        found: list[str] = []
+        after: dict[str, str] = {}
+        while True:
+            page = (await reconciler.get("/v1/objects", params={**asked, "limit": size, **after})).json()
+            found += [f"{each['manifest']['metadata']['namespace']}/{each['name']}" for each in page["data"]]
+            assert len(page["data"]) <= size
+            if not page["has_more"]:
+                break
+            after = {"after": page["next"]}
+        assert found == whole, size
+    problem(await reconciler.get("/v1/objects", params={"namespace": "*", "manager": "git"}), 422, "invalid")
+    key = (await api.post("/v1/api-keys", json={"name": name, "roles": ["viewer"]}, headers={"hansa-tenant": f"{name}-b"})).json()["key"]
+    own = (await reconciler.get("/v1/objects", params=asked, headers={"authorization": f"Bearer {key}"})).json()["data"]
+    assert [each["manifest"]["metadata"]["namespace"] for each in own] == [f"{name}-b"] * 3
+
+
 async def test_a_tenant_that_is_gone_leaves_its_namespaces(api: httpx2.AsyncClient, name: str) -> None:
     await made(api, name, f"{name}-ns")
     await api.post(f"/v1/objects/Tenant/{name}/takeover", json={}, headers={"hansa-tenant": name})

@@ -22,6 +22,7 @@ MAX_DELETED = 5000
 APPLYING = (Action.OBJECT_CREATED, Action.OBJECT_CHANGED, Action.OBJECT_TAKEN, Action.TENANT_CREATED, Action.TENANT_CHANGED)
 """What the audit trail may say of each object; nothing of one that was there already as it is."""
 DELETING = (Action.OBJECT_DELETED, Action.TENANT_ARCHIVED, Action.TENANT_DELETED)
+EVERYWHERE = "*"
 WHICH = {"git": "the repository and the folder in it, as URL//path", "kubernetes": "the name of the cluster"}
 Manager = Literal["rest", "git", "kubernetes"]
 Origin = Annotated[str, Meta(max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -181,8 +182,16 @@ async def delete_objects(request: AnyRequest, principal: Principal) -> Response[
     },
 )
 async def list_objects(request: AnyRequest, principal: Principal) -> Response[bytes]:
-    """Objects by kind and name. A namespace leads to its tenant, for those who act in any."""
+    """Objects by kind and name. A namespace leads to its tenant, for those who act in any; with `*` the objects of one manager and origin
+    in all tenants are listed."""
     asked = requests.query(request)
+    if asked.get("namespace") == EVERYWHERE:
+        everywhere = Filters(asked.get("kind"), asked.get("manager"), asked.get("origin"))
+        begun = requests.cursor(request, principal) or ["", "", ""]
+        data, end = await services(request).objects.everywhere(
+            principal, everywhere, after=(begun[0], begun[1], begun[2]), limit=requests.limit(request)
+        )
+        return answers.page(request, principal, data, end)
     filters = Filters(asked.get("kind"), asked.get("manager"), asked.get("origin"), asked.get("namespace"))
     after = requests.cursor(request, principal) or ["", ""]
     data, last = await services(request).objects.page(principal, filters, after=(after[0], after[1]), limit=requests.limit(request))

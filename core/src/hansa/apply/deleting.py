@@ -27,6 +27,8 @@ FEW = 10
 """So many objects of a kind are deleted without asking, however few there are."""
 PERCENT = 30
 """And so many of a hundred that the owner has."""
+USED = ("ModelProvider", "ToolServer")
+"""Kinds that agents refer to, and can't do without."""
 REGION_STAYS = "the region itself stays, as it was: its processes make it"
 
 
@@ -135,8 +137,10 @@ class Deleting:
             for target, kept in found:
                 await self._close(target, kept)
             return
-        free = found if kind not in ("ModelProvider", "ToolServer") else []
-        for target, kept in found if not free else ():
+        if kind not in USED:
+            await self._gone(kind, tenant, found)
+            return
+        for target, kept in found:
             users = await self.users(kind, kept.name)
             if users:
                 text = f"agents still use the {kind} {kept.name!r}: {', '.join(users)}"
@@ -144,7 +148,6 @@ class Deleting:
                 self._fail(target.number, target.named, error)
             else:
                 await self._gone(kind, tenant, [(target, kept)])
-        await self._gone(kind, tenant, free)
 
     async def _gone(self, kind: str, tenant: str, found: list[tuple[Target, Kept]]) -> None:
         if not found:
@@ -170,7 +173,7 @@ class Deleting:
 
     async def users(self, kind: str, name: str) -> list[str]:
         """Agents that would be left with a reference to nothing if a ModelProvider or ToolServer of the connection's tenant went."""
-        if kind not in ("ModelProvider", "ToolServer"):
+        if kind not in USED:
             return []
         # Read anew for each: what is deleted of a request before counts no more.
         agents = [msgspec.json.decode(text, type=Agent) for text in await store.manifests(self._connection, "Agent")]

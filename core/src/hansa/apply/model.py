@@ -5,10 +5,11 @@ Knows no protocol: how a server is asked is handed to the slice as a `Discover`.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 
 from hansa.errors import FieldError
 from hansa_crds import ToolServer
@@ -41,12 +42,15 @@ class Owner(msgspec.Struct, frozen=True):
     origin: str = ""
 
 
+Name = Annotated[str, Meta(max_length=253, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
 class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An object by its name. `namespace`: the one that its manifest says; left out: whatever it says."""
 
-    kind: str
-    name: str
-    namespace: str | None = None
+    kind: Name
+    name: Name
+    namespace: Name | None = None
 
 
 class Unwanted(msgspec.Struct, frozen=True):

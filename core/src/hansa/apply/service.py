@@ -130,6 +130,27 @@ class Objects:
         last = (rows[limit - 1]["kind"], rows[limit - 1]["name"]) if len(rows) > limit else None
         return [await self._tenants.with_status(row["kind"], row["name"], row["body"]) for row in rows[:limit]], last
 
+    async def everywhere(
+        self, principal: Principal, filters: store.Filters, *, after: tuple[str, str, str], limit: int
+    ) -> tuple[list[str], tuple[str, str, str] | None]:
+        """What one owner has in all tenants, by tenant, kind and name; of those who act in no other, in their own."""
+        if filters.manager is None or filters.origin is None:
+            raise invalid("namespace", "`*` goes with a manager and an origin: whose objects in all tenants")
+        tenants = [principal.tenant]
+        if principal.may("tenants:act"):
+            # One may have no more of it, and one is to show that there is more.
+            tenants = await store.tenants_owned(self._database, filters, after[0], limit + 2)
+        found: list[tuple[str, Any]] = []
+        for tenant in tenants:
+            begun = (after[1], after[2]) if tenant == after[0] else ("", "")
+            async with self._database.tenant(tenant_id(tenant)) as connection:
+                found += [(tenant, row) for row in await store.page(connection, filters, begun, limit + 1 - len(found))]
+            if len(found) > limit:
+                break
+        last = found[limit - 1] if len(found) > limit else None
+        bodies = [await self._tenants.with_status(row["kind"], row["name"], row["body"]) for _, row in found[:limit]]
+        return bodies, (last[0], last[1]["kind"], last[1]["name"]) if last else None
+
     async def _leads_to(self, principal: Principal, kind: str | None, namespace: str | None) -> str:
         """The tenant where to look; for those who act in no other, always their own."""
         if not principal.may("tenants:act"):

@@ -8,6 +8,10 @@ COMMENT ON COLUMN hansa.objects.origin IS 'Which one of its manager owns it: of 
 COMMENT ON COLUMN hansa.objects.commit IS 'The commit that has it, as it is, at the place that source names.';
 COMMENT ON COLUMN hansa.objects.applied_by IS 'Who last wrote this row: the name of a principal.';
 
+-- The system finds the tenants in which an owner has something, and reads nothing of it.
+CREATE POLICY system ON hansa.objects FOR SELECT TO hansa_system USING (true);
+GRANT SELECT (tenant_id, kind, manager, origin) ON hansa.objects TO hansa_system;
+
 -- Names that lead to a tenant: its own, and those that its object claims. Each leads to one tenant.
 CREATE TABLE hansa.namespaces (
   tenant_id uuid NOT NULL REFERENCES hansa.tenants (tenant_id),
