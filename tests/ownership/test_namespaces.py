@@ -25,7 +25,7 @@ async def test_an_object_belongs_to_the_tenant_that_claims_its_namespace(reconci
     assert [each["name"] for each in (await reconciler.get("/v1/agents", headers=there)).json()["data"]] == ["one", "two"]
     for namespace, expected in ((f"{name}-dev", ["one"]), (f"{name}-prod", []), (name, ["two", "scripted"])):
         found = (await reconciler.get("/v1/objects", params={"namespace": namespace})).json()["data"]
-        assert [each["name"] for each in found if each["kind"] != "Tenant"] == expected, found
+        assert [each["name"] for each in found] == expected, found
     assert (await reconciler.get("/v1/objects/Agent/one", params={"namespace": f"{name}-dev"})).json()["origin"] == git(name)["origin"]
 
 
