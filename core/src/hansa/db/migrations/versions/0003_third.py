@@ -1,0 +1,12 @@
+"""The third schema: what has changed since the second, one part a file. A function that a part replaces is named there."""
+
+from hansa.db.migrate import run_script
+
+revision = "0003"
+down_revision = "0002"
+
+
+def upgrade() -> None:
+    parts = ("limits",)
+    for part in parts:
+        run_script(f"0003_{part}.sql")
