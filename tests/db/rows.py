@@ -14,7 +14,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "tenant_workers": {"worker": "w"},
     "messaging_accounts": {"connections": 5},
     "message_counts": {"day": date(2026, 1, 1), "sent": 1},
-    "limit_levels": {"name": "secret of b", "level": 1, "since": datetime.now(UTC)},
+    "limit_levels": {"name": "secret of b", "level": 1},
     "service_accounts": {"name": "s", "roles": ["viewer"], "description": "secret of b"},
     "issuers": {"issuer": "https://issuer.example", "audience": "secret of b", "entry": "{}"},
     "budgets": {

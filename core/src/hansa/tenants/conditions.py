@@ -93,11 +93,10 @@ class Region(msgspec.Struct, frozen=True):
 
 
 class Crossed(msgspec.Struct, frozen=True):
-    """A limit of which much is used: `level` 1, a warning; 2, all of it. `since` when."""
+    """A limit of which much is used: `level` 1, a warning; 2, all of it."""
 
     name: str
     level: int
-    since: datetime
 
 
 class Facts(msgspec.Struct, frozen=True):
@@ -156,9 +155,13 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
     told = ", ".join((*(f"{name} {bound}" for name, bound in bounds.items() if bound is not None), *facts.limits))
     level = max((each.level for each in facts.crossed), default=0)
     near = ", ".join(f"{each.name} is {'reached' if each.level > 1 else 'nearly used up'}" for each in facts.crossed)
-    message = "; ".join(part for part in (near, f"counted: {told}" if told else "") if part)
-    since = max((each.since for each in facts.crossed), default=None)
-    yield say("QuotaReady", ("InForce", "Warning", "Reached")[level], message or "nothing is bounded", since=since)
+    message = "; ".join(part for part in (near, f"counted: {told}" if told else "") if part) or "nothing is bounded"
+    if level == 0:
+        yield say("QuotaReady", "InForce", message)
+    elif level == 1:
+        yield say("QuotaReady", "Warning", message)
+    else:
+        yield say("QuotaReady", "Reached", message)
     if facts.workers == "Dedicated" and facts.workers_seen:
         yield say("WorkersReady", "Serving", f"{facts.workers_seen} workers of its own are there", since=facts.workers_since)
     elif facts.workers == "Dedicated":

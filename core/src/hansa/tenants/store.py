@@ -20,7 +20,7 @@ FACTS = """SELECT t.name, t.tenant_id, t.display_name, t.suspended, t.weight, t.
   (SELECT coalesce(json_agg(json_build_object('type', c.type, 'status', c.status, 'reason', c.reason, 'message', c.message,
     'observedGeneration', c.observed_generation, 'lastTransitionTime', c.last_transition_time) ORDER BY c.type), '[]')
     FROM hansa.tenant_conditions c WHERE c.tenant_id = t.tenant_id) AS put,
-  (SELECT coalesce(json_agg(json_build_object('name', l.name, 'level', l.level, 'since', l.since) ORDER BY l.name), '[]')
+  (SELECT coalesce(json_agg(json_build_object('name', l.name, 'level', l.level) ORDER BY l.name), '[]')
     FROM hansa.limit_levels l WHERE l.tenant_id = t.tenant_id) AS crossed,
   ARRAY(SELECT l.name FROM hansa.limits l WHERE l.tenant_id = t.tenant_id ORDER BY l.name) AS limits, t.most_agents
 FROM hansa.tenants t LEFT JOIN hansa.messaging_accounts m ON m.tenant_id = t.tenant_id CROSS JOIN LATERAL (

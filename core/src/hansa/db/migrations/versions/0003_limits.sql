@@ -40,12 +40,11 @@ CREATE TABLE hansa.message_counts (
   sent bigint NOT NULL
 ) WITH (fillfactor = 50);
 
--- Which limits of a tenant are used so far that it was told: `level` 1, a warning; 2, reached; `since` when.
+-- Which limits of a tenant are used so far that it was told: `level` 1, a warning; 2, reached.
 CREATE TABLE hansa.limit_levels (
   tenant_id uuid NOT NULL,
   name text NOT NULL,
   level smallint NOT NULL,
-  since timestamptz NOT NULL,
   PRIMARY KEY (tenant_id, name)
 );
 
@@ -116,12 +115,12 @@ BEGIN
   PERFORM set_config('hansa.tenant', p_tenant::text, true);
   DELETE FROM hansa.limit_levels t WHERE t.tenant_id = p_tenant AND NOT EXISTS (
     SELECT FROM hansa.limits n WHERE n.tenant_id = p_tenant AND n.name = t.name AND n.level > 0);
-  UPDATE hansa.limit_levels t SET level = n.level, since = clock_timestamp() FROM hansa.limits n
+  UPDATE hansa.limit_levels t SET level = n.level FROM hansa.limits n
     WHERE t.tenant_id = p_tenant AND n.tenant_id = p_tenant AND n.name = t.name AND n.level BETWEEN 1 AND t.level - 1;
   RETURN QUERY WITH now AS MATERIALIZED (SELECT * FROM hansa.limits n WHERE n.tenant_id = p_tenant AND n.level > 0),
     risen AS (
-      INSERT INTO hansa.limit_levels AS t (tenant_id, name, level, since) SELECT n.tenant_id, n.name, n.level, clock_timestamp() FROM now n ORDER BY n.name
-      ON CONFLICT (tenant_id, name) DO UPDATE SET level = excluded.level, since = excluded.since WHERE t.level < excluded.level
+      INSERT INTO hansa.limit_levels AS t (tenant_id, name, level) SELECT n.tenant_id, n.name, n.level FROM now n ORDER BY n.name
+      ON CONFLICT (tenant_id, name) DO UPDATE SET level = excluded.level WHERE t.level < excluded.level
       RETURNING t.name)
     SELECT n.name, n.used, n.bound, n.level FROM now n JOIN risen r ON r.name = n.name ORDER BY n.name;
 END $$;
