@@ -7,7 +7,7 @@ worth; so near its bound a tenant is counted one by one.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
 import msgspec
@@ -45,10 +45,11 @@ class Lease(msgspec.Struct):
 
 
 class Rates:
-    """Counts while its `gatherer` is carried."""
+    """Counts while its `gatherer` is carried. `now`: the clock that leases end by."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, now: Callable[[], float] = clock.monotonic) -> None:
         self._database = database
+        self._now = now
         self._leases: dict[UUID, Lease] = {}
         # Requests of a tenant are all alike, and each is one: without a mark of its own no two would be counted in one round trip.
         self.gatherer = Gatherer(self._take, size=BATCH, mark=lambda _: object())
@@ -68,7 +69,7 @@ class Rates:
     def _known(self, tenant_id: UUID) -> Verdict | None:
         """What follows from what the database said last, if anything does."""
         lease = self._leases.get(tenant_id)
-        now = clock.monotonic()
+        now = self._now()
         if lease is None:
             return None
         if lease.left and now < lease.ends:
@@ -82,7 +83,7 @@ class Rates:
         return found if len(found) == len(tenants) else found + await self._count(tenants[0], len(tenants) - len(found))
 
     async def _count(self, tenant_id: UUID, wanted: int) -> list[Verdict]:
-        asked = clock.monotonic()  # before the database counts: a lease ends too early rather than too late
+        asked = self._now()  # before the database counts: a lease ends too early rather than too late
         last = self._leases.get(tenant_id)
         ahead = last.used if last is not None and asked <= last.ends + (last.ends - last.begun) else 0
         taken = await store.take_requests(self._database, tenant_id, wanted, ahead=ahead)

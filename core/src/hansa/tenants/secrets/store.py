@@ -124,16 +124,17 @@ async def count_names(connection: Connection) -> int:
     return int(await connection.fetchval("SELECT count(DISTINCT name) FROM hansa.secrets WHERE tenant_id = (SELECT hansa.tenant())"))
 
 
-HOSTS = """CASE WHEN {given}::text[] IS NULL
+HOSTS = """CASE WHEN $6::text[] IS NULL
   THEN (SELECT b.hosts FROM hansa.secrets b WHERE b.tenant_id = (SELECT hansa.tenant()) AND b.name = $1 ORDER BY b.version DESC LIMIT 1)
-  ELSE nullif({given}::text[], '{{}}') END"""
+  ELSE nullif($6::text[], '{}') END"""
+"""Those given as $6, or those of the last version of the secret $1; NULL for an empty list."""
 
 
 async def insert_sealed(connection: Connection, found: Sealed, *, hosts: Sequence[str] | None, made_by: str) -> None:
     """Keep a version of a secret. `hosts` None: those of the version before."""
     await connection.execute(
         "INSERT INTO hansa.secrets (tenant_id, name, version, generation, sealed, made_by, hosts) "
-        f"VALUES ((SELECT hansa.tenant()), $1, $2, $3, $4, $5, {HOSTS.format(given='$6')})",
+        f"VALUES ((SELECT hansa.tenant()), $1, $2, $3, $4, $5, {HOSTS})",
         found.name,
         found.version,
         found.generation,
@@ -149,7 +150,7 @@ async def insert_reference(
     """Keep a version of a secret that another system keeps, at `place`: source and path. `hosts` None: those of the version before."""
     await connection.execute(
         "INSERT INTO hansa.secrets (tenant_id, name, version, source, path, made_by, hosts) "
-        f"VALUES ((SELECT hansa.tenant()), $1, $2, $3, $4, $5, {HOSTS.format(given='$6')})",
+        f"VALUES ((SELECT hansa.tenant()), $1, $2, $3, $4, $5, {HOSTS})",
         name,
         version,
         *place,
