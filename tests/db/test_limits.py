@@ -73,6 +73,19 @@ async def test_nothing_is_counted_ahead_out_of_the_last_half_or_of_a_small_bound
     assert second["ahead"] <= 0.1 * bound
 
 
+async def test_a_bound_that_is_raised_and_a_clock_that_is_put_back_let_nobody_in_for_nothing(
+    scratch: Scratch, database: Database, tenant: Tenant
+) -> None:
+    await bounded(scratch, tenant, 99)
+    assert (await store.take_requests(database, tenant.id, 200, ahead=0))["admitted"] >= 99
+    await bounded(scratch, tenant, 1000)
+    raised = await store.take_requests(database, tenant.id, 10, ahead=500)
+    assert (0 <= raised["admitted"] <= 10, raised["ahead"]) == (True, 0), "the smaller bound has kept nothing back"
+    await scratch.execute("UPDATE hansa.request_rates SET due = due + 3600 WHERE tenant_id = $1", tenant.id)
+    put_back = await store.take_requests(database, tenant.id, 1, ahead=500)
+    assert (put_back["admitted"], put_back["ahead"], put_back["pause"] < 1) == (0, 0, True)
+
+
 class Line(Database):
     """A process's way to the database: `asked` counts its questions; `cut`, and it is told that nothing is left."""
 

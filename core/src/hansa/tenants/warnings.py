@@ -30,6 +30,9 @@ async def watch_limits(database: Database) -> None:
             await tell(database)
         except Unavailable as error:
             log.warning("limits.wait", error=error.detail)
+        # A defect of ours here must not end the worker's runs: it is logged, and what is to be told is still to be told.
+        except Exception:
+            log.exception("limits.broke")
         await asyncio.sleep(SECONDS)
 
 

@@ -18,9 +18,11 @@ BEGIN
   INSERT INTO hansa.request_rates (tenant_id, due) VALUES (p_tenant, 0) ON CONFLICT DO NOTHING;
   SELECT r.due INTO v_due FROM hansa.request_rates r WHERE r.tenant_id = p_tenant FOR UPDATE;
   v_now := extract(epoch FROM clock_timestamp());  -- read once the row is ours: no two batches have the same moment
-  v_due := greatest(v_due, v_now);
-  -- A little more than nothing: a third of a second three times is a second, also in binary.
-  admitted := least(p_wanted, floor(bound * (1 - lease - (v_due - v_now)) + 1e-4)::integer);
+  -- Never more than a second ahead, but for a clock that was put back: that is not made up for by anyone's waiting.
+  v_due := least(greatest(v_due, v_now), v_now + 1);
+  -- A little more than nothing: a third of a second three times is a second, also in binary. A smaller bound, which keeps nothing back,
+  -- may have left less than nothing.
+  admitted := greatest(least(p_wanted, floor(bound * (1 - lease - (v_due - v_now)) + 1e-4)::integer), 0);
   v_due := v_due + admitted::double precision / bound;
   ahead := CASE WHEN lease > 0 THEN least(p_ahead, greatest(floor(bound * (0.5 - lease - (v_due - v_now))), 0)::integer) ELSE 0 END;
   v_due := v_due + ahead::double precision / bound;
