@@ -13,6 +13,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "tenant_conditions": {"type": "t", "status": "True", "reason": "r", "message": "secret of b", "observed_generation": 1},
     "tenant_workers": {"worker": "w"},
     "messaging_accounts": {"connections": 5},
+    "message_counts": {"day": date(2026, 1, 1), "sent": 1},
+    "limit_levels": {"name": "secret of b", "level": 1},
     "service_accounts": {"name": "s", "roles": ["viewer"], "description": "secret of b"},
     "issuers": {"issuer": "https://issuer.example", "audience": "secret of b", "entry": "{}"},
     "budgets": {
@@ -87,7 +89,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
-ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads", "budgets", "storage", "data_keys")
+ONE_A_TENANT = ("request_rates", "message_counts", "messaging_accounts", "audit_heads", "budgets", "storage", "data_keys")
 NAMES = ("id", "name", "agent", "key", "principal", "type", "worker", "issuer")
 """Columns whose texts name something: they are told apart by a number."""
 

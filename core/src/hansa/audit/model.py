@@ -41,6 +41,7 @@ class Action(StrEnum):
     RUN_FORKED = "run.forked"
     SESSION_IMPORTED = "session.imported"
     MESSAGE_RETRIED = "message.retried"
+    LIMIT_CROSSED = "limit.crossed"
     LOGIN_DONE = "login.done"
     ACCESS_REFUSED = "access.refused"
     LOGIN_REFUSED = "login.refused"
@@ -75,6 +76,7 @@ ACTIONS: Mapping[Action, str] = {
     Action.RUN_FORKED: "a run was begun out of another one's past",
     Action.SESSION_IMPORTED: "a session was imported, that is: a past was written",
     Action.MESSAGE_RETRIED: "a message that could not be received was sent again",
+    Action.LIMIT_CROSSED: "a limit of the tenant was used as far as it warns, or wholly; told once each time, by the platform",
     Action.LOGIN_DONE: "someone came in with a token of an issuer; told once an hour by each control plane",
     Action.ACCESS_REFUSED: "someone was refused what they may not do: a permission that is missing, or another tenant",
     Action.LOGIN_REFUSED: "a key or a token of the tenant was refused: revoked, expired, or not right",

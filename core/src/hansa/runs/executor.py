@@ -18,7 +18,8 @@ from hansa.llm.service import CredentialAway
 from hansa.runs import store
 from hansa.runs.budget import store as budget_store
 from hansa.runs.budget.metering import Held
-from hansa.runs.context import DurableContext, NeedsReview
+from hansa.runs.calls import NeedsReview
+from hansa.runs.context import DurableContext
 from hansa.runs.equipment import Equipment, Place, make_context, model_of, surroundings_of
 from hansa.runs.journal import DatabaseJournal, Journal
 from hansa.runs.log.joining import DamagedPast, join_loaded, join_results

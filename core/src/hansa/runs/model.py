@@ -200,6 +200,14 @@ class Grant(msgspec.Struct, frozen=True):
     told: Told | None = None
 
 
+class Unsent(msgspec.Struct, frozen=True):
+    """Why a message may not be sent: the tenant has sent so many today, may send no more, and may again at that time."""
+
+    used: int
+    bound: int
+    resets_at: datetime
+
+
 class Spend(msgspec.Struct, frozen=True):
     """What a step's calls of one model have cost, in tokens and millionths; `lost_*`: those whose answer nobody has, at most."""
 

@@ -18,7 +18,8 @@ from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, HansaError, Invalid, LimitExceeded, NotFound, Unavailable
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
-from hansa.runs.budget.metering import refusal_of
+from hansa.runs.budget import store as budget_store
+from hansa.runs.budget.metering import refusal_of, unsent_refusal
 from hansa.runs.log import store as log_store
 from hansa.runs.log.keeping import Values, full
 from hansa.runs.log.showing import Kind, shown
@@ -151,11 +152,13 @@ class Runs:
         await self._values.keep(principal.tenant_id, taken)
 
         async def operation(connection: Connection) -> tuple[int, str]:
-            outcome, run_id = await store.send_event(
-                connection, principal.tenant_id, session_id, ids.new_id(), name=name, data=text.decode()
-            )
+            event_id = ids.new_id()
+            outcome, run_id = await store.send_event(connection, principal.tenant_id, session_id, event_id, name=name, data=text.decode())
             if outcome == "no_session":
                 raise NotFound(f"there is no session {session_id}")
+            limit = await budget_store.count_message_here(connection, principal.tenant_id, event_id)
+            if limit is not None:
+                raise unsent_refusal(limit)
             told.append((outcome, str(run_id)))
             delivered = {"name": name, "delivered": outcome != "kept", "run_id": run_id}
             return 202, msgspec.json.encode(delivered).decode()

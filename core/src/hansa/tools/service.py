@@ -15,7 +15,7 @@ import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
-from hansa.egress.narrowing import narrowed
+from hansa.egress.narrowing import narrowed, narrowing_within
 from hansa.errors import HansaError
 from hansa.tenants.secrets.lookup import Lookup
 from hansa.tools.cage.service import Cages, RunCage
@@ -176,7 +176,7 @@ class ToolBox:
         policy = self._policy(call.name)
         arguments = _read(tool, call.arguments)
         try:
-            with narrowed(EGRESS_OF_AGENT, policy.egress):
+            with narrowed(EGRESS_OF_AGENT, policy.egress), narrowing_within():  # by secrets that are tied to hosts
                 async with asyncio.timeout(tool.timeout):
                     answer = await tool.run(CallContext(self._surroundings, call.id, tool, policy), arguments)
             return _outcome(call.name, answer)

@@ -7,6 +7,6 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    parts = ("ownership",)
+    parts = ("ownership", "limits", "dedicated", "rollout")
     for part in parts:
         run_script(f"0003_{part}.sql")
