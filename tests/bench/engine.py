@@ -78,7 +78,7 @@ class Engine:
             self.equipment.plugins,
             discover,
             variables=admitted({}, ""),
-            judges=Judges(flaw=expressions.flaw, issuers=EgressPolicy()),
+            judges=Judges(flaw=expressions.flaw, answer_flaw=expressions.answer_flaw, issuers=EgressPolicy()),
             tenants=Tenants(self.equipment.database, self.equipment.region, stale_seconds=60.0),
         )
         async with self.equipment.database.tenant(caller.tenant_id) as connection:

@@ -10,6 +10,7 @@ from hansa.api.envelope import Envelope, origins
 from hansa.api.services import Services
 from hansa.api.streams import Streams
 from hansa.apply.narrowing import Judges
+from hansa.apply.rollout.service import Rollouts
 from hansa.apply.service import Objects
 from hansa.audit.checkpoints import open_outside
 from hansa.audit.door import Door
@@ -52,12 +53,14 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
     api_keys = ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region)))
     tenants = Tenants(equipment.database, equipment.region, stale_seconds=stale_seconds(settings.worker.probe_seconds))
     archives = Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports")
+    judges = Judges(flaw=expressions.flaw, answer_flaw=expressions.answer_flaw, issuers=to_issuers)
+    rollouts = Rollouts(equipment.database, equipment.plugins, judges)
     objects = Objects(
         equipment.database,
         equipment.plugins,
         equipment.tool_servers.discover,
         variables=admitted(os.environ, settings.credentials.allow),
-        judges=Judges(flaw=expressions.flaw, issuers=to_issuers),
+        judges=judges,
         tenants=tenants,
     )
     services = Services(
@@ -79,7 +82,8 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,
-        agents=Agents(equipment.database),
+        agents=Agents(equipment.database, rollouts),
+        rollouts=rollouts,
         objects=objects,
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),

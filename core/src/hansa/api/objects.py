@@ -34,7 +34,7 @@ class ApplyAnswer(msgspec.Struct, frozen=True):
 
 
 class StoredObject(msgspec.Struct, frozen=True):
-    """An object as it is kept. `status` is what the platform found out: a ToolServer's tools, or why it is not reachable."""
+    """An object as it is kept. `status` is what the platform knows of it: a ToolServer's tools, the conditions of an Agent or a Tenant."""
 
     kind: str
     name: str

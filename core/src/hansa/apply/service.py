@@ -13,10 +13,12 @@ import msgspec
 from hansa import clock
 from hansa.apply import store
 from hansa.apply.auditing import Trail
+from hansa.apply.candidates import unkeepable
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
 from hansa.apply.narrowing import Judges, beyond, unreadable
 from hansa.apply.owners import keep_owner
 from hansa.apply.references import unresolved
+from hansa.apply.rollout.service import Rollouts, begin
 from hansa.apply.secrets import missing_secret
 from hansa.audit.model import Action
 from hansa.audit.service import record
@@ -30,8 +32,7 @@ from hansa.tenants import store as tenant_store
 from hansa.tenants.allowance import NO_BOUND, Allowance
 from hansa.tenants.messaging import store as messaging_store
 from hansa.tenants.service import Tenants, closed, tenant_id
-from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
-from hansa_crds.problem import path_of
+from hansa_crds import KINDS, Agent, HansaObject, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
 
 ORDER = ("Region", "Tenant", "ModelProvider", "ToolServer", "Agent")
 CLUSTER = ("Region", "Tenant")
@@ -57,7 +58,7 @@ class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of one object. `action`: created, configured, unchanged or failed; `note`: what is not right with it nevertheless;
-    `tenant`: whose it is, if not the caller's.
+    `tenant`: whose it is, if not the caller's; `status`: of an agent.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str = ""
     tenant: str = ""
     errors: tuple[FieldError, ...] = ()
+    status: dict[str, Any] | None = None
 
 
 class Objects:
@@ -82,6 +84,7 @@ class Objects:
         self._discover = discover
         self._variables = variables
         self._judges = judges
+        self._rollouts = Rollouts(database, plugins, judges)
 
     async def discover(self, principal: Principal, items: list[Item]) -> dict[str, ToolServerStatus]:
         """Ask every ToolServer of a request for its tools: name -> status. Comes before `apply`: no transaction waits for a stranger."""
@@ -126,7 +129,7 @@ class Objects:
             found, problems = check(item.manifest)
             errors = tuple(FieldError(p.path, p.code, p.message, p.suggestion or None) for p in problems)
             if found is not None:
-                errors = _unkeepable(item.manifest, ())
+                errors = unkeepable(item.manifest)
             if found is None or errors:
                 results[number] = _failed(item, errors)
                 continue
@@ -168,7 +171,19 @@ class Objects:
             await enter_tenant(connection, tenant_id(tenant))
             await tenant_store.objects_changed(connection)
             await record(connection, *trail.of(tenant))
+            agents = {number: each.metadata.name for number, _, each in checked if _place(principal, each)[:2] == (tenant, "Agent")}
+            results |= await self._told(connection, {number: results[number] for number in agents if results[number].action != "failed"})
         return [results[number] for number in range(len(items))]
+
+    async def _told(self, connection: Connection, results: dict[int, Applied]) -> dict[int, Applied]:
+        """The results with the status of these agents."""
+        told = await self._rollouts.told(connection, [result.name for result in results.values()])
+        return {
+            number: msgspec.structs.replace(
+                result, status=told[result.name][0], note="; ".join(filter(None, (result.note, told[result.name][1])))
+            )
+            for number, result in results.items()
+        }
 
     async def _lock(self, connection: Connection, tenants: set[str]) -> None:
         """Of several tenants: take their rows in one order, or two requests might each hold what the other one wants."""
@@ -201,7 +216,7 @@ class Objects:
             return tuple(missing)
         allowance = _allowance(await store.allowed(connection))
         narrower = beyond(found, allowance, self._plugins, providers, servers=known)
-        return (*narrower, *unreadable(found, self._judges.flaw, self._plugins, known))
+        return (*narrower, *unreadable(found, self._judges, self._plugins, known))
 
     async def _write(self, connection: Connection, item: Item, found: HansaObject, manager: str) -> tuple[Applied, str | None]:
         """What became of an object, and what it was before as JSON text."""
@@ -230,8 +245,10 @@ class Objects:
         if isinstance(found, Agent):
             spec = msgspec.json.encode(found.spec, order="sorted")
             revision = await store.add_revision(connection, name, digest=_digest(spec), manifest=manifest.decode())
-            if action != "unchanged":
+            if action != "unchanged" and found.spec.rollout is None:
                 await store.agent_changed(connection, found, revision)
+            elif action != "unchanged":
+                await begin(connection, found, revision)
         return Applied(kind, name, action, generation, revision), None if known is None else known["manifest"]
 
     async def _keep_tenant(self, connection: Connection, found: Tenant) -> tuple[FieldError, ...]:
@@ -262,8 +279,9 @@ class Objects:
         """An object as JSON text."""
         async with self._database.tenant(principal.tenant_id) as connection:
             body = await store.read(connection, _known_kind(kind), name)
-        if body is None:
-            raise NotFound(f"there is no {kind} {name!r}")
+            if body is None:
+                raise NotFound(f"there is no {kind} {name!r}")
+            (body,) = await self._rollouts.with_status(connection, [(kind, name, body)])
         return await self._tenants.with_status(kind, name, body)
 
     async def page(
@@ -272,8 +290,9 @@ class Objects:
         """Objects by kind and name, and where the next page begins."""
         async with self._database.tenant(principal.tenant_id) as connection:
             rows = await store.page(connection, _known_kind(kind) if kind else None, after, limit + 1)
+            bodies = await self._rollouts.with_status(connection, [(row["kind"], row["name"], row["body"]) for row in rows[:limit]])
         last = (rows[limit - 1]["kind"], rows[limit - 1]["name"]) if len(rows) > limit else None
-        return [await self._tenants.with_status(row["kind"], row["name"], row["body"]) for row in rows[:limit]], last
+        return [await self._tenants.with_status(row["kind"], row["name"], body) for row, body in zip(rows, bodies, strict=False)], last
 
     async def manifests(self, principal: Principal, kind: str) -> list[str]:
         """All manifests of a kind, as JSON texts."""
@@ -376,23 +395,6 @@ def _failed(item: Item, errors: tuple[FieldError, ...]) -> Applied:
 def _duplicate(first: Item) -> FieldError:
     where = f"{first.source.file}:{first.source.line}" if first.source else "earlier in this request"
     return FieldError("metadata.name", "duplicate", f"an object of this kind and name stands already at {where}")
-
-
-def _unkeepable(value: Any, keys: Keys) -> tuple[FieldError, ...]:
-    """Texts that the database can keep and then not look into: those with a NUL character."""
-    match value:
-        case str():
-            wrong = "\x00" in value
-            return (FieldError(path_of(keys), "pattern", "holds a NUL character, which no manifest may"),) if wrong else ()
-        case list():
-            items = cast(list[Any], value)
-            return tuple(error for number, item in enumerate(items) for error in _unkeepable(item, (*keys, number)))
-        case dict():
-            fields = cast(dict[str, Any], value)
-            inside = [error for key, item in fields.items() for error in _unkeepable(item, (*keys, key))]
-            return (*(error for key in fields for error in _unkeepable(key, (*keys, key))), *inside)
-        case _:
-            return ()
 
 
 def _digest(text: bytes) -> bytes:

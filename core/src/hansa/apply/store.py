@@ -107,8 +107,7 @@ async def upsert(connection: Connection, values: dict[str, Any]) -> int:
 async def set_owner(connection: Connection, agent: str, owner: str) -> None:
     """Keep who applied an agent last, as JSON text."""
     await connection.execute(
-        "UPDATE hansa.agents SET owner = $2::json WHERE tenant_id = (SELECT hansa.tenant()) AND name = $1 "
-        "AND owner::text IS DISTINCT FROM $2::json::text",
+        "SELECT hansa.agent_owned((SELECT hansa.tenant()), $1, $2)",
         agent,
         owner,
     )
