@@ -75,15 +75,16 @@ def conditions_of(facts: Facts, troubles: Troubles, *, suspended: bool) -> list[
 
 
 def _of_references(facts: Facts, troubles: Troubles) -> Iterable[Condition]:
-    since = max(facts.updated_at, troubles.since or facts.updated_at)
+    # Of what is so, a time that no other object's change moves: else all agents would seem to change with each provider.
+    since = {"True": facts.updated_at, "False": max(facts.updated_at, troubles.since or facts.updated_at)}
 
-    def say(type_: str, reason: str, message: str, *, status: Status = "True", at: datetime = since) -> Condition:
-        return Condition(type_, status, reason, message, facts.generation, at)
+    def say(type_: str, reason: str, message: str, *, status: Status = "True") -> Condition:
+        return Condition(type_, status, reason, message, facts.generation, since[status])
 
     if troubles.not_allowed:
         yield say("Accepted", "NotAllowed", _told(troubles.not_allowed), status="False")
     else:
-        yield say("Accepted", "Accepted", f"it is revision {facts.desired}", at=facts.updated_at)
+        yield say("Accepted", "Accepted", f"it is revision {facts.desired}")
     if troubles.missing:
         yield say("ResolvedRefs", "NotResolved", _told(troubles.missing), status="False")
     else:
