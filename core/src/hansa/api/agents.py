@@ -14,12 +14,17 @@ from hansa.auth.model import Principal
 
 
 class Agent(msgspec.Struct, frozen=True):
-    """An agent as the API shows it; `revision` is the one that serves, null: none does yet. `status`: see docs/rollout.md."""
+    """An agent as the API shows it; `revision` is the one that serves, null: none does yet. Who owns it, and where it is written, as in
+    `StoredObject`. `status`: see docs/rollout.md."""
 
     name: str
     revision: int | None
     generation: int
     manager: str
+    origin: str
+    commit: str
+    applied_by: str
+    source: dict[str, Any] | None
     description: str
     runtime: str
     model: str

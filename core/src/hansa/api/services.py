@@ -10,6 +10,7 @@ from hansa.agents.service import Agents
 from hansa.api.streams import Streams
 from hansa.apply.rollout.service import Rollouts
 from hansa.apply.service import Objects
+from hansa.apply.sources import Sources
 from hansa.audit.door import Door
 from hansa.audit.reading import Trails
 from hansa.auth.accounts import ServiceAccounts
@@ -62,6 +63,7 @@ class Services(msgspec.Struct, frozen=True):
     agents: Agents
     rollouts: Rollouts
     objects: Objects
+    sources: Sources
     runs: Runs
     approvals: Approvals
     dead_letters: DeadLetters

@@ -33,6 +33,8 @@ _COMMANDS = (
     ("get", "hansa.cli.objects:get", 1, "Show objects of a kind, or one of them."),
     ("delete", "hansa.cli.objects:delete", 1, "Delete an object."),
     ("rollout", "hansa.cli.rollout:rollout", 1, "See how a new revision of an agent comes to serve; go back, or try again."),
+    ("takeover", "hansa.cli.objects:takeover", 1, "Give an object another owner."),
+    ("sources", "hansa.cli.sources:sources", 1, "List what sources of objects last saw; forget one."),
     ("run", "hansa.cli.running:run", 2, "Run an agent and show its answer as it is written."),
     ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel, suspend, resume, fork or replay one."),
     ("sessions", "hansa.cli.records:sessions", 2, "List sessions; show, export or import one, or send it an event."),

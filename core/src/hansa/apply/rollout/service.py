@@ -22,12 +22,8 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, NotFound
 from hansa.plugins.model import Plugins
-from hansa.secrets.variables import Variables
 from hansa.tenants.allowance import NO_BOUND, Allowance
 from hansa_crds import Agent
-
-NO_VARIABLES = Variables({}, ())
-"""Agents name none."""
 
 
 async def begin(connection: Connection, agent: Agent, revision: int) -> None:
@@ -90,7 +86,7 @@ class Rollouts:
 
     def _troubles(self, agent: Agent, around: store.Around) -> Troubles:
         known = [server for server in around.servers if any(use.tool_server == server.name for use in agent.spec.tools)]
-        missing = unresolved(agent, self._plugins, around.providers, known, variables=NO_VARIABLES)
+        missing = unresolved(agent, self._plugins, around.providers, known, variables=self._judges.variables)
         missing += [
             FieldError(f"spec.tools[{number}].agent", "reference", f"there is no agent {use.agent!r}")
             for number, use in enumerate(agent.spec.tools)

@@ -13,7 +13,9 @@ from hansa.db.pool import Connection
 from hansa_crds import Agent, ModelProvider, TenantAllowed
 
 FACTS = """SELECT json_build_object('name', o.name, 'generation', o.generation, 'updated_at', o.updated_at, 'manifest', o.manifest,
-  'source', o.source, 'desired', n.revision, 'desired_at', n.created_at, 'serving', coalesce(a.revision, 0), 'rollout', l.body) AS body
+  'source', json_build_object('manager', o.manager, 'origin', o.origin, 'commit', o.commit, 'file', o.source -> 'file',
+    'line', o.source -> 'line', 'column', o.source -> 'column'),
+  'desired', n.revision, 'desired_at', n.created_at, 'serving', coalesce(a.revision, 0), 'rollout', l.body) AS body
 FROM hansa.objects o LEFT JOIN hansa.agents a ON a.tenant_id = o.tenant_id AND a.name = o.name
 CROSS JOIN LATERAL (SELECT r.revision, r.created_at FROM hansa.agent_revisions r
   WHERE r.tenant_id = o.tenant_id AND r.agent = o.name ORDER BY r.revision DESC LIMIT 1) n
