@@ -194,15 +194,19 @@ BEGIN
   RETURN 'gone';
 END $$;
 
--- Who applied an agent last: it bounds the runs of the revision that it applied.
-CREATE FUNCTION hansa.agent_owned(p_tenant uuid, p_agent text, p_owner json) RETURNS void LANGUAGE plpgsql AS $$
+-- Who applied an agent last: it bounds the runs of the revision that it applied. Whether that is another one.
+CREATE FUNCTION hansa.agent_owned(p_tenant uuid, p_agent text, p_owner json) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE v_revision integer;
 BEGIN
-  UPDATE hansa.rollouts l SET owner = p_owner WHERE l.tenant_id = p_tenant AND l.agent = p_agent
-    AND l.revision = (SELECT max(n.revision) FROM hansa.rollouts n WHERE n.tenant_id = p_tenant AND n.agent = p_agent)
+  SELECT max(l.revision) INTO v_revision FROM hansa.rollouts l WHERE l.tenant_id = p_tenant AND l.agent = p_agent
     AND l.revision >= (SELECT a.revision FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = p_agent);
-  IF NOT FOUND THEN
+  IF v_revision IS NULL THEN
     UPDATE hansa.agents SET owner = p_owner WHERE tenant_id = p_tenant AND name = p_agent AND owner::text IS DISTINCT FROM p_owner::text;
+  ELSE
+    UPDATE hansa.rollouts SET owner = p_owner
+      WHERE tenant_id = p_tenant AND agent = p_agent AND revision = v_revision AND owner::text IS DISTINCT FROM p_owner::text;
   END IF;
+  RETURN FOUND;
 END $$;
 
 -- What replaces functions of earlier schemas.
