@@ -76,6 +76,8 @@ class Checks(Control):
         lost = found is not None and found.state == "checking" and found.smoke_run not in self.runs
         if found is None or (found.state != "refused" and not lost):
             return None if found is None else found.state
+        if found.state == "refused" and self.agents[name].checking:
+            return "checking"
         found.state, found.reason, found.smoke_run = "checking", "Checking", run
         self.agents[name].checking = True
         self.send(run, "rollout.begin", str(run), {"agent": name, "revision": found.revision})

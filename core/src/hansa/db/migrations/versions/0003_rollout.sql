@@ -94,14 +94,15 @@ END $$;
 -- Checks the newest revision of an agent once more, if that was refused, or has no run although it is being checked: `begun`. Else its
 -- state; NULL: it serves, or there is no such agent.
 CREATE FUNCTION hansa.rollout_again(p_tenant uuid, p_agent text, p_run uuid) RETURNS text LANGUAGE plpgsql AS $$
-DECLARE v hansa.rollouts; v_serving integer;
+DECLARE v hansa.rollouts; v_serving integer; v_checking boolean;
 BEGIN
-  SELECT a.revision INTO v_serving FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = p_agent FOR UPDATE;
+  SELECT a.revision, a.checking INTO v_serving, v_checking FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = p_agent FOR UPDATE;
   SELECT * INTO v FROM hansa.rollouts l WHERE l.tenant_id = p_tenant AND l.agent = p_agent AND l.revision > v_serving ORDER BY l.revision DESC LIMIT 1;
   IF v.state IS NULL OR v.state NOT IN ('refused', 'checking')
       OR v.state = 'checking' AND EXISTS (SELECT FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = v.smoke_run) THEN
     RETURN v.state;
   END IF;
+  IF v.state = 'refused' AND v_checking THEN RETURN 'checking'; END IF;
   UPDATE hansa.rollouts SET state = 'checking', reason = 'Checking', message = '', smoke_run = p_run, deadline = NULL, changed_at = clock_timestamp()
     WHERE tenant_id = p_tenant AND agent = p_agent AND revision = v.revision;
   UPDATE hansa.agents SET checking = true WHERE tenant_id = p_tenant AND name = p_agent;
