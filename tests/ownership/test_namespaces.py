@@ -106,6 +106,22 @@ async def test_one_who_acts_in_its_own_tenant_only_uses_all_of_its_namespaces(ap
         assert len(listed.json()["data"]) == many
 
 
+async def test_tool_servers_of_one_name_are_asked_each_for_its_own_tenant(reconciler: httpx2.AsyncClient, name: str) -> None:
+    tenants = [f"{name}-{which}" for which in "ab"]
+    servers = [
+        {
+            "apiVersion": "hansa.dev/v1alpha1",
+            "kind": "ToolServer",
+            "metadata": {"name": "same", "namespace": each},
+            "spec": {"endpoint": f"http://127.0.0.{number}:9/mcp"},
+        }
+        for number, each in enumerate(tenants, 1)
+    ]
+    results = await apply(reconciler, *map(tenant, tenants), *servers, owner=git(name))
+    assert actions(results) == ["created"] * 4
+    assert ["127.0.0.1" in results[2]["note"], "127.0.0.2" in results[3]["note"]] == [True, True], results
+
+
 async def test_all_that_one_owner_has_is_listed_over_all_tenants_in_pages(
     api: httpx2.AsyncClient, reconciler: httpx2.AsyncClient, name: str
 ) -> None:

@@ -45,19 +45,20 @@ class Deletions:
             raise Conflict(f"the tenant {name!r} can't be deleted: it is {what}", hint="Suspend it, if nothing is to run in it.")
         if found["prevent_deletion"]:
             raise Conflict(f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it.")
-        policy, state = policy or found["deletion_policy"], found["state"]
-        if state == "deleting" or (state == "archived" and policy == "Retain"):
+        chosen: str = policy or found["deletion_policy"]
+        state = found["state"]
+        if state == "deleting" or (state == "archived" and chosen == "Retain"):
             return None
         await store.suspend(connection, suspended=True)
         await messaging_store.block(connection, blocked=True)
-        if policy == "Retain":
+        if chosen == "Retain":
             await store.set_state(connection, "archived")
             return principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}")
         deletion = ids.new_id()
         await store.set_state(connection, "deleting")
         await key_store.revoke_all(connection)
-        await store.insert_deletion(connection, deletion, tenant_id(name), name=name, policy=policy, by=principal.name)
-        told = {"deletion": str(deletion), "policy": policy}
+        await store.insert_deletion(connection, deletion, tenant_id(name), name=name, policy=chosen, by=principal.name)
+        told = {"deletion": str(deletion), "policy": chosen}
         return principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told)
 
     async def recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
