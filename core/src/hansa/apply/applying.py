@@ -205,7 +205,7 @@ class Applying:
         revisions = await self._agents(tenant, ready) if kind == "Agent" and ready else {}
         for each in ready:
             await self._finish(each, tenant, written.get(each.row.name), revisions.get(each.row.name))
-        if kind == "Agent":
+        if kind == "Agent" and not self._asked.explain:  # of what is only planned nothing stands yet
             await self._told([each.candidate for each in ready])
 
     async def _told(self, agents: Sequence[Candidate]) -> None:
