@@ -35,6 +35,7 @@ class Action(StrEnum):
     CREDENTIALS_MADE = "nats_credentials.made"
     CREDENTIALS_REVOKED = "nats_credentials.revoked"
     APPROVAL_DECIDED = "approval.decided"
+    ROLLOUT_RETRIED = "rollout.retried"
     RUN_CANCELED = "run.canceled"
     RUN_SUSPENDED = "run.suspended"
     RUN_RESUMED = "run.resumed"
@@ -70,6 +71,7 @@ ACTIONS: Mapping[Action, str] = {
     Action.CREDENTIALS_MADE: "credentials for a program of the tenant on NATS were made",
     Action.CREDENTIALS_REVOKED: "all credentials of the tenant on NATS were revoked",
     Action.APPROVAL_DECIDED: "a call was approved or denied, or a question answered",
+    Action.ROLLOUT_RETRIED: "a revision of an agent that was refused was to be checked again",
     Action.RUN_CANCELED: "a run was to be canceled",
     Action.RUN_SUSPENDED: "a run was to be held",
     Action.RUN_RESUMED: "a suspended run was to go on, or a call in doubt was decided",

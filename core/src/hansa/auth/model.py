@@ -68,8 +68,9 @@ def permissions_of(roles: Iterable[str], scopes: Iterable[str] | None) -> frozen
     return found if scopes is None else found & frozenset(scopes)
 
 
-Kind = Literal["key", "service", "user", "agent"]
-"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run."""
+Kind = Literal["key", "service", "user", "agent", "rollout"]
+"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run, the check of an
+agent's revision."""
 IN_RUNS = frozenset({"runs:start"})
 """Permissions that mean something within a run: they bound the agents that it calls and the events that it publishes."""
 
