@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = Path("core/src/hansa/settings.py")
+GIT_SETTINGS = Path("core/src/hansa/apply/repository/settings.py")
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")
 CONDITIONS = {
@@ -123,10 +124,10 @@ def tool_settings(root: Path) -> list[Setting]:
 
 
 def settings(root: Path) -> list[Setting]:
-    """Every setting, in the order of the file."""
-    tree = ast.parse((root / SETTINGS).read_text(encoding="utf-8"))
+    """Every setting, in the order of the files."""
+    trees = [ast.parse((root / path).read_text(encoding="utf-8")) for path in (SETTINGS, GIT_SETTINGS) if (root / path).is_file()]
     found: list[Setting] = []
-    for group in tree.body:
+    for group in [node for tree in trees for node in tree.body]:
         if not isinstance(group, ast.ClassDef):
             continue
         for field, after in zip(group.body, [*group.body[1:], None], strict=True):
