@@ -18,7 +18,8 @@ CLUSTERS = frozenset({"cluster", "own_cluster"})
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that want a Kubernetes cluster come last, when its programs are built, and the time that they wait for that is not theirs."""
-    wanting = [each for each in items if isinstance(each, pytest.Function) and CLUSTERS & set(each.fixturenames)]
+    functions = [each for each in items if isinstance(each, pytest.Function)]
+    wanting = [each for each in functions if CLUSTERS & set(each.fixturenames) or each.path.parent.name == "kubernetes"]
     last = {each.path for each in wanting}
     items.sort(key=lambda each: each.path in last)
     for each in wanting:

@@ -38,12 +38,12 @@ class Kind(Struct, frozen=True):
     selectable: tuple[str, ...] = ()
 
 
-def _condition(type_: str, part: str) -> str:
-    return f'.status.conditions[?(@.type=="{type_}")].{part}'
+def _condition(type_: str) -> str:
+    return f'.status.conditions[?(@.type=="{type_}")]'
 
 
-READY = Column("Ready", _condition("Ready", "status"))
-REASON = Column("Reason", _condition("Ready", "reason"))
+READY = Column("Ready", f"{_condition('Ready')}.status")
+REASON = Column("Reason", f"{_condition('Ready')}.reason")
 TENANT = Column("Tenant", ".status.tenant", wide=True)
 AGE = Column("Age", ".metadata.creationTimestamp", "date")
 
@@ -78,7 +78,7 @@ _ALL = (
             Column("Display Name", ".spec.displayName"),
             Column("Budget", ".spec.quotas.budget.amount", "number"),
             Column("Currency", ".spec.quotas.budget.currency", wide=True),
-            Column("Isolated", _condition("IsolationVerified", "status")),
+            Column("Isolated", f"{_condition('IsolationVerified')}.status"),
             Column("Workers", ".spec.isolation.workers", wide=True),
             Column("Namespaces", ".status.namespaces", wide=True),
             Column("Suspended", ".spec.suspend", "boolean"),
