@@ -110,6 +110,8 @@ class Cluster:
                 places.append(place)
             for place in places:
                 _until(lambda place=place: _established(client.get(place).json()), f"{place} is not established")
+            served = len(places) * 2  # each with its status
+            _until(lambda: len(client.get("/apis/hansa.dev/v1alpha1").json().get("resources", ())) == served, "the kinds are not served")
 
     def start_controllers(self) -> None:
         """Have garbage collected, namespaces deleted, service accounts made and quotas counted; nothing happens if that is so already."""
