@@ -348,7 +348,7 @@ def _until(done: Any, otherwise: str, *, log: tuple[int, Path] | None = None) ->
 
 
 def _established(definition: Mapping[str, Any]) -> bool:
-    conditions = definition.get("status", {}).get("conditions", [])
+    conditions = definition.get("status", {}).get("conditions") or ()
     return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 
