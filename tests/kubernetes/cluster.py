@@ -174,17 +174,18 @@ def shared_cluster(root: Path) -> Iterator[Cluster]:
             fresh = root / unique("cluster")
             cluster = _joined(fresh, Path(given)) if given else _booted(fresh, ())
             folder.unlink(missing_ok=True)
-            folder.symlink_to(fresh)
+            folder.symlink_to(cluster.folder)  # whoever comes next after a failure stops it
             cluster.install_definitions()
         users.write_text(json.dumps([*_using(users), os.getpid()]))
+        found = Cluster(folder)
     try:
-        yield Cluster(folder)
+        yield found
     finally:
         with _locked(root / "cluster.lock"):
             left = [pid for pid in _using(users) if pid != os.getpid()]
             users.write_text(json.dumps(left))
             if not left:
-                Cluster(folder).stop()
+                found.stop()
 
 
 def unique(prefix: str) -> str:
@@ -201,9 +202,9 @@ def _booted(folder: Path, options: Sequence[str]) -> Cluster:
         place.mkdir(parents=True)
         try:
             return _boot(place, options)
-        except TimeoutError:
+        except BaseException as failed:
             Cluster(place).stop()
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1 or not isinstance(failed, TimeoutError):
                 raise
     raise AssertionError
 
