@@ -97,19 +97,19 @@ class Cluster:
             finally:
                 client.delete(f"/api/v1/namespaces/{name}")
 
+    def install(self, client: httpx2.Client, definition: str) -> str:
+        """Write a definition, given as YAML, and wait until it is established; its address."""
+        place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{yaml.safe_load(definition)['metadata']['name']}"
+        headers = {"content-type": "application/apply-patch+yaml"}
+        answer = client.patch(f"{place}?fieldManager=tests&force=true", content=definition, headers=headers)
+        assert answer.is_success, answer.text
+        _until(lambda: _established(client.get(place).json()), f"{place} is not established")
+        return place
+
     def install_definitions(self) -> None:
         """Write all of Hansa's definitions, as they are generated now, and wait until they are served."""
-        places: list[str] = []
         with self.client() as client:
-            for text in definitions().values():
-                place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{yaml.safe_load(text)['metadata']['name']}"
-                answer = client.patch(
-                    f"{place}?fieldManager=tests&force=true", content=text, headers={"content-type": "application/apply-patch+yaml"}
-                )
-                assert answer.is_success, answer.text
-                places.append(place)
-            for place in places:
-                _until(lambda place=place: _established(client.get(place).json()), f"{place} is not established")
+            places = [self.install(client, text) for text in definitions().values()]
             served = len(places) * 2  # each with its status
             _until(lambda: len(client.get("/apis/hansa.dev/v1alpha1").json().get("resources", ())) == served, "the kinds are not served")
 
