@@ -38,7 +38,9 @@ ATTEMPTS = 3
 USERS: Mapping[str, str] = MappingProxyType({"operator": "hansa:operators", "editor": "hansa:editors", "stranger": "hansa:strangers"})
 """Users with a token, and the group of each. None may do anything until a test binds a role to it (`subject`)."""
 
-CONTROLLERS = "garbage-collector-controller,namespace-controller,serviceaccount-controller,resourcequota-controller"
+CONTROLLERS = ",".join(
+    f"{name}-controller" for name in ("garbage-collector", "namespace", "serviceaccount", "resourcequota", "clusterrole-aggregation")
+)
 
 
 class Cluster:
@@ -114,7 +116,7 @@ class Cluster:
             _until(lambda: len(client.get("/apis/hansa.dev/v1alpha1").json().get("resources", ())) == served, "the kinds are not served")
 
     def start_controllers(self) -> None:
-        """Have garbage collected, namespaces deleted, service accounts made and quotas counted; nothing happens if that is so already."""
+        """Have garbage collected, namespaces deleted, service accounts made, quotas counted and roles put together; once is enough."""
         with _locked(self.folder / "lock"):
             if "kube-controller-manager" in _processes(self.folder) or not (self.folder / "pids").is_file():
                 return
@@ -310,7 +312,7 @@ def _started(folder: Path, name: str, command: Sequence[str]) -> int:
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    pid = os.posix_spawn(command[0], command, os.environ, file_actions=streams)
+    pid = os.posix_spawn(command[0], [*command], os.environ, file_actions=streams)
     (folder / "pids").write_text(json.dumps({**_processes(folder), name: pid}))
     return pid
 

@@ -5,7 +5,7 @@ What they are asked stands in `conformance.yaml`; where the API server can't say
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import msgspec
@@ -49,10 +49,11 @@ class Judge:
 
     def create(self, found: Object) -> Verdict:
         answer = self._client.post(f"{self._place(found)}?dryRun=All&fieldValidation=Strict", json=found)
-        body = answer.json()
-        causes = body.get("details", {}).get("causes", []) if not answer.is_success else []
-        told = tuple((each.get("field", ""), each["message"]) for each in causes)
-        return Verdict(answer.status_code, told, body.get("message", "") if not answer.is_success else "")
+        if answer.is_success:
+            return Verdict(answer.status_code)
+        body: dict[str, Any] = answer.json()
+        causes: list[dict[str, str]] = body.get("details", {}).get("causes") or []
+        return Verdict(answer.status_code, tuple((each.get("field", ""), each["message"]) for each in causes), body["message"])
 
     def _place(self, found: Object) -> str:
         kind = KINDS.get(found["kind"]) or KINDS["Agent"]
@@ -191,11 +192,14 @@ def test_a_rule_that_the_api_server_does_not_have_is_noticed(cluster: Cluster) -
 
 def _strip(part: Any) -> None:
     """Take every rule out of a definition."""
-    inner = list(part.values()) if isinstance(part, dict) else part if isinstance(part, list) else []
-    for each in inner:
-        _strip(each)
     if isinstance(part, dict):
-        part.pop("x-kubernetes-validations", None)
+        known = cast("dict[str, Any]", part)
+        known.pop("x-kubernetes-validations", None)
+        for each in known.values():
+            _strip(each)
+    elif isinstance(part, list):
+        for each in cast("list[Any]", part):
+            _strip(each)
 
 
 def _pinned(mutation: Mutation, problems: tuple[Problem, ...], verdict: Verdict) -> bool:
@@ -210,10 +214,11 @@ def _near(verdict: Verdict, path: str) -> bool:
 
 
 def _written(part: Any, path: str) -> Iterator[str]:
+    """Every field that is in an object, as a path without positions."""
     if isinstance(part, dict):
-        for name, each in part.items():
+        for name, each in cast("dict[str, Any]", part).items():
             yield f"{path}.{name}"
             yield from _written(each, f"{path}.{name}")
     elif isinstance(part, list):
-        for each in part:
+        for each in cast("list[Any]", part):
             yield from _written(each, path)
