@@ -15,17 +15,7 @@ SETTINGS = Path("core/src/hansa/settings.py")
 GIT_SETTINGS = Path("core/src/hansa/apply/repository/settings.py")
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")
-CONDITIONS = {
-    "Tenant": (
-        Path("core/src/hansa/tenants/conditions.py"),
-        "`hansa tenants show NAME`, `GET /v1/tenants/NAME` and the status of a Tenant object show them.",
-    ),
-    "Agent": (
-        Path("core/src/hansa/apply/rollout/conditions.py"),
-        "`hansa get agent NAME -o yaml`, `GET /v1/agents/NAME` and the status of an Agent object show them; see [rollout](../rollout.md).",
-    ),
-}
-"""Kind -> the module that says its conditions, and where people see them."""
+CONDITIONS = Path("crds/src/hansa_crds/conditions.py")
 
 
 @dataclass(frozen=True)
@@ -190,18 +180,9 @@ def settings_page(root: Path) -> str:
     return "\n".join([*lines, ""])
 
 
-def conditions(root: Path) -> dict[str, dict[str, str]]:
-    """Every condition of any kind: type -> reason -> meaning; the meaning under the empty reason is that of the type."""
-    found: dict[str, dict[str, str]] = {}
-    for kind in CONDITIONS:
-        for type_, reasons in conditions_of(root, kind).items():
-            found[type_] = {**found.get(type_, {}), **reasons}
-    return found
-
-
-def conditions_of(root: Path, kind: str) -> dict[str, dict[str, str]]:
-    """The same of one kind."""
-    path = root / CONDITIONS[kind][0]
+def conditions(root: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Every condition of every kind: kind -> type -> reason -> meaning; the meaning under the empty reason is that of the type."""
+    path = root / CONDITIONS
     for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "CONDITIONS" and isinstance(node.value, ast.Call):
             return ast.literal_eval(node.value.args[0])
@@ -213,17 +194,17 @@ def conditions_page(root: Path) -> str:
     lines = [
         "# Conditions",
         "",
-        "Generated from the `conditions` modules of `hansa` by `make generate`; not edited by hand.",
+        "Generated from `hansa_crds.conditions` by `make generate`; not edited by hand.",
         "",
         "Each has a status (`True`, `False` or `Unknown`), a reason, a message for people, the generation of the object that it is about,",
-        "and the time since when it has its status.",
+        "and the time since when it has its status. `hansa tenants show NAME` and `GET /v1/tenants/NAME` show those of a tenant, in",
+        "Kubernetes the status of every object does; what it can say there besides stands on the page of its kind.",
     ]
-    for kind, (_, shown) in CONDITIONS.items():
-        found = conditions_of(root, kind)
-        lines += ["", f"## Of a{'n' if kind[0] in 'AEIOU' else ''} {kind}", "", shown] if found else []
-        for type_, reasons in found.items():
-            lines += ["", f"### {type_}", "", reasons.get("", ""), "", *_head("reason", "meaning")]
-            lines += [f"| `{reason}` | {_cell(text)} |" for reason, text in reasons.items() if reason]
+    for kind, types in conditions(root).items():
+        lines += ["", f"## {kind}"]
+        for type_, found in types.items():
+            rows = [f"| `{reason}` | {_cell(text)} |" for reason, text in found.items() if reason]
+            lines += ["", f"### {type_}", "", found.get("", ""), *(["", *_head("reason", "meaning"), *rows] if rows else [])]
     return "\n".join([*lines, ""])
 
 
