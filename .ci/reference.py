@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = Path("core/src/hansa/settings.py")
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")
-CONDITIONS = Path("core/src/hansa/tenants/conditions.py")
+CONDITIONS = Path("crds/src/hansa_crds/conditions.py")
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ def settings_page(root: Path) -> str:
     return "\n".join([*lines, ""])
 
 
-def conditions(root: Path) -> dict[str, dict[str, str]]:
-    """Every condition of a tenant: type -> reason -> meaning; the meaning under the empty reason is that of the type."""
+def conditions(root: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Every condition of every kind: kind -> type -> reason -> meaning; the meaning under the empty reason is that of the type."""
     path = root / CONDITIONS
     for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "CONDITIONS" and isinstance(node.value, ast.Call):
@@ -191,17 +191,19 @@ def conditions(root: Path) -> dict[str, dict[str, str]]:
 def conditions_page(root: Path) -> str:
     """docs/reference/conditions.md."""
     lines = [
-        "# Conditions of a tenant",
+        "# Conditions",
         "",
-        "Generated from `hansa.tenants.conditions` by `make generate`; not edited by hand.",
+        "Generated from `hansa_crds.conditions` by `make generate`; not edited by hand.",
         "",
         "Each has a status (`True`, `False` or `Unknown`), a reason, a message for people, the generation of the object that it is about,",
-        "and the time since when it has its status. `hansa tenants show NAME`, `GET /v1/tenants/NAME` and the status of a Tenant object",
-        "show them.",
+        "and the time since when it has its status. `hansa tenants show NAME` and `GET /v1/tenants/NAME` show those of a tenant, in",
+        "Kubernetes the status of every object does; what it can say there besides stands on the page of its kind.",
     ]
-    for type_, found in conditions(root).items():
-        lines += ["", f"## {type_}", "", found.get("", ""), "", *_head("reason", "meaning")]
-        lines += [f"| `{reason}` | {_cell(text)} |" for reason, text in found.items() if reason]
+    for kind, types in conditions(root).items():
+        lines += ["", f"## {kind}"]
+        for type_, found in types.items():
+            rows = [f"| `{reason}` | {_cell(text)} |" for reason, text in found.items() if reason]
+            lines += ["", f"### {type_}", "", found.get("", ""), *(["", *_head("reason", "meaning"), *rows] if rows else [])]
     return "\n".join([*lines, ""])
 
 

@@ -12,6 +12,10 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"[Ww]rite `([\w./-]+)`:\s*$")
 
 
+CLUSTERED = frozenset({"custom-resources"})
+"""Pages that are typed against a Kubernetes cluster, by `tests/kubernetes/test_page.py`."""
+
+
 class Step(msgspec.Struct, frozen=True):
     """A file to write (`file` is its name), or commands to type."""
 

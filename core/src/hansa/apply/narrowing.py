@@ -13,7 +13,7 @@ from hansa.egress.policy import EgressPolicy, parse_entry
 from hansa.errors import FieldError, Misconfigured
 from hansa.plugins.model import Plugins
 from hansa.tenants.allowance import Allowance
-from hansa_crds import Agent, AgentTools, HansaObject, ModelChoice, ModelProvider, Tenant, ToolServer
+from hansa_crds import Agent, AgentTools, HansaObject, ModelChoice, ModelProvider, Tenant, ToolServer, changes
 from hansa_crds.problem import nearest
 
 Flaw = Callable[[str], str]
@@ -64,6 +64,12 @@ def unreadable(found: HansaObject, flaw: Flaw, plugins: Plugins, servers: Sequen
             return _entries(found.spec.allowed.egress, "spec.allowed.egress")
         case _:
             return []
+
+
+def turned(before: str | None, manifest: bytes) -> tuple[FieldError, ...]:
+    """Everything in an object that may not be other than it was; both as JSON texts, None: it is new."""
+    found = changes(msgspec.json.decode(before), msgspec.json.decode(manifest)) if before is not None else ()
+    return tuple(FieldError(each.path, each.code, each.message, each.suggestion or None) for each in found)
 
 
 def _refused(path: str, refusal: str) -> list[FieldError]:
@@ -118,10 +124,6 @@ def _offered(use: AgentTools, plugins: Plugins, known: Mapping[str, KnownServer]
 
 def _own_rules(use: AgentTools, path: str, flaw: Flaw, *, usable: Sequence[str]) -> list[FieldError]:
     errors: list[FieldError] = []
-    if use.agent is not None and use.effect is not None:
-        errors.append(FieldError(f"{path}.effect", "one_of", "an agent that is called has no effect class: its own tools have"))
-    if use.plugin is None and use.cage is not None:
-        errors.append(FieldError(f"{path}.cage", "one_of", "only a plugin's tools run programs in a cage here"))
     # A misspelt name would narrow nothing, and nobody would see it.
     errors += _unused(f"{path}.requireApproval", [name for name in use.require_approval if name != "*"], usable)
     for number, rule in enumerate(use.arguments):

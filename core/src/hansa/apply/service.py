@@ -1,7 +1,5 @@
-"""Applying objects: checked, resolved and written, each by itself, in one transaction of the tenant.
-
-Objects are taken in the order of their kinds, whatever order they were sent in, so that what others refer to comes first.
-"""
+"""Applying objects: checked, resolved and written, each by itself, in one transaction of the tenant. They are taken in the order of their
+kinds, whatever order they were sent in, so that what others refer to comes first."""
 
 import asyncio
 import hashlib
@@ -14,7 +12,7 @@ from hansa import clock
 from hansa.apply import store
 from hansa.apply.auditing import Trail
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
-from hansa.apply.narrowing import Judges, beyond, unreadable
+from hansa.apply.narrowing import Judges, beyond, turned, unreadable
 from hansa.apply.owners import keep_owner
 from hansa.apply.references import unresolved
 from hansa.apply.secrets import missing_secret
@@ -209,6 +207,8 @@ class Objects:
         manifest = msgspec.json.encode(found, order="sorted")
         digest = _digest(manifest)
         known = await store.find(connection, kind, name)
+        if other := turned(known and known["manifest"], manifest):
+            return _failed(item, other), None
         if isinstance(found, Region) and not await tenant_store.update_region(
             connection, name, display_name=found.spec.display_name, cordoned=found.spec.cordoned
         ):

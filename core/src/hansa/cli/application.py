@@ -32,6 +32,7 @@ _COMMANDS = (
     ("apply", "hansa.cli.applying:apply", 1, "Create or change the objects that files describe."),
     ("get", "hansa.cli.objects:get", 1, "Show objects of a kind, or one of them."),
     ("delete", "hansa.cli.objects:delete", 1, "Delete an object."),
+    ("crds", "hansa.cli.definitions:crds", 1, "Print the definitions of Hansa's kinds for a Kubernetes cluster."),
     ("run", "hansa.cli.running:run", 2, "Run an agent and show its answer as it is written."),
     ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel, suspend, resume, fork or replay one."),
     ("sessions", "hansa.cli.records:sessions", 2, "List sessions; show, export or import one, or send it an event."),

@@ -1,0 +1,83 @@
+"""Every condition that the platform reports, by kind: what it is about, and each reason that it can have. The reference pages are made
+of this, and nothing else can be said.
+
+`CONDITIONS` are those that a kind has of its own; what `Ready`, `Reconciling` and `Stalled` of any object in Kubernetes can say besides
+is `REPORTED`. Literals only: `.ci/reference.py` reads them without running anything.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+READY = "The platform has the object as it is written, and it can be used."
+RECONCILING = "Only while it is true: the platform is at work on it, or waits for something, and goes on by itself."
+STALLED = "Only while it is true: it goes on when the object is changed, or a person helps."
+
+CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
+    {
+        "Agent": {
+            "Accepted": {"": "What is written is right, and its tenant may have it."},
+            "ResolvedRefs": {"": "The models, tools and agents that it names are there."},
+            "Compatible": {"": "The workers have its runtime, and its models can do what it asks of them."},
+        },
+        "Tenant": {
+            "DatabaseReady": {
+                "": "The tenant has its rows in a database.",
+                "Provisioned": "They are in the shared database, behind forced row-level security.",
+            },
+            "MessagingReady": {
+                "": "The tenant has its account on NATS. Only where control planes make accounts (`HANSA_NATS_OPERATOR_FILE`).",
+                "AccountReady": "NATS knows the account and bounds it.",
+                "AccountNotMade": "NATS has not been told of it yet, or of its last change; the message says why.",
+                "AccountBlocked": "It lets nobody in: the tenant is suspended, archived or being deleted.",
+            },
+            "IdentityReady": {
+                "": "Somebody can come in.",
+                "ApiKeys": "By API keys.",
+                "Closed": "The tenant is archived or is being deleted: nobody can.",
+            },
+            "QuotaReady": {
+                "": "Its bounds are in force.",
+                "InForce": "What its object says is counted; the message names the bounds.",
+            },
+            "RegionsReady": {
+                "": "A region takes its runs.",
+                "Serving": "The region that was asked does.",
+                "Cordoned": "The region that was asked takes no new runs (`spec.cordoned` of its Region).",
+                "NotRegistered": "The region that was asked is not in the database: run `hansa migrate` in it.",
+            },
+            "WorkersReady": {
+                "": "Workers of its own are there. Only of a tenant with `isolation.workers: Dedicated`.",
+                "Serving": "At least one worker that was started for the tenant was heard of within the last minute and a half.",
+                "NoWorker": "None was: its runs wait. Start one with `HANSA_WORKER_TENANT`.",
+            },
+            "IsolationVerified": {
+                "": "A probe has lately tried to reach one tenant's rows as another, in every table, and could not.",
+                "ProbesPassed": "No wall has a hole.",
+                "Breached": "A wall has a hole; the message names the table, and the policy or the statement that got through.",
+                "ProbeStale": "The last probe is too long ago: is a worker running?",
+                "NotProbed": "None has run yet.",
+            },
+            "Ready": {
+                "": "All of the above is so, and the tenant is at work.",
+                "AllReady": "It is.",
+                "Suspended": "`spec.suspend` is set: no run starts, and those under way are held.",
+                "Archived": "The tenant was deleted with the policy `Retain`: kept, and closed until it is restored.",
+                "Deleting": "What the tenant has is being removed.",
+                "NotReady": "Another condition is not so; the message names it.",
+            },
+        },
+        "ToolServer": {
+            "Reachable": {"": "The server answered when it was asked for its tools."},
+        },
+    }
+)
+"""Kind -> type -> reason -> meaning; the meaning under the empty reason is that of the type."""
+
+REPORTED: Mapping[str, str] = MappingProxyType({})
+"""Reason -> meaning, of `Ready`, `Reconciling` and `Stalled` as the operator reports them."""
+
+
+def types_of(kind: str) -> Mapping[str, str]:
+    """The conditions that an object of a kind can have in Kubernetes, in the order of its page, with what each is about."""
+    own = {type_: reasons[""] for type_, reasons in CONDITIONS.get(kind, {}).items() if type_ != "Ready"}
+    return {"Ready": READY, "Reconciling": RECONCILING, "Stalled": STALLED, **own}
