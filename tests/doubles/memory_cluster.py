@@ -187,8 +187,14 @@ class MemoryCluster(Http):
         return body
 
     def _tell(self, type_: str, path: str, body: dict[str, Any]) -> None:
+        # Later, as on a wire: whoever has made the change has its answer before.
+        body = copy.deepcopy(body)
         for listener in tuple(self.listeners):
-            listener(type_, path, copy.deepcopy(body))
+            asyncio.get_running_loop().call_later(0.001, self._deliver, listener, (type_, path, body))
+
+    def _deliver(self, listener: Callable[[str, str, dict[str, Any]], None], event: tuple[str, str, dict[str, Any]]) -> None:
+        if listener in self.listeners:
+            listener(*event)
 
 
 def merged(old: Any, patch: Any) -> Any:

@@ -80,7 +80,7 @@ class Core:
         """Wait until there is nothing to do now."""
         end = time.monotonic() + patience
         quiet = 0
-        while quiet < 3:
+        while quiet < 3:  # events are on their way for a moment
             assert time.monotonic() < end, (
                 f"not settled: {self.queue.depth} due, {self.queue.running} running, {self.queue.failing} failing"
             )

@@ -1,7 +1,7 @@
 """The one place where conditions of an object are put together. Pure.
 
 `Ready` always; `Reconciling` and `Stalled` only while they are true, as kstatus wants them; the kind's own. `lastTransitionTime` moves only
-when a status flips. `REASONS` has every reason that the operator itself gives; the reference page is made of it.
+when a status flips. Every reason stands in `hansa_crds.conditions`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,47 +12,24 @@ import msgspec
 
 from hansa_operator.model import Condition, Status
 
-REASONS: Mapping[str, str] = MappingProxyType(
-    {
-        "Ready": "The control plane has the object as it is written, and nothing is wrong with it.",
-        "Suspended": "`spec.suspend` is set: the control plane holds its runs.",
-        "NamespaceUnclaimed": "No Tenant claims the object's namespace. It continues by itself when one does.",
-        "ReferenceNotFound": "What the object names is not there. It continues by itself when it appears.",
-        "DependencyNotReady": "What the object names is there, and the control plane has not taken it. It continues by itself when it has.",
-        "Invalid": "The control plane does not take what is written; the message says where and why. Only a change of the object helps.",
-        "Conflict": "Someone else manages the object of this name; the message names the owner. `hansa takeover` moves it on purpose.",
-        "NameTaken": "Another namespace of the same tenant has an object of this kind and name, and had it first.",
-        "QuotaExceeded": "The tenant may have no more of it.",
-        "TenantClosed": "The tenant is archived or being deleted.",
-        "NamespaceTaken": "Another Tenant claimed one of the namespaces first; the message names it.",
-        "NamespaceReserved": "One of the namespaces belongs to Kubernetes or to the platform itself.",
-        "NamespaceNotMade": "The API server refused something in one of the namespaces; the message says what.",
-        "NamespacesMade": "The tenant's namespaces are there, with their bounds and bindings.",
-        "Provisioning": "The control plane has taken the object and is not done with it.",
-        "NotReady": "The control plane says that something is wrong with it; the message says what.",
-        "ControlPlaneUnavailable": "The control plane can't be reached, or is not ready. It continues by itself when it is.",
-        "ClusterUnavailable": "The API server refused or did not answer something. It is tried again.",
-        "Forbidden": "A credential of the operator does not allow it; the message says which.",
-        "Disabled": "The annotation `hansa.dev/reconcile: disabled` is set: the operator leaves the object alone.",
-        "Deleting": "The object is being deleted, and the control plane is not done with it.",
-        "DeletionRefused": "The control plane does not delete it; the message says why. See there for the way out.",
-        "SecretCopied": "The Kubernetes Secret that `credentials.secret` names is in the tenant's secret store.",
-        "SecretRefused": "It is not: the message says why.",
-        "SecretKept": "No labelled Kubernetes Secret has this name; the tenant's secret store has one or waits for it.",
-        "TakenOver": "The platform answers for the object in another place than this namespace: an error of the installation.",
-    }
-)
-"""Reason -> meaning."""
-
 OWN = ("Ready", "Reconciling", "Stalled")
 MESSAGE = 2000
 """Most characters of a message; Kubernetes would keep 32768, and `kubectl get` shows it in one line."""
 
 
+Said = tuple[str, Status, str, str]
+"""A condition of the kind's own: type, status, reason, message."""
+
+
+def say(type_: str, status: Status, reason: str, message: str) -> Said:
+    """One condition. All that is ever said stands in `hansa_crds.conditions`."""
+    return type_, status, reason, message
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What a reconcile has found out. `progressing`: it goes on by itself; `stalled`: only a change of the object, or a person, helps.
 
-    `more`: conditions of the kind's own, (type, status, reason, message). `fields`: what else stands in the status; None takes one out.
+    `more`: conditions of the kind's own. `fields`: what else stands in the status; None takes one out.
     """
 
     ready: Status
@@ -60,7 +37,7 @@ class Verdict(msgspec.Struct, frozen=True):
     message: str = ""
     progressing: bool = False
     stalled: bool = False
-    more: tuple[tuple[str, Status, str, str], ...] = ()
+    more: tuple[Said, ...] = ()
     fields: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -74,7 +51,7 @@ def conditions_of(status: Mapping[str, Any]) -> list[Condition]:
 
 def summarize(before: Sequence[Condition], verdict: Verdict, *, generation: int, now: str) -> list[Condition]:
     """All conditions, Ready first. `before`: those that the object has; `now`: RFC 3339."""
-    wanted: list[tuple[str, Status, str, str]] = [("Ready", verdict.ready, verdict.reason, verdict.message)]
+    wanted: list[Said] = [("Ready", verdict.ready, verdict.reason, verdict.message)]
     if verdict.progressing:
         wanted.append(("Reconciling", "True", verdict.reason, verdict.message))
     if verdict.stalled:

@@ -14,15 +14,15 @@ from urllib.parse import urlencode
 
 import msgspec
 
+from hansa_operator.conditions import Said, say
 from hansa_operator.desk import Desk
 from hansa_operator.errors import Away, Clash, Denied, Missing, OperatorError, Refused
-from hansa_operator.model import SECRET_LABEL, Found, Key, Status
+from hansa_operator.model import SECRET_LABEL, Found, Key
 
 log = logging.getLogger(__name__)
 SILENCE_SECONDS = 75.0
 """A watch that has said nothing for so long is opened anew; the API server sends a bookmark each minute."""
 PAUSE_SECONDS = 5.0
-CONDITION = "CredentialsReady"
 
 
 class Credentials:
@@ -63,7 +63,7 @@ class Credentials:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def copy(self, found: Found, tenant: str, fields: dict[str, Any]) -> tuple[tuple[str, Status, str, str], ...]:
+    async def copy(self, found: Found, tenant: str, fields: dict[str, Any]) -> tuple[Said, ...]:
         """Bring an object's Secret to the tenant's store, if it is another than last time. Puts what was brought into `fields`."""
         name = self.follow(found)
         known: dict[str, Any] = found.status_value().get("credentials") or {}
@@ -86,11 +86,11 @@ class Credentials:
             except Clash:
                 pass  # the same is being brought already
             except Refused as error:
-                return ((CONDITION, "False", "SecretRefused", f"the Secret {name}: {error.message}"),)
+                return (say("CredentialsReady", "False", "SecretRefused", f"the Secret {name}: {error.message}"),)
             except ValueError:
-                return ((CONDITION, "False", "SecretRefused", f"the Secret {name} is empty, or holds what is not text"),)
+                return (say("CredentialsReady", "False", "SecretRefused", f"the Secret {name} is empty, or holds what is not text"),)
         fields["credentials"] = brought
-        return ((CONDITION, "True", "SecretCopied", f"the Secret {name} is in the tenant's store"),)
+        return (say("CredentialsReady", "True", "SecretCopied", f"the Secret {name} is in the tenant's store"),)
 
     async def drop(self, found: Found, tenant: str) -> None:
         """Take a Secret that was brought for an object out of the tenant's store, unless another object names it."""

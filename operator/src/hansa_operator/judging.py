@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import msgspec
 
-from hansa_operator.conditions import Verdict
+from hansa_operator.conditions import Said, Verdict, say
 from hansa_operator.model import Condition, Found, Status
 from hansa_operator.platform import Result
 
@@ -47,7 +47,7 @@ def taken(found: Found, result: Result, status: Mapping[str, Any] | None, *, fie
     if found.key.kind == "ToolServer" and "reachable" in known:
         reachable = bool(known["reachable"])
         why = str(known.get("reason", ""))
-        more.append(("Reachable", "True" if reachable else "False", "Answers" if reachable else "NoAnswer", why))
+        more.append(say("Reachable", "True", "Answers", "") if reachable else say("Reachable", "False", "NoAnswer", why))
         extra["tools"] = len(known.get("tools") or ())
         if not reachable:
             stood = ("False", "NotReady", f"not reachable: {why}")
@@ -61,7 +61,7 @@ def taken(found: Found, result: Result, status: Mapping[str, Any] | None, *, fie
     return Judgement(verdict, LOOK_SECONDS if unfinished else None, taken=True)
 
 
-def with_more(judgement: Judgement, *more: tuple[str, Status, str, str]) -> Judgement:
+def with_more(judgement: Judgement, *more: Said) -> Judgement:
     """The same with further conditions of the kind's own; one that is False makes it not ready."""
     verdict = msgspec.structs.replace(judgement.verdict, more=(*judgement.verdict.more, *more))
     wrong = [each for each in more if each[1] == "False"]

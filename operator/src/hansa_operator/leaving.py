@@ -11,10 +11,6 @@ from hansa_operator.model import RELEASE, Found, Key
 from hansa_operator.tenancy import Tenancy
 from hansa_operator.writer import Writer
 
-NOT_OURS = frozenset({"conflict"})
-"""Codes of a deletion that is refused because somebody else manages the object by now: it is left to them."""
-
-
 class Leaving:
     """See the module."""
 
@@ -55,7 +51,7 @@ class Leaving:
         result = await self._platform.delete(tenant, key.kind, key.name)
         if result.action == "failed":
             message = "; ".join(problem.text for problem in result.errors)
-            if {problem.code for problem in result.errors} <= NOT_OURS:
+            if not await self._platform.owns(tenant, key.kind, key.name):
                 self._events.tell(found, "Normal", "LeftToOwner", message)
                 return None
             return await self._refused(found, message)
@@ -68,7 +64,7 @@ class Leaving:
             result = await self._platform.delete("", "Tenant", name)
             if result.action == "failed":
                 message = "; ".join(problem.text for problem in result.errors)
-                if not {problem.code for problem in result.errors} <= NOT_OURS:
+                if await self._platform.owns(name, "Tenant", name):
                     return await self._refused(found, message)
                 self._events.tell(found, "Normal", "LeftToOwner", message)
             else:

@@ -131,6 +131,11 @@ class Platform:
         """An object as it is kept; None: it is not there."""
         return await self._looking.put(f"{tenant}/{kind}", name)
 
+    async def owns(self, tenant: str, kind: str, name: str) -> bool:
+        """Whether an object is there and this cluster's."""
+        stored = await self.look(tenant, kind, name)
+        return stored is not None and stored.origin == self.origin
+
     async def objects(self, tenant: str, kind: str, *, own: bool = False) -> AsyncIterator[Stored]:
         """The objects of a kind in a tenant; `own`: only those of this cluster."""
         query = {"kind": kind, "limit": str(PAGE), **({"manager": "kubernetes", "origin": self.origin} if own else {})}

@@ -119,6 +119,8 @@ class Reconciler:
         after = self._index.get(found.key)
         if after is not None and after.uid == found.uid:
             await self._writer.tell(after, judgement.verdict, generation=found.generation)
+        if found.key.kind == "Tenant":  # only now its status says whose its namespaces are
+            self._wake(key for name in self._tenancy.names(found) for key in self._index.within(name) if not self.sent(key))
         if not known.judged or judgement.verdict.ready == "True":
             self._wake(self._index.waiting(tenant, self._index.brings(found.key)))
         known.judged, known.unready = True, judgement.taken and judgement.verdict.ready != "True"
@@ -163,8 +165,6 @@ class Reconciler:
             stored = await self._platform.look(tenant, key.kind, key.name)
             status = stored.status if stored is not None else None
         judgement = with_more(taken(found, result, status, fields=fields), *more)
-        if key.kind == "Tenant":
-            self._wake(key for name in self._tenancy.names(found) for key in self._index.within(name) if not self.sent(key))
         return judgement
 
     # --------------------------------------------------------------------------------------------------- where it belongs

@@ -60,7 +60,7 @@ class Shell:
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
         self._thread.start()
 
-    async def stop(self, patience: float = 5.0) -> None:
+    async def stop(self, patience: float = 1.0) -> None:
         """End it; a thread that hangs is left behind, and its events are heard no more."""
         self._stopped = True
         inner, thread = self._inner, self._thread

@@ -158,7 +158,7 @@ class Survey:
             for key, found in self._index.objects.items()
             if key.kind == kind and (key.name == tenant if kind == "Tenant" else key.namespace in spaces)
         }
-        sent = {name for name, found in here.items() if self._reconciler.sent(found.key)}
+        sent = {name for name, found in here.items() if self._reconciler.sent(found.key) and not found.deleting and not found.disabled}
         there: dict[str, bytes] = {}
         async for stored in self._platform.objects(tenant, kind, own=True):
             there[stored.name] = _canonical(stored.manifest) if stored.name in here else b""

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from hansa_operator.conditions import Verdict
+from hansa_operator.conditions import Said, Verdict, say
 from hansa_operator.desk import Desk
 from hansa_operator.errors import Clash, Missing, Refused
 from hansa_operator.index import Space, namespaces_of
-from hansa_operator.model import TENANT_LABEL, Found, Status
+from hansa_operator.model import TENANT_LABEL, Found
 from hansa_operator.namespaces import MADE_FOR, Child, children, differs, reserved, space, worker, worker_name
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Tenancy:
                 return Verdict("False", "NamespaceTaken", text, stalled=True)
         return None
 
-    async def provide(self, found: Found) -> tuple[str, Status, str, str]:
+    async def provide(self, found: Found) -> Said:
         """Have all be there that a Tenant has in the cluster; the condition that says so."""
         wrong: list[str] = []
         spec, repaired = found.spec_value(), list[str]()
@@ -77,8 +77,8 @@ class Tenancy:
             self._metrics.drift.inc(len(repaired))
             self._events.tell(found, "Warning", "DriftCorrected", f"set right: {', '.join(repaired)}")
         if wrong:
-            return ("NamespacesReady", "False", "NamespaceNotMade", "; ".join(wrong))
-        return ("NamespacesReady", "True", "NamespacesMade", f"ready: {', '.join(self.names(found))}")
+            return say("NamespacesReady", "False", "NamespaceNotMade", "; ".join(wrong))
+        return say("NamespacesReady", "True", "NamespacesMade", f"ready: {', '.join(self.names(found))}")
 
     async def withdraw(self, found: Found, *, spaces: bool) -> None:
         """Remove what a Tenant has in the cluster; with `spaces` also the namespaces that were made for it, and all in them."""
