@@ -84,7 +84,9 @@ class OperatorProcess:
 class Rig:
     """See the module. `kube` and `rest` are the proxies; `admin` and `platform` are clients around them."""
 
-    def __init__(self, cluster: Cluster, folder: Path, *, kube: FaultProxy, rest: FaultProxy, admin: httpx2.Client, platform: httpx2.Client) -> None:
+    def __init__(
+        self, cluster: Cluster, folder: Path, *, kube: FaultProxy, rest: FaultProxy, admin: httpx2.Client, platform: httpx2.Client
+    ) -> None:
         self.cluster = cluster
         self.folder = folder
         self.kube = kube
@@ -175,7 +177,9 @@ class Rig:
 
     def provider(self, namespace: str, name: str = "models", **spec: Any) -> str:
         """A ModelProvider with the alias `small`; where it is."""
-        return self.put("ModelProvider", name, {"plugin": "scripted", "models": [{"name": "tiny", "aliases": ["small"]}], **spec}, namespace)
+        return self.put(
+            "ModelProvider", name, {"plugin": "scripted", "models": [{"name": "tiny", "aliases": ["small"]}], **spec}, namespace
+        )
 
     def agent(self, namespace: str, name: str = "one", **spec: Any) -> str:
         """An Agent that thinks with `small`; where it is."""

@@ -6,8 +6,8 @@ import pytest
 
 from doubles.memory_cluster import MemoryCluster
 from doubles.memory_platform import MemoryPlatform
-from hansa_operator.model import FINALIZER
-from reconciling.core import Core, agent, at, provider, tenant, until
+from hansa_operator.model import FINALIZER, Key
+from reconciling.leader import Core, agent, at, provider, tenant, until
 
 
 def servers() -> tuple[MemoryCluster, MemoryPlatform]:
@@ -191,6 +191,29 @@ async def test_one_name_in_two_namespaces_of_a_tenant_is_the_firsts() -> None:
         await core.settle()
         assert cluster.condition(second) == ("True", "Ready")
         assert platform.objects["acme", "Agent", "one"]["spec"]["description"] == "the second"
+
+
+async def test_a_tenant_says_what_the_control_plane_says_of_it_and_when_that_changes() -> None:
+    cluster, platform = servers()
+
+    def says(status: str, reason: str) -> None:
+        wall = {"type": "IsolationVerified", "status": status, "reason": reason, "message": "m", "lastTransitionTime": "t"}
+        whole = {"type": "Ready", "status": status, "reason": "NotReady" if status != "True" else "AllReady", "message": reason}
+        platform.statuses["acme", "Tenant", "acme"] = {"conditions": [wall, whole]}
+
+    says("Unknown", "NotProbed")
+    async with Core(cluster, platform) as core:
+        path = tenant(cluster, "acme")
+        await until(lambda: cluster.condition(path) == ("Unknown", "NotReady"))
+        assert cluster.condition(path, "IsolationVerified") == ("Unknown", "NotProbed")
+        assert cluster.condition(path, "Reconciling")[0] == "True"
+        says("False", "Breached")
+        core.queue.add(Key("Tenant", "", "acme"))
+        await until(lambda: cluster.condition(path) == ("False", "NotReady"))
+        says("True", "ProbesPassed")
+        core.queue.add(Key("Tenant", "", "acme"))
+        await until(lambda: cluster.condition(path) == ("True", "AllReady"))
+        assert cluster.condition(path, "NamespacesReady") == ("True", "NamespacesMade")
 
 
 async def test_a_reserved_namespace_is_nobodys() -> None:

@@ -6,7 +6,7 @@ from itertools import product
 
 from doubles.memory_cluster import MemoryCluster
 from doubles.memory_platform import MemoryPlatform
-from reconciling.core import Core, agent, at, provider, tenant
+from reconciling.leader import Core, agent, at, provider, tenant
 
 MOST = 50
 """More than there are requests in any stage."""

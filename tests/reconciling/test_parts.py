@@ -17,7 +17,7 @@ from hansa_operator.model import Key
 from hansa_operator.namespaces import differs, worker_name
 from hansa_operator.settings import load
 from hansa_operator.workqueue import Work, WorkQueue
-from reconciling.core import SETTINGS, Core, agent, tenant, until
+from reconciling.leader import SETTINGS, Core, agent, tenant, until
 
 ONE, TWO = Key("Agent", "a", "one"), Key("Agent", "a", "two")
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/hansa-system/leases/hansa-operator"

@@ -73,7 +73,7 @@ CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
         },
         "ModelProvider": {
             "CredentialsReady": {
-                "": "The labelled Secret of Kubernetes that its `credentials` name is in the tenant's secret store. Only where there is one.",
+                "": "The labelled Secret that its `credentials` name is in the tenant's secret store. Only where there is one.",
                 "SecretCopied": "It is.",
                 "SecretRefused": "It is not; the message says why.",
             },
@@ -85,7 +85,7 @@ CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
                 "NoAnswer": "It did not, or not as it should; the message says how. It is asked again each minute.",
             },
             "CredentialsReady": {
-                "": "The labelled Secret of Kubernetes that its `credentials` name is in the tenant's secret store. Only where there is one.",
+                "": "The labelled Secret that its `credentials` name is in the tenant's secret store. Only where there is one.",
                 "SecretCopied": "It is.",
                 "SecretRefused": "It is not; the message says why.",
             },

@@ -58,7 +58,9 @@ def taken(found: Found, result: Result, status: Mapping[str, Any] | None, *, fie
         stood = ("True", "Suspended", "spec.suspend is set: no run of it starts, and those under way are held")
     unfinished = stood[0] == "Unknown" or stood[1] in ("Provisioning", "Progressing", "Checking")
     verdict = Verdict(*stood, progressing=unfinished, more=tuple(more), fields=extra)
-    return Judgement(verdict, LOOK_SECONDS if unfinished else None, taken=True)
+    # How a tenant is, is looked at for all tenants at once.
+    after = LOOK_SECONDS if unfinished and found.key.kind != "Tenant" else None
+    return Judgement(verdict, after, taken=True)
 
 
 def with_more(judgement: Judgement, *more: Said) -> Judgement:

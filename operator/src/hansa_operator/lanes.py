@@ -69,7 +69,7 @@ class Lanes(Generic[Item, Result]):
             for _, future in taken:
                 future.cancel()
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, each of those who wait is told
             for _, future in taken:
                 if not future.done():
                     future.set_exception(error)

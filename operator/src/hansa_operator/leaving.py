@@ -11,6 +11,7 @@ from hansa_operator.model import RELEASE, Found, Key
 from hansa_operator.tenancy import Tenancy
 from hansa_operator.writer import Writer
 
+
 class Leaving:
     """See the module."""
 

@@ -49,7 +49,7 @@ EVENT_WRITERS = 4
 class Operator:
     """One process. Use `open_operator`, then `run`."""
 
-    def __init__(self, settings: OperatorSettings, access: Access, bearer: Bearer, cluster: Cluster, platform: Platform) -> None:
+    def __init__(self, settings: OperatorSettings, access: Access, bearer: Bearer, *, cluster: Cluster, platform: Platform) -> None:
         self.metrics = Metrics()
         self.leads = False
         self.loaded = False
@@ -121,7 +121,7 @@ class Operator:
             with metrics.seconds.labels(key.kind).time():
                 try:
                     after = await reconciler.reconcile(key)
-                except Exception:
+                except Exception:  # counted, and the queue's affair
                     metrics.reconciles.labels(key.kind, "failed").inc()
                     raise
             metrics.reconciles.labels(key.kind, "settled" if after is None else "waiting").inc()
@@ -262,7 +262,7 @@ async def open_operator(settings: OperatorSettings, environ: Mapping[str, str]) 
         cluster = Cluster(kube)
         holder: list[Operator] = []
         platform = Platform(rest, key, batch=settings.batch, sent=lambda count: holder[0].metrics.request(count))
-        operator = Operator(settings, access, bearer, cluster, platform)
+        operator = Operator(settings, access, bearer, cluster=cluster, platform=platform)
         holder.append(operator)
         pages = {"/livez": operator.live, "/readyz": operator.ready, "/metrics": operator.measured}
         port = await stack.enter_async_context(transport.serve(settings.host, settings.port, pages))

@@ -40,6 +40,6 @@ def main() -> None:
         sys.exit(MISCONFIGURED)
     except KeyboardInterrupt:
         sys.exit(0)
-    except Exception:
+    except Exception:  # the last word of the process; Kubernetes starts another
         log.exception("the operator has failed")
         sys.exit(FAILED)

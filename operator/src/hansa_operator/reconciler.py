@@ -162,10 +162,9 @@ class Reconciler:
             fields["namespaces"] = list(self._tenancy.names(found))
         status = result.status
         if status is None and key.kind in ("Agent", "ToolServer", "Tenant"):
-            stored = await self._platform.look(tenant, key.kind, key.name)
+            stored = await self._platform.look(tenant or key.name, key.kind, key.name)  # a tenant's own object is its own
             status = stored.status if stored is not None else None
-        judgement = with_more(taken(found, result, status, fields=fields), *more)
-        return judgement
+        return with_more(taken(found, result, status, fields=fields), *more)
 
     # --------------------------------------------------------------------------------------------------- where it belongs
 

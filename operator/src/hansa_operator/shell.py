@@ -75,7 +75,7 @@ class Shell:
     def _run(self) -> None:
         try:
             asyncio.run(self._watch())
-        except Exception:
+        except Exception:  # whatever ends it, another one is started
             log.exception("kopf has failed")
         finally:
             if self._outer is not None and not self._stopped and not self._outer.is_closed():

@@ -135,7 +135,7 @@ class WorkQueue:
             self._failures.pop(key, None)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:  # a bug in one reconcile must not stop the others
             self._failures[key] = self._failures.get(key, 0) + 1
             after = max(self._pause(key), getattr(error, "retry_after", None) or 0.0)
             log.warning("%s failed for the %s. time, again in %.1f s: %s: %s", key, self._failures[key], after, type(error).__name__, error)
