@@ -1,6 +1,5 @@
 """The page on the operator: its commands are typed against a cluster and a platform of its own, and leave nothing behind."""
 
-import json
 import os
 import subprocess
 import sys

@@ -16,13 +16,13 @@ import msgspec
 
 from hansa_operator.conditions import Said, say
 from hansa_operator.desk import Desk
-from hansa_operator.errors import Away, Clash, Denied, Missing, OperatorError, Refused
+from hansa_operator.errors import Clash, Denied, Missing, OperatorError, Refused
 from hansa_operator.model import SECRET_LABEL, Found, Key
 
 log = logging.getLogger(__name__)
 SILENCE_SECONDS = 75.0
 """A watch that has said nothing for so long is opened anew; the API server sends a bookmark each minute."""
-PAUSE_SECONDS = 5.0
+PAUSE_SECONDS = 60.0
 
 
 class Credentials:
@@ -106,6 +106,7 @@ class Credentials:
     async def _watch(self, namespace: str) -> None:
         path = f"/api/v1/namespaces/{namespace}/secrets"
         selector = f"{SECRET_LABEL}=true"
+        pause = 1.0
         while True:
             try:
                 page = await self._cluster.get(f"{path}?{urlencode({'labelSelector': selector})}")
@@ -118,7 +119,7 @@ class Credentials:
                 pause = 1.0
             except OperatorError as error:
                 log.info("the Secrets of namespace %s can't be watched now: %s", namespace, error)
-                pause = PAUSE_SECONDS if isinstance(error, Away) else PAUSE_SECONDS * 10
+                pause = min(pause * 2, PAUSE_SECONDS)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
 
     def _seen(self, namespace: str, body: dict[str, Any]) -> None:

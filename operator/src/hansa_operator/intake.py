@@ -32,7 +32,7 @@ class Intake:
         if not self._index.put(found):
             return False
         if before is None or before.inputs != found.inputs:
-            self._queue.add(found.key)
+            self._queue.wake([found.key])
         if kind == "Tenant" and (before is None or before.spec != found.spec or before.status != found.status):
             self._claimed({*namespaces_of(found), *(namespaces_of(before) if before is not None else ())}, but=found.key)
         if kind == "Agent" and before is None:

@@ -59,6 +59,7 @@ class Operator:
         self._cluster = cluster
         self._platform = platform
         self._beat = time.monotonic()
+        self._trouble = ""
         self._queue: WorkQueue | None = None
         self.identity = settings.identity or f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._namespace = settings.namespace or access.namespace or "hansa-system"
@@ -81,6 +82,7 @@ class Operator:
                 try:
                     await self._lead(stopping, election)
                 except OperatorError as error:
+                    self._trouble = str(error)
                     log.warning("could not begin to lead, and tries again: %s", error)
                     await _first(stopping, asyncio.sleep(FIRST_PAUSE))
                 finally:
@@ -94,7 +96,7 @@ class Operator:
         try:
             self.leads = True
             await self._prepare()
-            async with self._parts() as tasks:
+            async with self._parts(stopping) as tasks:
                 await asyncio.wait([following, *tasks, stop := asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
                 stop.cancel()
                 for task in tasks:
@@ -112,7 +114,7 @@ class Operator:
         await self._platform.who()
 
     @asynccontextmanager
-    async def _parts(self) -> AsyncIterator[list[asyncio.Task[None]]]:
+    async def _parts(self, stopping: asyncio.Event) -> AsyncIterator[list[asyncio.Task[None]]]:
         """All that a leader has, working; it is put down in order: no more events, what is under way is finished, then the rest."""
         settings, cluster, platform, metrics = self._settings, self._cluster, self._platform, self.metrics
         index, events = Index(), Events(cluster, metrics, self.identity)
@@ -143,7 +145,7 @@ class Operator:
         gc.collect()
         gc.freeze()
         watches.start()
-        self._queue, self.loaded = queue, True
+        self._queue, self.loaded, self._trouble = queue, True, ""
         works = {"queue": queue.run(), "watches": watches.keep(), "resync": survey.resync(), "watchdog": survey.watch_over()}
         works |= {"states": survey.states(), "returns": survey.returns()}
         works |= {f"events {number}": events.run() for number in range(EVENT_WRITERS)}
@@ -155,7 +157,8 @@ class Operator:
         finally:
             self.loaded, self._queue = False, None
             await watches.stop()
-            await queue.close(settings.grace_seconds)
+            # Who leads no longer must not go on for long: somebody else may lead by now.
+            await queue.close(settings.grace_seconds if stopping.is_set() else 0.0)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -191,7 +194,7 @@ class Operator:
 
     async def ready(self) -> tuple[int, str, bytes]:
         """Whether it does what it is for: leads and has seen everything, or stands by."""
-        return _probe(["has not seen everything yet"] if self.leads and not self.loaded else [])
+        return _probe([self._trouble or "has not seen everything yet"] if self._trouble or (self.leads and not self.loaded) else [])
 
     async def measured(self) -> tuple[int, str, bytes]:
         """What Prometheus reads."""

@@ -99,7 +99,7 @@ class Reconciler:
             return None  # the verdict on its Tenant wakes it
         if isinstance(tenant, Verdict):
             known.sent, known.judged = None, True
-            await self._writer.tell(found, tenant)
+            await self._nobodys(found, tenant)
             return None
         known.wanted = wanted = (found.uid, found.generation, dict(found.labels), found.notes.get(REQUESTED_AT, ""), tenant)
         if known.sent is None and not known.judged and self._settled(found, tenant):
@@ -114,6 +114,11 @@ class Reconciler:
                 self._index.wait(found.key, tenant, pending)
                 return None
         judgement = await self._bring(found, tenant, words, known=known, wanted=wanted)
+        return await self._conclude(found, tenant, words, judgement)
+
+    async def _conclude(self, found: Found, tenant: str, words: frozenset[str], judgement: Judgement) -> float | None:
+        """Tell what was found out, and wake those who waited for it."""
+        known = self.known.setdefault(found.key, Known())
         if judgement.verdict.reason == "ReferenceNotFound":
             self._index.wait(found.key, tenant, words)
         after = self._index.get(found.key)
@@ -184,7 +189,7 @@ class Reconciler:
         first = self._index.first(key)
         if first != key:
             text = f"the tenant {holder.key.name} has one of this name already, in namespace {first.namespace}; give this one another name"
-            return Verdict("False", "NameTaken", text, stalled=True)
+            return Verdict("False", "NameTaken", text, stalled=True, fields={"tenant": None})
         return holder.key.name
 
     def _settled(self, found: Found, tenant: str) -> bool:
@@ -223,6 +228,13 @@ class Reconciler:
 
     # ------------------------------------------------------------------------------------------------- what else happens
 
+    async def _nobodys(self, found: Found, verdict: Verdict) -> None:
+        """The object is brought to no tenant, and to that of its namespace least of all."""
+        holder = self._index.holder(found.key.namespace)
+        if verdict.reason == "NameTaken" and holder is not None:
+            await self._leave_old_tenant(found, holder.key.name)
+        await self._writer.tell(found, verdict)
+
     async def _leave_alone(self, found: Found) -> None:
         status = found.status_value()
         said = ready(status)
@@ -258,6 +270,8 @@ class Reconciler:
         if not known.judged:
             known.judged = True
             self._wake(self._index.waiting(str(found.status_value().get("tenant", "")), self._index.brings(found.key)))
+            if found.key.kind == "Tenant":
+                self._wake(key for name in self._tenancy.names(found) for key in self._index.within(name))
         if (known.sent is not None and known.sent == known.wanted) or (found.deleting and not found.held):
             return
         reason = "Forbidden" if isinstance(error, Denied) else "ClusterUnavailable"

@@ -12,7 +12,7 @@ import msgspec
 
 from hansa_crds import KINDS, check
 from hansa_operator.desk import Desk
-from hansa_operator.errors import Away, OperatorError, Refused
+from hansa_operator.errors import Away, Missing, OperatorError, Refused
 from hansa_operator.intake import Intake
 from hansa_operator.model import Found, Key, collection
 from hansa_operator.reconciler import Reconciler
@@ -53,6 +53,8 @@ class Survey:
 
     def outage(self, server: str) -> None:
         """A server is away: what has failed by it is tried again when it is back, and not only when its pause is over."""
+        if server not in self._away:
+            log.warning("%s is away; what is ready stays so, and what is not is tried again when it is back", server)
         self._away.add(server)
         self._outage.set()
 
@@ -61,9 +63,13 @@ class Survey:
         for kind in SEEN:
             before = self._held(kind)
             seen: set[Key] = set()
-            async for body in self._cluster.each(collection(kind)):
-                seen.add(Key(kind, body["metadata"].get("namespace", ""), body["metadata"]["name"]))
-                self._intake.seen(kind, body)
+            try:
+                async for body in self._cluster.each(collection(kind)):
+                    seen.add(Key(kind, body["metadata"].get("namespace", ""), body["metadata"]["name"]))
+                    self._intake.seen(kind, body)
+            except Missing as error:
+                hint = "hansa crds | kubectl apply --server-side -f -"
+                raise Refused(error.server, error.status, f"it knows no {kind}; install the definitions: {hint}") from None
             for key in before.keys() - seen:
                 self._intake.gone(key)
 
@@ -135,6 +141,7 @@ class Survey:
             await self._outage.wait()
             await asyncio.sleep(self._jittered(pause))
             if await self._platform.ready() and await self._reachable():
+                log.info("back: %s", ", ".join(sorted(self._away)))
                 self._away.clear()
                 self._outage.clear()
                 # A server that says that it is ready and is not must not be asked by all, each second.

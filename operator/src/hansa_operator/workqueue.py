@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterable
 
+from hansa_operator.errors import Away
 from hansa_operator.model import Key
 
 log = logging.getLogger(__name__)
@@ -138,7 +139,10 @@ class WorkQueue:
         except Exception as error:  # a bug in one reconcile must not stop the others
             self._failures[key] = self._failures.get(key, 0) + 1
             after = max(self._pause(key), getattr(error, "retry_after", None) or 0.0)
-            log.warning("%s failed for the %s. time, again in %.1f s: %s: %s", key, self._failures[key], after, type(error).__name__, error)
+            level = logging.DEBUG if isinstance(error, Away) else logging.WARNING  # who is away is told once, and not by each object
+            log.log(
+                level, "%s failed for the %s. time, again in %.1f s: %s: %s", key, self._failures[key], after, type(error).__name__, error
+            )
         finally:
             del self._running[key]
             self._changed.set()
