@@ -55,9 +55,9 @@ def taken(found: Found, result: Result, status: Mapping[str, Any] | None, *, fie
     if revision is not None:
         extra["revision"] = revision
     if spec.get("suspend") and stood[0] == "True":
-        stood = ("True", "Suspended", "spec.suspend is set: no run of it starts, and those under way are held")
+        stood = ("False", "Suspended", "spec.suspend is set: no run of it starts, and those under way are held")
     unfinished = stood[0] == "Unknown" or stood[1] in ("Provisioning", "Progressing", "Checking")
-    verdict = Verdict(*stood, progressing=unfinished, more=tuple(more), fields=extra)
+    verdict = Verdict(*stood, progressing=unfinished, stalled=stood[1] == "Refused", more=tuple(more), fields=extra)
     # How a tenant is, is looked at for all tenants at once.
     after = LOOK_SECONDS if unfinished and found.key.kind != "Tenant" else None
     return Judgement(verdict, after, taken=True)
