@@ -42,7 +42,6 @@ class Core:
         api = Cluster(cluster)
         self.platform = Platform(platform, ApiKey(Path("x"), "x"), batch=200, sent=self.metrics.request)
         self.platform.origin = "this-cluster"
-        self.platform.home = "default"
         events = Events(api, self.metrics, "test")
         self.queue = WorkQueue(self._work, concurrency=64, least=0.02, most=0.1)
         desk = Desk(api, self.platform, self.index, events, self.metrics, self.queue.wake, lambda server: self.survey.outage(server))

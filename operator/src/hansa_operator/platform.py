@@ -106,7 +106,7 @@ class Platform:
     def __init__(self, http: Http, key: Key, *, batch: int, sent: Callable[[int], None]) -> None:
         self.origin = ""
         self.home = ""
-        """The tenant of the credential itself: what a result without a tenant belongs to."""
+        """The tenant of the credential itself, once something was applied: what a result without a tenant belongs to."""
         self._http = http
         self._key = key
         self._sent = sent
@@ -166,10 +166,6 @@ class Platform:
         except (Missing, Clash):
             return
 
-    async def who(self) -> None:
-        """Ask who we are. Raises `Denied` for a key that is not known."""
-        self.home = str((await self._ask("GET", "/v1/whoami")).get("tenant", ""))
-
     async def ready(self) -> bool:
         """Whether it is there."""
         try:
@@ -181,6 +177,8 @@ class Platform:
         objects = [{"manifest": msgspec.Raw(item.manifest), "source": None} for item in items]
         body = {"manager": "kubernetes", "origin": self.origin, "objects": objects}
         self._sent(len(items))
+        if not self.home:
+            self.home = str((await self._ask("GET", "/v1/whoami")).get("tenant", ""))
         try:
             answer = await self._ask("POST", "/v1/objects:apply", body, timeout=APPLY_SECONDS)
         except Denied:

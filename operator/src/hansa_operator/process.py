@@ -111,7 +111,6 @@ class Operator:
         if not self._platform.origin:
             space = await self._cluster.get("/api/v1/namespaces/kube-system")
             self._platform.origin = self._settings.origin or str(space["metadata"]["uid"])
-        await self._platform.who()
 
     @asynccontextmanager
     async def _parts(self, stopping: asyncio.Event) -> AsyncIterator[list[asyncio.Task[None]]]:
