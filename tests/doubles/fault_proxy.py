@@ -32,7 +32,8 @@ class FaultProxy:
         self.requests: list[tuple[str, str]] = []
         self.streams = 0
 
-    async def _handle(self, request: web.Request, session: aiohttp.ClientSession, server: str) -> web.StreamResponse:
+    async def handle(self, request: web.Request, session: aiohttp.ClientSession, server: str) -> web.StreamResponse:
+        """One request."""
         path = request.path_qs
         self.requests.append((request.method, path))
         if self.away:
@@ -91,7 +92,11 @@ def fault_proxy(server: str, trust: ssl.SSLContext | None = None) -> Iterator[Fa
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=5)
         async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=True, read_bufsize=2**20) as session:
             app = web.Application(client_max_size=2**26)
-            app.router.add_route("*", "/{tail:.*}", lambda request: proxy._handle(request, session, server))  # pyright: ignore[reportPrivateUsage]
+
+            async def handle(request: web.Request) -> web.StreamResponse:
+                return await proxy.handle(request, session, server)
+
+            app.router.add_route("*", "/{tail:.*}", handle)
             runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
