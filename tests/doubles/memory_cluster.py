@@ -14,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from hansa_operator.errors import Away
+from hansa_operator.model import inner
 from hansa_operator.transport import Answer, Http
 
 Fault = Callable[[str, str, str], None]
@@ -98,7 +99,7 @@ class MemoryCluster(Http):
         for fault in tuple(self.faults):
             fault("before", method, path)
         parts = urlsplit(path)
-        body = msgspec.json.decode(msgspec.json.encode(value)) if value is not None else {}
+        body: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value)) if value is not None else {}
         status, answer = self._do(method, parts.path, body, (headers or {}).get("content-type", ""), parse_qs(parts.query))
         for fault in tuple(self.faults):
             fault("after", method, path)
@@ -155,7 +156,7 @@ class MemoryCluster(Http):
             for place, body in self.objects.items()
             if place.rsplit("/", 2)[-2] == kind
             and (not inside or place.startswith(path))
-            and (not selector or (body["metadata"].get("labels") or {}).get(selector.split("=")[0]) == selector.split("=")[1])
+            and (not selector or inner(body, "metadata", "labels").get(selector.split("=")[0]) == selector.split("=")[1])
         ]
         return 200, {"items": found, "metadata": {"resourceVersion": str(self._version)}}
 
@@ -166,7 +167,7 @@ class MemoryCluster(Http):
         return 200, found if after == found else self._keep(path, after, "MODIFIED")
 
     def _patch(self, path: str, found: dict[str, Any], body: dict[str, Any], *, of_status: bool) -> tuple[int, Any]:
-        given = {"status": body.get("status")} if of_status else {"metadata": {**body.get("metadata", {})}}
+        given: dict[str, Any] = {"status": body.get("status")} if of_status else {"metadata": inner(body, "metadata")}
         if not of_status:
             given["metadata"].pop("resourceVersion", None)
         after = merged(found, given)
@@ -201,10 +202,10 @@ def merged(old: Any, patch: Any) -> Any:
     """A merge patch (RFC 7396)."""
     if not isinstance(patch, dict):
         return copy.deepcopy(patch)
-    found: dict[str, Any] = copy.deepcopy(old) if isinstance(old, dict) else {}
-    for name, value in patch.items():  # pyright: ignore[reportUnknownVariableType]
+    found: dict[str, Any] = copy.deepcopy(inner(old))
+    for name, value in inner(patch).items():
         if value is None:
-            found.pop(str(name), None)  # pyright: ignore[reportUnknownArgumentType]
+            found.pop(name, None)
         else:
-            found[str(name)] = merged(found.get(str(name)), value)  # pyright: ignore[reportUnknownArgumentType]
+            found[name] = merged(found.get(name), value)
     return found

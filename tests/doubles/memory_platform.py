@@ -44,7 +44,7 @@ class MemoryPlatform(Http):
             raise Away(self.name, "no answer (made up)")
         for fault in tuple(self.faults):
             fault("before", method, path)
-        body = msgspec.json.decode(msgspec.json.encode(value)) if value is not None else {}
+        body: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value)) if value is not None else {}
         self.requests.append((method, path, len(body.get("objects", ()))))
         status, answer = self._do(method, urlsplit(path), body, headers or {})
         for fault in tuple(self.faults):
@@ -97,8 +97,8 @@ class MemoryPlatform(Http):
                 return 404, {"detail": "there is no such thing"}
 
     def _apply(self, manifest: dict[str, Any], who: str) -> dict[str, Any]:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        namespace = manifest["metadata"].get("namespace", "default")
+        kind, name = str(manifest["kind"]), str(manifest["metadata"]["name"])
+        namespace = str(manifest["metadata"].get("namespace", "default"))
         tenant = name if kind == "Tenant" else self.spaces.get(namespace, namespace)
         key = (tenant, kind, name)
 

@@ -56,8 +56,8 @@ async def test_what_is_written_at_once_is_brought_in_few_requests_and_in_order()
     tenant(cluster, "acme")
     async with Core(cluster, platform) as core:
         await core.settle()
-        assert core.metrics.sent._value.get() == 302  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
-        requests = [count for method, path, count in platform.requests if path == "/v1/objects:apply"]
+        assert core.metrics.sent._value.get() == 302  # pyright: ignore[reportPrivateUsage]
+        requests = [count for _, path, count in platform.requests if path == "/v1/objects:apply"]
         assert sum(requests) == 302
         assert len(requests) < 20
         # A finalizer, a status, and nothing else for each of them; no Event for what is ready from the start.
@@ -335,7 +335,7 @@ async def test_what_drifts_is_set_right_and_told() -> None:
         assert platform.objects["acme", "Agent", "two"]["spec"]["instructions"] == "Answer."
         assert ("acme", "Agent", "one") in platform.objects
         assert sorted(set(cluster.events())) == [("acme", "DriftCorrected"), ("one", "DriftCorrected"), ("two", "DriftCorrected")]
-        assert core.metrics.orphans._value.get() == 1  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+        assert core.metrics.orphans._value.get() == 1  # pyright: ignore[reportPrivateUsage]
         assert ("acme", "Agent", "left") in platform.objects
 
 

@@ -99,8 +99,8 @@ def test_an_agent_is_that_of_its_namespaces_tenant(rig: Rig) -> None:
 def test_who_manages_an_object_elsewhere_is_named(rig: Rig) -> None:
     name = rig.tenant()
     rig.provider(name)
-    manifest = {"apiVersion": "hansa.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "one", "namespace": name}}
-    manifest["spec"] = {"instructions": "From Git.", "model": {"alias": "small"}}
+    spec = {"instructions": "From Git.", "model": {"alias": "small"}}
+    manifest = {"apiVersion": "hansa.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "one", "namespace": name}, "spec": spec}
     until(lambda: bool(rig.stored(name, "ModelProvider", "models")))
     body = {"manager": "git", "origin": "https://git.example.org/r//agents", "commit": "abc", "objects": [{"manifest": manifest}]}
     assert rig.platform.post("/v1/objects:apply", json=body).json()["failed"] == 0
@@ -209,7 +209,8 @@ def test_killed_while_it_works_it_converges_and_leaves_no_orphan(rig: Rig) -> No
             rig.operators[-1].kill()
             rig.start()
             for each in range(number, count, 4):
-                (rig.delete if each % 2 else lambda path: None)(paths[each])
+                if each % 2:
+                    rig.delete(paths[each])
             time.sleep(1.2)
     finally:
         rig.kube.delay = lambda method, path: 0.0

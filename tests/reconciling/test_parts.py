@@ -111,9 +111,8 @@ def test_the_time_of_a_transition_moves_only_when_the_status_flips() -> None:
     assert [(each["type"], each["lastTransitionTime"]) for each in second["conditions"]] == [("Ready", "T1"), ("Stalled", "T2")]
     assert [(each["type"], each["lastTransitionTime"]) for each in third["conditions"]] == [("Ready", "T3")]
     assert patch_of(third, status_of(third, Verdict("True", "Ready"), generation=3, now="T4")) == {}
-    assert [transition(*pair) is not None for pair in (({}, first), (first, second), (second, third), (third, third))] == [True] * 3 + [
-        False
-    ]
+    told = [transition({}, first), transition(first, second), transition(second, third), transition(third, third)]
+    assert [each is not None for each in told] == [True, True, True, False]
     assert transition({"observedGeneration": -1}, third) is None
 
 

@@ -26,7 +26,7 @@ def given(sources: Iterable[str]) -> set[str]:
                 found.add(reason)
             case ast.Assign(targets=[ast.Name(id="reason")], value=value) | ast.AnnAssign(target=ast.Name(id="STALLED"), value=value):
                 parts = ast.walk(value) if value is not None else ()
-                found |= {each.value for each in parts if isinstance(each, ast.Constant) and str(each.value)[:1].isupper()}
+                found |= {str(each.value) for each in parts if isinstance(each, ast.Constant) and str(each.value)[:1].isupper()}
             case _:
                 pass
     return found

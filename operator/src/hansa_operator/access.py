@@ -109,7 +109,8 @@ def _of_kubeconfig(path: Path) -> Access:
 
 
 def _named(loaded: Any, group: str, field: str, name: str) -> Any:
-    return next(each[field] for each in [*loaded[group], {"name": name, field: {}}] if each["name"] == name)
+    entries: list[Any] = loaded[group]
+    return next((each[field] for each in entries if each["name"] == name), {})
 
 
 def _text(path: Path, holder: Any, name: str) -> str:

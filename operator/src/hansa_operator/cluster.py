@@ -37,7 +37,8 @@ class Cluster:
         while more is not None:
             query = {"limit": str(CHUNK), **({"labelSelector": selector} if selector else {}), **({"continue": more} if more else {})}
             page = _value(await self._http.ask("GET", f"{path}?{urlencode(query)}", headers=headers))
-            for item in page.get("items") or []:
+            items: list[dict[str, Any]] = page.get("items") or []
+            for item in items:
                 yield item
             more = page.get("metadata", {}).get("continue") or None
 

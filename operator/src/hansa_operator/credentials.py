@@ -17,7 +17,7 @@ import msgspec
 from hansa_operator.conditions import Said, say
 from hansa_operator.desk import Desk
 from hansa_operator.errors import Clash, Denied, Missing, OperatorError, Refused
-from hansa_operator.model import SECRET_LABEL, Found, Key
+from hansa_operator.model import SECRET_LABEL, Found, Key, inner
 
 log = logging.getLogger(__name__)
 SILENCE_SECONDS = 75.0
@@ -38,7 +38,7 @@ class Credentials:
 
     def follow(self, found: Found) -> str:
         """Hear of the Secret that an object names from now on; its name, empty if it names none."""
-        name = str((found.spec_value().get("credentials") or {}).get("secret") or "") if found.key.kind != "Tenant" else ""
+        name = str(inner(found.spec_value(), "credentials").get("secret") or "") if found.key.kind != "Tenant" else ""
         if not name:
             self.unfollow(found.key)
             return ""
@@ -66,7 +66,7 @@ class Credentials:
     async def copy(self, found: Found, tenant: str, fields: dict[str, Any]) -> tuple[Said, ...]:
         """Bring an object's Secret to the tenant's store, if it is another than last time. Puts what was brought into `fields`."""
         name = self.follow(found)
-        known: dict[str, Any] = found.status_value().get("credentials") or {}
+        known = inner(found.status_value(), "credentials")
         if not name:
             if known:
                 fields["credentials"] = None
@@ -76,12 +76,12 @@ class Credentials:
         except (Missing, Denied):
             return ()
         meta = body["metadata"]
-        if (meta.get("labels") or {}).get(SECRET_LABEL) != "true":
+        if inner(meta, "labels").get(SECRET_LABEL) != "true":
             return ()
         brought = {"secret": name, "version": f"{meta['uid']}/{meta['resourceVersion']}"}
         if known != brought:
             try:
-                value = _value(body.get("data") or {}, whole=not found.spec_value()["credentials"].get("key"))
+                value = _value(inner(body, "data"), whole=not found.spec_value()["credentials"].get("key"))
                 await self._platform.set_secret(tenant, name, value, once=f"{meta['uid']}-{meta['resourceVersion']}")
             except Clash:
                 pass  # the same is being brought already
@@ -94,8 +94,7 @@ class Credentials:
 
     async def drop(self, found: Found, tenant: str) -> None:
         """Take a Secret that was brought for an object out of the tenant's store, unless another object names it."""
-        brought = found.status_value().get("credentials") or {}
-        name = brought.get("secret")
+        name = inner(found.status_value(), "credentials").get("secret")
         self.unfollow(found.key)
         if name:
             try:
@@ -110,7 +109,8 @@ class Credentials:
         while True:
             try:
                 page = await self._cluster.get(f"{path}?{urlencode({'labelSelector': selector})}")
-                for item in page.get("items") or ():
+                items: list[dict[str, Any]] = page.get("items") or []
+                for item in items:
                     self._seen(namespace, item)
                 version = str(page["metadata"]["resourceVersion"])
                 async for type_, body in self._cluster.watch(path, selector=selector, version=version, silence=SILENCE_SECONDS):

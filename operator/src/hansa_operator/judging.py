@@ -40,9 +40,9 @@ def taken(found: Found, result: Result, status: Mapping[str, Any] | None, *, fie
     """Of an object that the control plane has. `status`: what the platform knows of it."""
     spec, known = found.spec_value(), status or {}
     told = _conditions(known)
-    more = [(each.type, each.status, each.reason, each.message) for each in told if each.type != "Ready"]
+    more: list[Said] = [(each.type, each.status, each.reason, each.message) for each in told if each.type != "Ready"]
     said = next((each for each in told if each.type == "Ready"), None)
-    stood: tuple[Status, str, str] = (said.status, said.reason, said.message) if said is not None else ("True", "Ready", result.note)
+    stood: tuple[Status, str, str] = ("True", "Ready", result.note) if said is None else (said.status, said.reason, said.message)
     extra = dict(fields)
     if found.key.kind == "ToolServer" and "reachable" in known:
         reachable = bool(known["reachable"])

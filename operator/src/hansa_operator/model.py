@@ -5,7 +5,7 @@ Knows nothing of HTTP or kopf. `Key` names an object, `Found` is what was last s
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 
@@ -92,11 +92,11 @@ class Found(msgspec.Struct, frozen=True):
 
     def spec_value(self) -> dict[str, Any]:
         """The spec as plain data."""
-        return msgspec.json.decode(self.spec)
+        return inner(msgspec.json.decode(self.spec))
 
     def status_value(self) -> dict[str, Any]:
         """The status as plain data."""
-        return msgspec.json.decode(self.status)
+        return inner(msgspec.json.decode(self.status))
 
     def manifest(self) -> dict[str, Any]:
         """What the control plane is given of it. Annotations are Kubernetes' and its tools' affair and stay there."""
@@ -111,10 +111,17 @@ class Found(msgspec.Struct, frozen=True):
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
+def inner(value: Any, *names: str) -> dict[str, Any]:
+    """The object below these names; empty where there is none."""
+    for name in names:
+        value = cast("dict[str, Any]", value).get(name) if isinstance(value, dict) else None
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
 def found_of(kind: str, body: Mapping[str, Any]) -> Found:
     """What is kept of an object that the API server has answered."""
     meta = body["metadata"]
-    annotations = meta.get("annotations") or {}
+    annotations = inner(meta, "annotations")
     return Found(
         key=Key(kind, meta.get("namespace", ""), meta["name"]),
         uid=meta["uid"],
@@ -123,7 +130,7 @@ def found_of(kind: str, body: Mapping[str, Any]) -> Found:
         created=meta.get("creationTimestamp") or "",
         deleting=bool(meta.get("deletionTimestamp")),
         finalizers=tuple(meta.get("finalizers") or ()),
-        labels=dict(meta.get("labels") or {}) or NOTHING,
+        labels=inner(meta, "labels") or NOTHING,
         notes={name: str(annotations[name]) for name in OURS if name in annotations} or NOTHING,
         spec=msgspec.json.encode(body.get("spec") or {}),
         status=msgspec.json.encode(body.get("status") or {}),

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from hansa_operator.model import MANAGED_BY, MANAGER, TENANT_LABEL
+from hansa_operator.model import MANAGED_BY, MANAGER, TENANT_LABEL, inner
 
 RESERVED = ("kube-", "hansa-system")
 MADE_FOR = "hansa.dev/made-for"
@@ -70,7 +70,7 @@ def children(tenant: str, namespace: str, *, agents: int | None, operator: str) 
     limit = {"type": "Container", "default": {"memory": "512Mi"}, "defaultRequest": {"cpu": "100m", "memory": "128Mi"}}
     yield Child(f"{core}/limitranges", _body("v1", "LimitRange", tenant, namespace, {"spec": {"limits": [limit]}}))
     mine = {"namespaceSelector": {"matchLabels": {TENANT_LABEL: tenant}}}
-    wall = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [mine]}]}
+    wall: dict[str, Any] = {"podSelector": {}, "policyTypes": ["Ingress"], "ingress": [{"from": [mine]}]}
     path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
     yield Child(path, _body("networking.k8s.io/v1", "NetworkPolicy", tenant, namespace, {"spec": wall}))
     subject = {"apiGroup": RBAC, "kind": "User", "name": operator}
@@ -83,9 +83,9 @@ def children(tenant: str, namespace: str, *, agents: int | None, operator: str) 
 def worker(tenant: str, shared: Mapping[str, Any], namespace: str) -> Child:
     """The Deployment of a tenant's own workers: a copy of the shared one, started for it. `shared`: that, as the API server gives it."""
     template: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(shared["spec"]["template"]))
-    marks = {name: text for name, text in (template["metadata"].get("labels") or {}).items() if name != "hansa.dev/pool"}
+    marks = {name: text for name, text in inner(template, "metadata", "labels").items() if name != "hansa.dev/pool"}
     marks |= {WORKER_TENANT: tenant}
-    notes = template["metadata"].get("annotations") or {}
+    notes = inner(template, "metadata", "annotations")
     template["metadata"] = {"labels": marks, **({"annotations": notes} if notes else {})}
     for container in template["spec"]["containers"]:
         others = [each for each in container.get("env") or () if each["name"] != "HANSA_WORKER_TENANT"]

@@ -219,8 +219,10 @@ class Platform:
     async def _pages(self, path: str, query: Mapping[str, str], tenant: str) -> AsyncIterator[Any]:
         after = ""
         while True:
-            page = await self._ask("GET", f"{path}?{urlencode({**query, **({'after': after} if after else {})})}", tenant=tenant)
-            for item in page.get("data") or []:
+            asked = {**query, "after": after} if after else query
+            page = await self._ask("GET", f"{path}?{urlencode(asked)}", tenant=tenant)
+            items: list[Any] = page.get("data") or []
+            for item in items:
                 yield item
             after = str(page.get("next") or "")
             if not page.get("has_more") or not after:

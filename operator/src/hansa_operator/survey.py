@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
@@ -119,7 +120,7 @@ class Survey:
 
     async def states(self) -> None:
         """Look how tenants are, and what the control plane was not done with."""
-        told: dict[str, list[tuple[object, ...]]] = {}
+        told: dict[str, list[tuple[Any, ...]]] = {}
         while True:
             await asyncio.sleep(self._jittered(self.settings.state_seconds))
             try:
@@ -170,8 +171,12 @@ class Survey:
         async for stored in self._platform.objects(tenant, kind, own=True):
             there[stored.name] = _canonical(stored.manifest) if stored.name in here else b""
         for name in sent:
-            found = self._index.get(here[name].key)
-            if found is not here[name] or not self._reconciler.sent(found.key) or there.get(name) == _canonical(found.manifest()):
+            found = here[name]
+            if (
+                self._index.get(found.key) is not found
+                or not self._reconciler.sent(found.key)
+                or there.get(name) == _canonical(found.manifest())
+            ):
                 continue
             self._metrics.drift.inc()
             what = "had it otherwise than it is written" if name in there else "had it no more, or not as this cluster's"

@@ -11,7 +11,7 @@ from hansa_operator.conditions import Said, Verdict, say
 from hansa_operator.desk import Desk
 from hansa_operator.errors import Clash, Missing, Refused
 from hansa_operator.index import Space, namespaces_of
-from hansa_operator.model import TENANT_LABEL, Found
+from hansa_operator.model import TENANT_LABEL, Found, inner
 from hansa_operator.namespaces import MADE_FOR, Child, children, differs, reserved, space, worker, worker_name
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Tenancy:
         """Have all be there that a Tenant has in the cluster; the condition that says so."""
         wrong: list[str] = []
         spec, repaired = found.spec_value(), list[str]()
-        agents: int | None = (spec.get("quotas") or {}).get("agents")
+        agents: int | None = inner(spec, "quotas").get("agents")
         fresh = not found.status_value().get("namespaces")
         for name in self.names(found):
             try:
@@ -70,7 +70,7 @@ class Tenancy:
             if name not in self.names(found):
                 await self._withdraw(found, name)
         try:
-            repaired += await self._workers(found, dedicated=(spec.get("isolation") or {}).get("workers") == "Dedicated")
+            repaired += await self._workers(found, dedicated=inner(spec, "isolation").get("workers") == "Dedicated")
         except Refused as error:
             wrong.append(error.message)
         if repaired and not fresh and found.status_value().get("observedGeneration") == found.generation:
@@ -97,7 +97,7 @@ class Tenancy:
         except Missing:
             self._index.remove_space(name)
             return
-        made_for = (there["metadata"].get("annotations") or {}).get(MADE_FOR)
+        made_for = inner(there, "metadata", "annotations").get(MADE_FOR)
         if remove and made_for == found.uid:
             await self._cluster.delete(path, uid=there["metadata"]["uid"])
             self._metrics.writes.labels("child").inc()
@@ -166,6 +166,6 @@ class Tenancy:
 def space_of(body: dict[str, Any]) -> Space:
     """What is kept of a namespace."""
     meta = body["metadata"]
-    labels = meta.get("labels") or {}
+    labels = inner(meta, "labels")
     deleting = bool(meta.get("deletionTimestamp"))
     return Space(meta["name"], meta["uid"], int(meta["resourceVersion"]), str(labels.get(TENANT_LABEL, "")), deleting)
