@@ -20,8 +20,8 @@ from hansa_operator.access import Access, Bearer
 log = logging.getLogger(__name__)
 Seen = Callable[[str, str, dict[str, Any]], None]
 """Is given the kind, the event's type (`DELETED`, or whatever else) and the object."""
-SERVER_SECONDS = 240.0
-"""How long the API server lets a watch stand; then it is opened anew, from where it was."""
+SERVER_SECONDS = 240
+"""How long the API server lets a watch stand; then it is opened anew, from where it was. Whole seconds: it refuses others."""
 SILENT_SECONDS = 75.0
 LOGIN_SECONDS = 600.0
 
