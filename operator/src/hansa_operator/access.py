@@ -110,7 +110,10 @@ def _of_kubeconfig(path: Path) -> Access:
 
 def _named(loaded: Any, group: str, field: str, name: str) -> Any:
     entries: list[Any] = loaded[group]
-    return next((each[field] for each in entries if each["name"] == name), {})
+    found: list[Any] = [each[field] for each in entries if each["name"] == name]
+    if not found:
+        raise KeyError(f"no {field} is called {name!r}")
+    return found[0]
 
 
 def _text(path: Path, holder: Any, name: str) -> str:
