@@ -38,7 +38,9 @@ ATTEMPTS = 3
 USERS: Mapping[str, str] = MappingProxyType({"operator": "hansa:operators", "editor": "hansa:editors", "stranger": "hansa:strangers"})
 """Users with a token, and the group of each. None may do anything until a test binds a role to it (`subject`)."""
 
-CONTROLLERS = "garbage-collector-controller,namespace-controller,serviceaccount-controller,resourcequota-controller"
+CONTROLLERS = ",".join(
+    f"{name}-controller" for name in ("garbage-collector", "namespace", "serviceaccount", "resourcequota", "clusterrole-aggregation")
+)
 
 
 class Cluster:
@@ -97,24 +99,24 @@ class Cluster:
             finally:
                 client.delete(f"/api/v1/namespaces/{name}")
 
+    def install(self, client: httpx2.Client, definition: str) -> str:
+        """Write a definition, given as YAML, and wait until it is established; its address."""
+        place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{yaml.safe_load(definition)['metadata']['name']}"
+        headers = {"content-type": "application/apply-patch+yaml"}
+        answer = client.patch(f"{place}?fieldManager=tests&force=true", content=definition, headers=headers)
+        assert answer.is_success, answer.text
+        _until(lambda: _established(client.get(place).json()), f"{place} is not established")
+        return place
+
     def install_definitions(self) -> None:
         """Write all of Hansa's definitions, as they are generated now, and wait until they are served."""
-        places: list[str] = []
         with self.client() as client:
-            for text in definitions().values():
-                place = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{yaml.safe_load(text)['metadata']['name']}"
-                answer = client.patch(
-                    f"{place}?fieldManager=tests&force=true", content=text, headers={"content-type": "application/apply-patch+yaml"}
-                )
-                assert answer.is_success, answer.text
-                places.append(place)
-            for place in places:
-                _until(lambda place=place: _established(client.get(place).json()), f"{place} is not established")
+            places = [self.install(client, text) for text in definitions().values()]
             served = len(places) * 2  # each with its status
             _until(lambda: len(client.get("/apis/hansa.dev/v1alpha1").json().get("resources", ())) == served, "the kinds are not served")
 
     def start_controllers(self) -> None:
-        """Have garbage collected, namespaces deleted, service accounts made and quotas counted; nothing happens if that is so already."""
+        """Have garbage collected, namespaces deleted, service accounts made, quotas counted and roles put together; once is enough."""
         with _locked(self.folder / "lock"):
             if "kube-controller-manager" in _processes(self.folder) or not (self.folder / "pids").is_file():
                 return
@@ -174,17 +176,18 @@ def shared_cluster(root: Path) -> Iterator[Cluster]:
             fresh = root / unique("cluster")
             cluster = _joined(fresh, Path(given)) if given else _booted(fresh, ())
             folder.unlink(missing_ok=True)
-            folder.symlink_to(fresh)
+            folder.symlink_to(cluster.folder)  # whoever comes next after a failure stops it
             cluster.install_definitions()
         users.write_text(json.dumps([*_using(users), os.getpid()]))
+        found = Cluster(folder)
     try:
-        yield Cluster(folder)
+        yield found
     finally:
         with _locked(root / "cluster.lock"):
             left = [pid for pid in _using(users) if pid != os.getpid()]
             users.write_text(json.dumps(left))
             if not left:
-                Cluster(folder).stop()
+                found.stop()
 
 
 def unique(prefix: str) -> str:
@@ -201,9 +204,9 @@ def _booted(folder: Path, options: Sequence[str]) -> Cluster:
         place.mkdir(parents=True)
         try:
             return _boot(place, options)
-        except TimeoutError:
+        except BaseException as failed:
             Cluster(place).stop()
-            if attempt == ATTEMPTS - 1:
+            if attempt == ATTEMPTS - 1 or not isinstance(failed, TimeoutError):
                 raise
     raise AssertionError
 
@@ -309,7 +312,7 @@ def _started(folder: Path, name: str, command: Sequence[str]) -> int:
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
-    pid = os.posix_spawn(command[0], command, os.environ, file_actions=streams)
+    pid = os.posix_spawn(command[0], [*command], os.environ, file_actions=streams)
     (folder / "pids").write_text(json.dumps({**_processes(folder), name: pid}))
     return pid
 
@@ -348,7 +351,7 @@ def _until(done: Any, otherwise: str, *, log: tuple[int, Path] | None = None) ->
 
 
 def _established(definition: Mapping[str, Any]) -> bool:
-    conditions = definition.get("status", {}).get("conditions", [])
+    conditions = definition.get("status", {}).get("conditions") or ()
     return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 

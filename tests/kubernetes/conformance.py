@@ -87,7 +87,7 @@ def put(found: Any, keys: Keys, value: Any) -> None:
     """Put a value at a place; objects on the way are made."""
     *way, last = keys
     for key in way:
-        found = found.setdefault(key, {}) if isinstance(found, dict) else found[key]
+        found = cast("Object", found).setdefault(str(key), {}) if isinstance(found, dict) else found[key]
     found[last] = value
 
 

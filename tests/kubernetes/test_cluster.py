@@ -52,11 +52,12 @@ def test_hansas_kinds_are_served(cluster: Cluster) -> None:
 @pytest.mark.parametrize("user", sorted(USERS))
 def test_a_user_may_do_nothing_until_a_role_is_bound_to_it(cluster: Cluster, namespace: str, user: str) -> None:
     assert "Forbidden" in cluster.kubectl("get", "agents", f"--namespace={namespace}", user=user, status=1)
+    cluster.kubectl("create", "role", "reader", "--verb=list", "--resource=pods", f"--namespace={namespace}")
     binding = {
         "apiVersion": "rbac.authorization.k8s.io/v1",
         "kind": "RoleBinding",
         "metadata": {"name": user, "namespace": namespace},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "admin"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
         "subjects": [cluster.subject(user)],
     }
     cluster.kubectl("apply", "--filename=-", stdin=yaml.safe_dump(binding))

@@ -4,6 +4,7 @@ Knows the types, the rules and what Kubernetes allows in such a schema: no refer
 span fields are in CEL, by `expressions.py`.
 """
 
+import json
 from typing import Any, cast
 
 from msgspec import NODEFAULT, Struct, inspect
@@ -11,7 +12,7 @@ from msgspec import NODEFAULT, Struct, inspect
 from hansa_crds.expressions import expressions
 from hansa_crds.inspection import bare, described, formatted
 from hansa_crds.kinds import Kind
-from hansa_crds.parts import GROUP, LABEL_PATTERN, VERSION
+from hansa_crds.parts import GROUP, LABEL_PATTERN, PATTERN_WORDS, VERSION
 from hansa_crds.rules import DistinctItems, DistinctNames, Rule, SchemaObject, rules_of
 from hansa_crds.status import Status
 
@@ -76,7 +77,8 @@ def structural(info: inspect.Type) -> Schema:
         case inspect.DictType():
             bound = _given(type="object", maxProperties=found.max_length)
             free = isinstance(bare(found.value_type), inspect.AnyType)
-            return head | bound | ({_FREE: True} if free else {"additionalProperties": structural(found.value_type)})
+            names = _names(bare(found.key_type))
+            return head | bound | ({_FREE: True} if free else {"additionalProperties": structural(found.value_type), **names})
         case inspect.VarTupleType():
             bound = _given(type="array", minItems=found.min_length, maxItems=found.max_length)
             return head | bound | {_LIST: "atomic", "items": structural(found.item_type)}
@@ -100,6 +102,15 @@ def _struct(info: inspect.StructType) -> Schema:
     for rule in rules_of(info.cls):
         _apply(rule, schema)
     return schema
+
+
+def _names(info: inspect.Type) -> Schema:
+    """Write what the names of an object's entries look like: a schema itself says that of values only."""
+    if not isinstance(info, inspect.StrType) or info.pattern is None:
+        return {}
+    test = f"self.all(name, name.size() <= {info.max_length} && name.matches({json.dumps(info.pattern)}))"
+    message = f"a name must have at most {info.max_length} characters and be {PATTERN_WORDS[info.pattern].replace('`', '')}"
+    return {_RULES: [{"rule": test, "message": message, "reason": "FieldValueInvalid"}]}
 
 
 def _apply(rule: Rule, schema: Schema) -> None:

@@ -13,6 +13,7 @@ from hansa_crds.model import Agent, HansaObject, ModelProvider, Region, Tenant, 
 from hansa_crds.status import AgentStatus, ModelProviderStatus, RegionStatus, Status, TenantStatus, ToolServerStatus
 
 Scope = Literal["Cluster", "Namespaced"]
+StatusType = type[Status]
 
 
 class Column(Struct, frozen=True):
@@ -33,7 +34,7 @@ class Kind(Struct, frozen=True):
     short_names: tuple[str, ...]
     scope: Scope
     type: type[HansaObject]
-    status: type[Status]
+    status: StatusType
     columns: tuple[Column, ...] = ()
     selectable: tuple[str, ...] = ()
 

@@ -207,7 +207,7 @@ class Objects:
         manifest = msgspec.json.encode(found, order="sorted")
         digest = _digest(manifest)
         known = await store.find(connection, kind, name)
-        if other := turned(known and known["manifest"], manifest):
+        if other := turned(known["manifest"] if known else None, manifest):
             return _failed(item, other), None
         if isinstance(found, Region) and not await tenant_store.update_region(
             connection, name, display_name=found.spec.display_name, cordoned=found.spec.cordoned
