@@ -4,6 +4,7 @@ Both are reached through a proxy that can misbehave. One cluster and one operato
 """
 
 import os
+import re
 import ssl
 import subprocess
 import sys
@@ -189,6 +190,12 @@ class Rig:
         """An object as the control plane has it; empty if it has none."""
         answer = self.platform.get(f"/v1/objects/{kind}/{name}", headers={"hansa-tenant": tenant})
         return answer.json() if answer.status_code == 200 else {}
+
+    def page(self, path: str) -> tuple[int, str]:
+        """What the newest operator answers to a probe or to Prometheus."""
+        found = re.findall(r"listens on (127\.0\.0\.1:\d+)", self.operators[-1].log.read_text())
+        answer = httpx2.get(f"http://{found[-1]}{path}", trust_env=False, verify=False)
+        return answer.status_code, answer.text
 
     def events(self, namespace: str, name: str) -> list[str]:
         """Reasons of the Events about an object."""
