@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.workspace
 PEERS := .venv-bench/.peers
-MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyproject.toml plugins/*/pyproject.toml core/pyproject.toml)
+MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyproject.toml plugins/*/pyproject.toml core/pyproject.toml operator/pyproject.toml)
 
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1

@@ -14,6 +14,8 @@ FILE = re.compile(r"[Ww]rite `([\w./-]+)`:\s*$")
 
 CLUSTERED = frozenset({"custom-resources"})
 """Pages that are typed against a Kubernetes cluster, by `tests/kubernetes/test_page.py`."""
+OPERATED = frozenset({"kubernetes"})
+"""Pages that are typed against a cluster with the operator and the platform, by `tests/reconciling/test_page.py`."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from pathlib import Path
 import reference
 from rules.source_tree import ROOT, made_up
 
-TYPE = re.compile(r"[A-Z][A-Za-z]+(Ready|Verified)|Accepted|ResolvedRefs|Compatible")
+TYPE = re.compile(r"[A-Z][A-Za-z]+(Ready|Verified)|Accepted|ResolvedRefs|Compatible|Reachable")
 ERRORS = '''"""Errors."""
 
 class Trouble(Exception):
@@ -165,7 +165,7 @@ def conditions_of():
 
 def test_a_stale_page_is_found(tmp_path: Path) -> None:
     root = made_up_root(tmp_path)
-    assert reference.stale(root) == ["docs/reference/errors.md", "docs/reference/settings.md", "docs/reference/conditions.md"]
+    assert reference.stale(root) == [f"docs/reference/{name}.md" for name in ("errors", "settings", "conditions", "metrics")]
     reference.write(root)
     assert reference.stale(root) == []
     (root / "core/src/hansa/errors.py").write_text(ERRORS.replace('"late"', '"too_late"'))

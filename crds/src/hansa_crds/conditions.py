@@ -80,6 +80,11 @@ CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
                 "ProbeStale": "The last probe is too long ago: is a worker running?",
                 "NotProbed": "None has run yet.",
             },
+            "NamespacesReady": {
+                "": "The tenant has its namespaces in Kubernetes, with what belongs in them. Only of a Tenant in Kubernetes.",
+                "NamespacesMade": "They are there, with their bounds and bindings.",
+                "NamespaceNotMade": "The API server refused something; the message says what.",
+            },
             "Ready": {
                 "": "All of the above is so, and the tenant is at work.",
                 "AllReady": "It is.",
@@ -89,14 +94,54 @@ CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
                 "NotReady": "Another condition is not so; the message names it.",
             },
         },
+        "ModelProvider": {
+            "CredentialsReady": {
+                "": "The labelled Secret that its `credentials` name is in the tenant's secret store. Only where there is one.",
+                "SecretCopied": "It is.",
+                "SecretRefused": "It is not; the message says why.",
+            },
+        },
         "ToolServer": {
-            "Reachable": {"": "The server answered when it was asked for its tools."},
+            "Reachable": {
+                "": "The server answered when it was asked for its tools.",
+                "Answers": "It did.",
+                "NoAnswer": "It did not, or not as it should; the message says how. It is asked again each minute.",
+            },
+            "CredentialsReady": {
+                "": "The labelled Secret that its `credentials` name is in the tenant's secret store. Only where there is one.",
+                "SecretCopied": "It is.",
+                "SecretRefused": "It is not; the message says why.",
+            },
         },
     }
 )
 """Kind -> type -> reason -> meaning; the meaning under the empty reason is that of the type."""
 
-REPORTED: Mapping[str, str] = MappingProxyType({})
+REPORTED: Mapping[str, str] = MappingProxyType(
+    {
+        "Ready": "The control plane has the object as it is written, and nothing is wrong with it.",
+        "Suspended": "`spec.suspend` is set: the control plane holds its runs.",
+        "NamespaceUnclaimed": "No Tenant claims the object's namespace. It continues by itself when one does.",
+        "ReferenceNotFound": "What the object names is not there. It continues by itself when it appears.",
+        "DependencyNotReady": "What the object names is there, and the control plane has not taken it. It continues by itself when it has.",
+        "Invalid": "The control plane does not take what is written; the message says where and why. Only a change of the object helps.",
+        "Conflict": "Someone else manages the object of this name; the message names the owner. `hansa takeover` moves it on purpose.",
+        "NameTaken": "Another namespace of the same tenant has an object of this kind and name, and had it first.",
+        "QuotaExceeded": "The tenant may have no more of it.",
+        "TenantClosed": "The tenant is archived or being deleted.",
+        "NamespaceTaken": "Another Tenant claimed one of the namespaces first; the message names it.",
+        "NamespaceReserved": "One of the namespaces belongs to Kubernetes or to the platform itself.",
+        "Provisioning": "The control plane has taken the object and is not done with it.",
+        "NotReady": "The control plane says that something is wrong with it; the message says what.",
+        "ControlPlaneUnavailable": "The control plane can't be reached, or is not ready. It continues by itself when it is.",
+        "ClusterUnavailable": "The API server refused or did not answer something. It is tried again.",
+        "Forbidden": "A credential of the operator does not allow it; the message says which.",
+        "Disabled": "The annotation `hansa.dev/reconcile: disabled` is set: the operator leaves the object alone.",
+        "Deleting": "The object is being deleted, and the control plane is not done with it.",
+        "DeletionRefused": "The control plane does not delete it; the message says why. See there for the way out.",
+        "TakenOver": "The platform answers for the object in another place than this namespace: an error of the installation.",
+    }
+)
 """Reason -> meaning, of `Ready`, `Reconciling` and `Stalled` as the operator reports them."""
 
 
