@@ -13,7 +13,9 @@ from doubles.oidc_provider import OidcProvider, oidc_provider
 from stack import free_port
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = ("deploy", "gitops-with-argo-cd", "gitops-with-flux")
+"""Pages whose commands want a Kubernetes cluster: typed by tests/deploy."""
+PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.stem not in ELSEWHERE)]
 FIRST = """python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])'"""
 NEWEST = f"$(hansa runs --output json | {FIRST})"
 OPEN = f"hansa approvals --state pending --output json | {FIRST} 2> /dev/null"
