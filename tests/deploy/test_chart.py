@@ -1,6 +1,7 @@
 """The chart and what kustomize makes of it: what is rendered holds together, and what makes no sense is refused with what to do."""
 
 import copy
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +29,12 @@ SOURCES = (*SETS, *(f"overlay-{region}" for region in REGIONS))
 OPERATOR = "\n".join(path.read_text() for path in sorted((ROOT / "operator").rglob("settings.py")))
 
 
-def known() -> set[str]:
+@functools.cache
+def known() -> frozenset[str]:
     """Every variable that some process reads, and is documented."""
     listed = {each.variable for each in (*reference.settings(ROOT), *reference.tool_settings(ROOT))}
     listed |= set(re.findall(r"^\| `(HANSA_SECRETS_\w+)`", (ROOT / "docs/secrets.md").read_text(), re.MULTILINE))
-    return listed | set(re.findall(r'env\("(HANSA_OPERATOR_\w+)"\)', OPERATOR))
+    return frozenset(listed) | set(re.findall(r'env\("(HANSA_OPERATOR_\w+)"\)', OPERATOR))
 
 
 def rendered(source: str) -> list[Object]:

@@ -12,6 +12,10 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"[Ww]rite `([\w./-]+)`:\s*$")
 
 
+DEPLOYED = frozenset({"deploy", "gitops-with-argo-cd", "gitops-with-flux"})
+"""Pages that are typed in a cluster that has nothing yet, by `tests/deploy/test_installed.py`."""
+
+
 class Step(msgspec.Struct, frozen=True):
     """A file to write (`file` is its name), or commands to type."""
 

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from docs.pages import Step, steps
+from docs.pages import DEPLOYED, Step, steps
 from doubles.oidc_provider import OidcProvider, oidc_provider
 from stack import free_port
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = ("deploy", "gitops-with-argo-cd", "gitops-with-flux")
-"""Pages whose commands want a Kubernetes cluster: typed by tests/deploy."""
-PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if path.stem not in ELSEWHERE)]
+PAGES = [ROOT / "README.md", *(each for each in sorted((ROOT / "docs").glob("*.md")) if each.stem not in DEPLOYED)]
 FIRST = """python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])'"""
 NEWEST = f"$(hansa runs --output json | {FIRST})"
 OPEN = f"hansa approvals --state pending --output json | {FIRST} 2> /dev/null"
