@@ -7,10 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from deploy.charts import chart, named
-from hansa.telemetry import alive
+from hansa.telemetry.alive import beating
 from stack import Stack
 
 
@@ -41,10 +39,9 @@ def test_a_worker_is_alive_as_long_as_it_touches_its_file(stack: Stack, tmp_path
     worker.terminate()
 
 
-async def test_a_file_is_touched_while_the_event_loop_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alive, "BEAT_SECONDS", 0.01)
+async def test_a_file_is_touched_while_the_event_loop_turns(tmp_path: Path) -> None:
     file = tmp_path / "run/alive"
-    async with alive.beating(file):
+    async with beating(file, seconds=0.01):
         await asyncio.sleep(0.05)
         os.utime(file, (0, 0))
         time.sleep(0.05)  # the loop stands still
@@ -56,10 +53,9 @@ async def test_a_file_is_touched_while_the_event_loop_turns(tmp_path: Path, monk
     assert file.stat().st_mtime == 0, "nobody touches it when all has ended"
 
 
-async def test_a_place_that_cannot_be_written_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alive, "BEAT_SECONDS", 0.01)
+async def test_a_place_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file where a folder should be")
-    async with alive.beating(tmp_path / "run" / "alive"):
+    async with beating(tmp_path / "run" / "alive", seconds=0.01):
         await asyncio.sleep(0.03)
         (tmp_path / "run").unlink()
         await asyncio.sleep(0.05)

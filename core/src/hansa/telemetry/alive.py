@@ -10,9 +10,9 @@ BEAT_SECONDS = 10.0
 
 
 @asynccontextmanager
-async def beating(file: Path) -> AsyncIterator[None]:
-    """Touch a file, now and every `BEAT_SECONDS`, until the end. Where it can't be written it grows old, and that is all."""
-    task = asyncio.create_task(_beat(file), name="alive")
+async def beating(file: Path, *, seconds: float = BEAT_SECONDS) -> AsyncIterator[None]:
+    """Touch a file, now and every so many seconds, until the end. Where it can't be written it grows old, and that is all."""
+    task = asyncio.create_task(_beat(file, seconds), name="alive")
     try:
         yield
     finally:
@@ -20,9 +20,9 @@ async def beating(file: Path) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _beat(file: Path) -> None:
+async def _beat(file: Path, seconds: float) -> None:
     while True:
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.touch()
-        await asyncio.sleep(BEAT_SECONDS)
+        await asyncio.sleep(seconds)
