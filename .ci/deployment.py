@@ -1,9 +1,10 @@
 """What is generated below gitops/platform: definitions and schema of the chart, the kustomize base, how Argo CD tells health.
 
-    python .ci/deployment.py [--check]
+    PYTHONPATH=tests python .ci/deployment.py [--check]
 
 The base is what Helm makes of the chart with `base/values.yaml`, so Helm is needed: that of HANSA_KUBE_BIN, or one that is built as for
-tests. With `--check` nothing is written, and exit status 1 says that a file differs. `make generate` first: definitions are copied.
+tests. With `--check` nothing is written, and exit status 1 says that a file differs. `make platform` does it after `make generate`, since
+definitions are copied.
 """
 
 import json

@@ -17,7 +17,7 @@ def differing(root: Path) -> list[str]:
 
 
 def test_generated_files_equal_a_fresh_run() -> None:
-    assert differing(ROOT) == [], "PYTHONPATH=tests .venv/bin/python .ci/deployment.py writes them"
+    assert differing(ROOT) == [], "`make platform` writes them"
 
 
 def test_no_other_file_lies_among_the_definitions_of_the_chart() -> None:
