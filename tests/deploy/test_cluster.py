@@ -8,17 +8,21 @@ import pytest
 import yaml
 
 from deploy.charts import PLATFORM, REGIONS, Object, chart, containers, kustomized, named, objects, of_kind, templates
-from kubernetes.cluster import Cluster
+from kubernetes.cluster import Cluster, unique
 
-NAMESPACE = "hansa"
+PLATFORMS, NAMESPACE = "hansa", unique("chart")
+"""Where kustomize puts everything, and one in which nothing is."""
 OTHERS = ("ScaledObject", "TriggerAuthentication")
 """Kinds of others, which this API server does not know."""
 
 
 @pytest.fixture(scope="module")
 def api_server(cluster: Cluster) -> Cluster:
-    """The cluster with the platform's namespace."""
-    cluster.kubectl("apply", "--server-side", "-f", str(PLATFORM / "base/namespace.yaml"))
+    """The cluster with the platform's namespace, and another like it."""
+    made = yaml.safe_load((PLATFORM / "base/namespace.yaml").read_text())
+    for name in (PLATFORMS, NAMESPACE):
+        made["metadata"]["name"] = name
+        cluster.kubectl("apply", "--server-side", "--filename=-", stdin=yaml.safe_dump(made))
     return cluster
 
 
@@ -28,9 +32,9 @@ def client(api_server: Cluster) -> Iterator[httpx2.Client]:
         yield found
 
 
-def tried(cluster: Cluster, text: str) -> str:
+def tried(cluster: Cluster, text: str, *, namespace: str = NAMESPACE) -> str:
     """What the API server says of objects that it is to look at and not to keep."""
-    command = ["apply", "--server-side", "--dry-run=server", "--force-conflicts", "--validate=strict", f"--namespace={NAMESPACE}"]
+    command = ["apply", "--server-side", "--dry-run=server", "--force-conflicts", "--validate=strict", f"--namespace={namespace}"]
     return cluster.kubectl(*command, "--filename=-", stdin=text)
 
 
@@ -44,13 +48,13 @@ def test_the_api_server_takes_what_the_chart_makes(api_server: Cluster, values: 
 @pytest.mark.parametrize("region", REGIONS)
 def test_the_api_server_takes_what_kustomize_makes_of_a_region(api_server: Cluster, region: str) -> None:
     found = objects(kustomized(f"gitops/platform/overlays/{region}"))
-    told = tried(api_server, yaml.safe_dump_all(found))
+    told = tried(api_server, yaml.safe_dump_all(found), namespace=PLATFORMS)
     assert told.count("serverside-applied (server dry run)") == len(found)
 
 
 def test_the_api_server_takes_the_nats_of_the_examples(api_server: Cluster) -> None:
     text = (PLATFORM / "examples/nats.yaml").read_text()
-    assert tried(api_server, text).count("serverside-applied") == len(objects(text))
+    assert tried(api_server, text, namespace=PLATFORMS).count("serverside-applied") == len(objects(text))
 
 
 def test_what_the_api_server_does_not_know_is_told(api_server: Cluster) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.charts import ROOT
+from deploy.charts import ROOT, VALUES
 from docs.pages import DEPLOYED, steps
 from kubernetes.binaries import program
 from kubernetes.cluster import open_cluster
@@ -76,7 +76,7 @@ def test_a_command_that_fails_is_seen(place: Path) -> None:
 
 def test_the_installed_operator_may_what_its_role_says(place: Path) -> None:
     """The rights that the chart binds, asked of the API server as the operator's account."""
-    typed(place, "helm install own gitops/platform/chart --namespace default --values north.yaml")
+    typed(place, f"helm install own gitops/platform/chart --namespace default --values {VALUES / 'defaults.yaml'}")
     asked = "kubectl auth can-i {} --as system:serviceaccount:default:own-hansa-operator"
     for what in MAY:
         assert typed(place, asked.format(what)).strip() == "yes", what
