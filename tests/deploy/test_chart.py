@@ -9,9 +9,26 @@ from typing import Any
 
 import pytest
 import yaml
+from cyclopts import CycloptsError
 
 import reference
-from deploy.charts import CHART, REGIONS, ROOT, SETS, VALUES, Object, chart, helm, kustomized, named, objects, of_kind, templated, variables
+from deploy.charts import (
+    CHART,
+    REGIONS,
+    ROOT,
+    SETS,
+    VALUES,
+    Object,
+    chart,
+    containers,
+    helm,
+    kustomized,
+    named,
+    objects,
+    of_kind,
+    templated,
+    variables,
+)
 from deploy.rules import (
     RULES,
     Rule,
@@ -24,6 +41,7 @@ from deploy.rules import (
     written_secrets,
 )
 from hansa.api import health
+from hansa.cli.application import build
 
 SOURCES = (*SETS, *(f"overlay-{region}" for region in REGIONS))
 OPERATOR = "\n".join(path.read_text() for path in sorted((ROOT / "operator").rglob("settings.py")))
@@ -258,3 +276,13 @@ def test_regions_share_no_bucket() -> None:
         if name in ("HANSA_ARTIFACTS_URL", "HANSA_AUDIT_URL")
     ]
     assert len(stores) == len(set(stores)) == 2 * len(REGIONS)
+
+
+@pytest.mark.parametrize("source", ["defaults", "everything"])
+def test_every_command_line_is_one_that_hansa_takes(source: str) -> None:
+    asked = [container["args"] for _, _, container in containers(chart(source)) if "args" in container]
+    assert {each[0] for each in asked} >= {"serve", "worker", "migrate"}
+    for arguments in asked:
+        build().parse_args(arguments, exit_on_error=False, print_error=False)
+    with pytest.raises(CycloptsError):
+        build().parse_args(["serve", "--prot=7420"], exit_on_error=False, print_error=False)

@@ -15,6 +15,7 @@ import yaml
 from deploy.charts import PLATFORM, containers
 from deploy.charts import chart as rendered
 from deploy.test_chart import known
+from hansa.cli.application import build
 
 FILE = PLATFORM / "compose/compose.yaml"
 READER = Path(__file__).parent / "compose"
@@ -173,3 +174,8 @@ def test_nats_reads_its_configuration(project: Project, tmp_path: Path) -> None:
             subprocess.run([str(server), "-t", "-c", str(place / "nats.conf")], capture_output=True, check=False, env=environ).returncode
             != 0
         )
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_command_is_one_that_hansa_takes(project: Project, name: str) -> None:
+    build().parse_args(project["services"][name]["command"], exit_on_error=False, print_error=False)
