@@ -59,10 +59,13 @@ class Delivered(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A session as the API shows it."""
+    """A session as the API shows it. `revision`: what its runs are on; null: it is of an earlier version, and has had no run since.
+    `smoke`: it checks that revision of its agent."""
 
     id: UUID
     agent: str
+    revision: int | None
+    smoke: bool
     created_at: str
     last_seq: int
     active_run: UUID | None

@@ -16,6 +16,7 @@ class Action(StrEnum):
     OBJECT_CREATED = "object.created"
     OBJECT_CHANGED = "object.changed"
     OBJECT_DELETED = "object.deleted"
+    OBJECT_TAKEN = "object.taken_over"
     TENANT_CREATED = "tenant.created"
     TENANT_CHANGED = "tenant.changed"
     TENANT_ARCHIVED = "tenant.archived"
@@ -34,6 +35,7 @@ class Action(StrEnum):
     CREDENTIALS_MADE = "nats_credentials.made"
     CREDENTIALS_REVOKED = "nats_credentials.revoked"
     APPROVAL_DECIDED = "approval.decided"
+    ROLLOUT_RETRIED = "rollout.retried"
     RUN_CANCELED = "run.canceled"
     RUN_SUSPENDED = "run.suspended"
     RUN_RESUMED = "run.resumed"
@@ -50,6 +52,7 @@ ACTIONS: Mapping[Action, str] = {
     Action.OBJECT_CREATED: "an object was applied that was not there",
     Action.OBJECT_CHANGED: "an object was applied with another content",
     Action.OBJECT_DELETED: "an object was deleted",
+    Action.OBJECT_TAKEN: "an object was given another owner",
     Action.TENANT_CREATED: "a tenant was made",
     Action.TENANT_CHANGED: "a tenant was changed",
     Action.TENANT_ARCHIVED: "a tenant was closed, and is kept",
@@ -68,6 +71,7 @@ ACTIONS: Mapping[Action, str] = {
     Action.CREDENTIALS_MADE: "credentials for a program of the tenant on NATS were made",
     Action.CREDENTIALS_REVOKED: "all credentials of the tenant on NATS were revoked",
     Action.APPROVAL_DECIDED: "a call was approved or denied, or a question answered",
+    Action.ROLLOUT_RETRIED: "a revision of an agent that was refused was to be checked again",
     Action.RUN_CANCELED: "a run was to be canceled",
     Action.RUN_SUSPENDED: "a run was to be held",
     Action.RUN_RESUMED: "a suspended run was to go on, or a call in doubt was decided",

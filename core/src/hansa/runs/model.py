@@ -111,6 +111,7 @@ class RunView(msgspec.Struct, frozen=True):
     input: Any
     output: Any = None
     error: dict[str, str] | None = None
+    started_by: Starter | None = None
 
 
 class Past(msgspec.Struct, frozen=True):

@@ -54,9 +54,11 @@ async def lock_defaults(connection: Connection) -> None:
 
 
 async def ensure_tenant(connection: Connection, tenant_id: UUID, name: str) -> UUID:
-    """Make the tenant unless one of this name is there; its id. The connection acts in it from here on."""
+    """Make the tenant unless one of this name is there; its id. Its name leads to it, unless another one has claimed that as a namespace.
+    The connection acts in it from here on."""
     await enter_tenant(connection, tenant_id)
     await connection.execute("INSERT INTO hansa.tenants (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
+    await connection.execute("INSERT INTO hansa.namespaces (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
     return tenant_id
 
 

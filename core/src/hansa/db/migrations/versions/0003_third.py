@@ -1,4 +1,4 @@
-"""The third schema: what has changed since the second, one part a file. A function that a part replaces is named there."""
+"""The third schema: what has changed since the second, one part a file. A function of 0001 or 0002 that a part replaces is named there."""
 
 from hansa.db.migrate import run_script
 
@@ -7,6 +7,5 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    parts = ("limits",)
-    for part in parts:
+    for part in ("ownership", "limits", "rollout"):
         run_script(f"0003_{part}.sql")
