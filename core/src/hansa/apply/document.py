@@ -6,25 +6,19 @@ what manifests mean, nor where files come from.
 """
 
 import math
-import re
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 import yaml
 
+from hansa.apply.scalars import FALSE, FLOAT, INT, NOT_JSON, NULL, TRUE
 from hansa_crds.problem import Keys, path_of, shown
 
 MAX_DEPTH = 64
 MAX_NODES = 100_000
 """Values in one document, counted after aliases are expanded."""
 
-_NULL = frozenset({"", "~", "null", "Null", "NULL"})
-_TRUE = frozenset({"true", "True", "TRUE"})
-_FALSE = frozenset({"false", "False", "FALSE"})
-_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_NOT_JSON = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _INT_LIMIT = 2**63
 _HOPELESS = frozenset({"depth", "size"})
 _TAG = "tag:yaml.org,2002:"
@@ -89,12 +83,6 @@ class _Node(msgspec.Struct):
     def wants_key(self) -> bool:
         """Whether what comes next is a key."""
         return isinstance(self.value, dict) and self.key is None
-
-
-def is_text(plain: str) -> bool:
-    """Whether a word that stands without quotes is read as text, and not as a number, a truth or nothing."""
-    number = _INT.fullmatch(plain) or _FLOAT.fullmatch(plain) or _NOT_JSON.fullmatch(plain)
-    return not number and plain not in _NULL | _TRUE | _FALSE
 
 
 def documents(loader: Any, reject: Any) -> Iterator[Document]:
@@ -231,15 +219,15 @@ def _decode(event: Any, place: Place, keys: Keys) -> Any:
         return _text(text, place, keys)
     if tag is not None and tag not in (_TAG + "null", _TAG + "bool", _TAG + "int", _TAG + "float"):
         raise Flaw(place, "tag", f"tag {shown(tag)} is not supported", keys=keys)
-    if text in _NULL:
+    if text in NULL:
         return None
-    if text in _TRUE:
+    if text in TRUE:
         return True
-    if text in _FALSE:
+    if text in FALSE:
         return False
-    if _INT.fullmatch(text):
+    if INT.fullmatch(text):
         return _integer(text, place, keys)
-    if _FLOAT.fullmatch(text) or _NOT_JSON.fullmatch(text):
+    if FLOAT.fullmatch(text) or NOT_JSON.fullmatch(text):
         return _number(text, place, keys)
     if tag is not None:
         raise Flaw(place, "type", f"{shown(text)} is not of the type that its tag {shown(tag)} names", keys=keys)
@@ -257,7 +245,7 @@ def _integer(text: str, place: Place, keys: Keys) -> int:
 
 
 def _number(text: str, place: Place, keys: Keys) -> float:
-    number = math.inf if _NOT_JSON.fullmatch(text) else float(text)
+    number = math.inf if NOT_JSON.fullmatch(text) else float(text)
     if math.isinf(number):
         raise Flaw(place, "range", f"{shown(text)} is not a number that JSON can hold", keys=keys)
     return number

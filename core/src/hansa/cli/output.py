@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hansa import clock
-from hansa.apply.document import is_text
+from hansa.apply.scalars import is_text
 from hansa.errors import FieldError, HansaError
 
 Output = Literal["table", "json", "yaml"]
