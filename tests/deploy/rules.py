@@ -36,7 +36,7 @@ def unprobed(found: list[Object], _: Any = None) -> list[str]:
         wrong += [f"{name}: no {each}" for each in wanted if each not in container]
         for each in PROBES:
             probe: Object = container.get(each, {})
-            way = probe.get("httpGet") or probe.get("tcpSocket")
+            way: Object = probe.get("httpGet") or probe.get("tcpSocket") or {}
             if way and way["port"] not in ports:
                 wrong.append(f"{name}: {each} asks port {way['port']}, which is none of its container's")
             if "httpGet" in probe and component in PATHS and way["path"] not in PATHS[component]:

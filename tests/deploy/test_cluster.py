@@ -78,7 +78,7 @@ def made(client: httpx2.Client, template: Object) -> Any:
 @pytest.mark.parametrize("source", ["defaults", "everything", "nats"])
 def test_pods_are_made_where_the_strictest_standard_is_demanded(client: httpx2.Client, source: str) -> None:
     found = objects((PLATFORM / "examples/nats.yaml").read_text()) if source == "nats" else chart(source)
-    refused = {}
+    refused: dict[str, str] = {}
     for name, template in templates(found):
         for claim in named(found, "StatefulSet", "nats")["spec"]["volumeClaimTemplates"] if source == "nats" else ():
             template["spec"]["volumes"].append({"name": claim["metadata"]["name"], "emptyDir": {}})

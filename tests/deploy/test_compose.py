@@ -5,14 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from deploy.charts import PLATFORM, containers
+from deploy.charts import PLATFORM, Object, containers
 from deploy.charts import chart as rendered
 from deploy.test_chart import known
 from hansa.cli.application import build
@@ -50,6 +49,21 @@ def project(reader: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     return json.loads(told)
 
 
+def secrets(service: Object) -> list[Object]:
+    """The secrets of a service."""
+    return service.get("secrets") or []
+
+
+def env_files(service: Object) -> list[Object]:
+    """The files of variables of a service."""
+    return service.get("env_file") or []
+
+
+def waits(service: Object) -> dict[str, Object]:
+    """What a service waits for."""
+    return service.get("depends_on") or {}
+
+
 def broken(project: Project) -> list[str]:
     """What does not hold together."""
     wrong: list[str] = []
@@ -62,13 +76,13 @@ def broken(project: Project) -> list[str]:
             if closed != (True, "65532:65532", ["ALL"], ["no-new-privileges:true"]):
                 wrong.append(f"{name}: may do more than it needs")
             wrong += [f"{name}: {each} is written" for each in environment if "DATABASE" in each]
-        given = {str(each["target"]) for each in service.get("secrets") or []}
+        given = {str(each["target"]) for each in secrets(service)}
         wrong += [
             f"{name}: {text} is no secret of it" for text in environment.values() if text.startswith("/run/secrets/") and text not in given
         ]
         if name != "migrate" and "healthcheck" not in service:
             wrong.append(f"{name}: nobody asks whether it is well")
-        for other, how in (service.get("depends_on") or {}).items():
+        for other, how in waits(service).items():
             if how["condition"] == "service_healthy" and "healthcheck" not in services[other]:
                 wrong.append(f"{name}: waits for {other} to be healthy, which nobody asks")
         seconds = int(str(service.get("stop_grace_period") or "10s").replace("1m30s", "90s").replace("1m0s", "60s").rstrip("s"))
@@ -84,22 +98,26 @@ def test_the_file_holds_together(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("name", "damage"),
     [
-        lambda services: services["serve"]["environment"].update(HANSA_SERVER_HOTS="0.0.0.0"),
-        lambda services: services["worker"].pop("healthcheck"),
-        lambda services: services["nats"].pop("healthcheck"),
-        lambda services: services["serve"].update(read_only=False),
-        lambda services: services["worker"].update(user="0:0"),
-        lambda services: services["serve"].update(secrets=[]),
-        lambda services: services["worker"].update(stop_grace_period="30s"),
-        lambda services: services["serve"]["environment"].update(HANSA_DATABASE_APP_URL="postgresql://a:b@c/d"),
+        ("serve", {"environment": {"HANSA_SERVER_HOTS": "0.0.0.0"}}),
+        ("worker", {"healthcheck": None}),
+        ("nats", {"healthcheck": None}),
+        ("serve", {"read_only": False}),
+        ("worker", {"user": "0:0"}),
+        ("serve", {"secrets": []}),
+        ("worker", {"stop_grace_period": "30s"}),
+        ("serve", {"environment": {"HANSA_DATABASE_APP_URL": "postgresql://a:b@c/d"}}),
     ],
     ids=["setting", "worker-health", "nats-health", "writable", "root", "secret", "grace", "written-url"],
 )
-def test_what_does_not_hold_together_is_seen(project: Project, damage: Callable[[dict[str, Any]], None]) -> None:
+def test_what_does_not_hold_together_is_seen(project: Project, name: str, damage: Object) -> None:
     own: Project = json.loads(json.dumps(project))
-    damage(own["services"])
+    service: Object = own["services"][name]
+    if damage == {"healthcheck": None}:
+        del service["healthcheck"]
+    else:
+        service.update(damage)
     assert broken(own)
 
 
@@ -114,10 +132,7 @@ def test_compose_refuses_what_it_does_not_know(reader: Path, tmp_path: Path, old
 
 
 def test_everything_starts_in_its_order(project: Project) -> None:
-    after = {
-        name: {other: how["condition"] for other, how in (each.get("depends_on") or {}).items()}
-        for name, each in project["services"].items()
-    }
+    after = {name: {other: how["condition"] for other, how in waits(each).items()} for name, each in project["services"].items()}
     servers = {"postgres": "service_healthy", "nats": "service_healthy", "migrate": "service_completed_successfully"}
     assert after["serve"] == after["worker"] == servers
     assert after["migrate"] == {"postgres": "service_healthy"}
@@ -133,16 +148,15 @@ def test_nobody_outside_reaches_postgresql_and_nats(project: Project) -> None:
 
 
 def test_the_key_to_all_accounts_and_the_admins_way_in_are_where_they_are_needed_alone(project: Project) -> None:
-    having = {
-        name for name, each in project["services"].items() if any(s["source"] == "nats-operator.seed" for s in each.get("secrets") or [])
-    }
+    having = {name for name, each in project["services"].items() if any(s["source"] == "nats-operator.seed" for s in secrets(each))}
     assert having == {"serve"}
-    files = {name: [Path(each["path"]).name for each in service.get("env_file") or []] for name, service in project["services"].items()}
-    assert [name for name, given in files.items() if "database-admin.env" in given] == ["migrate"]
+    services: dict[str, Object] = project["services"]
+    given = {name: [Path(str(each["path"])).name for each in env_files(service)] for name, service in services.items()}
+    assert [name for name, files in given.items() if "database-admin.env" in files] == ["migrate"]
 
 
 def test_every_secret_is_used_and_comes_from_a_file_that_git_does_not_keep(project: Project) -> None:
-    used = {each["source"] for service in project["services"].values() for each in service.get("secrets") or []}
+    used = {each["source"] for service in project["services"].values() for each in secrets(service)}
     assert used == set(project["secrets"])
     assert all("/secrets/" in each["file"] for each in project["secrets"].values())
     made = PLATFORM / "compose/secrets/made-by-a-test"

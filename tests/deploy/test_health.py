@@ -16,7 +16,7 @@ CONFIG = ROOT / "gitops/argo-cd/config/health.yaml"
 
 def judged(script: str, obj: dict[str, Any]) -> tuple[str, str]:
     """Status and message of an object, as Argo CD would show them."""
-    lua = lupa.LuaRuntime(unpack_returned_tuples=True)
+    lua: Any = lupa.LuaRuntime(unpack_returned_tuples=True)
 
     def table(value: Any) -> Any:
         if isinstance(value, dict):
