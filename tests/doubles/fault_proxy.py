@@ -46,7 +46,7 @@ class FaultProxy:
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         body = await request.read()
         try:
-            async with session.request(request.method, server + path, data=body, headers=headers, allow_redirects=False) as answer:
+            async with session.request(request.method, server + path, data=body or None, headers=headers, allow_redirects=False) as answer:
                 given = {name: value for name, value in answer.headers.items() if name.lower() not in HOP_BY_HOP}
                 if "watch=true" not in path:
                     return web.Response(status=answer.status, body=await answer.read(), headers=given)

@@ -216,6 +216,16 @@ async def test_a_tenant_says_what_the_control_plane_says_of_it_and_when_that_cha
         assert cluster.condition(path, "NamespacesReady") == ("True", "NamespacesMade")
 
 
+async def test_a_quota_of_agents_is_kubernetes_too_and_none_is_no_bound() -> None:
+    cluster, platform = servers()
+    async with Core(cluster, platform) as core:
+        tenant(cluster, "few", quotas={"agents": 3})
+        tenant(cluster, "many", quotas={"agents": 0})
+        await core.settle()
+        hard = [cluster.objects[f"/api/v1/namespaces/{name}/resourcequotas/hansa"]["spec"]["hard"] for name in ("few", "many")]
+        assert [each.get("count/agents.hansa.dev") for each in hard] == ["3", None]
+
+
 async def test_a_reserved_namespace_is_nobodys() -> None:
     cluster, platform = servers()
     async with Core(cluster, platform) as core:

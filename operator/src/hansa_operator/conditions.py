@@ -4,7 +4,7 @@
 when a status flips. Every reason stands in `hansa_crds.conditions`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -97,8 +97,3 @@ def transition(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str
     if now.status == "True":
         return ("Normal", now.reason, now.message or "ready again") if was is not None and was.status != "True" else None
     return "Warning" if now.status == "False" else "Normal", now.reason, now.message
-
-
-def texts(problems: Iterable[tuple[str, str]]) -> str:
-    """Problems as one message: place and text each."""
-    return "; ".join(f"{place}: {text}" if place else text for place, text in problems)

@@ -56,7 +56,7 @@ class Tenancy:
         """Have all be there that a Tenant has in the cluster; the condition that says so."""
         wrong: list[str] = []
         spec, repaired = found.spec_value(), list[str]()
-        agents: int | None = inner(spec, "quotas").get("agents")
+        agents: int | None = inner(spec, "quotas").get("agents") or None  # 0: no bound
         fresh = not found.status_value().get("namespaces")
         for name in self.names(found):
             try:
