@@ -23,7 +23,9 @@ from hansa_crds.model import (
 )
 from hansa_crds.policies import ArgumentRule
 from hansa_crds.problem import Keys, Problem, listed, meant, path_of, problem, shown
+from hansa_crds.rollout import AgentSmoke
 from hansa_crds.status import Status
+from hansa_crds.tenant import TenantSpec
 
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
@@ -132,6 +134,8 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
             DistinctItems("issuers", ("issuer", "audience"), "keep one of them"),
         ),
         Issuer: (Immutable("issuer", "give another issuer another name, and bind roles to that: who has this one's roles is named by it"),),
+        AgentSmoke: (DistinctItems("allow"),),
+        TenantSpec: (DistinctItems("namespaces"),),
         RoleBinding: tuple(DistinctItems(each) for each in ("roles", "users", "groups", "serviceAccounts", "agents")),
         Tenant: (NoNamespace("Tenant"),),
         Region: (NoNamespace("Region"),),

@@ -17,7 +17,7 @@ from hansa.auth.service import issue_key
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Forbidden, Misconfigured, NotFound, Unauthenticated
 from hansa.tenants import store
-from hansa.tenants.conditions import Condition, Facts, Region, conditions_of
+from hansa.tenants.conditions import Condition, Crossed, Facts, Region, conditions_of
 
 DEFAULT_TENANT = "default"
 FIRST_KEY = "first"
@@ -111,7 +111,8 @@ class Tenants:
 
 def _view(row: Any, region: Region | None, stale_seconds: float) -> TenantView:
     put = msgspec.json.decode(row["put"], type=tuple[Condition, ...])
-    facts = msgspec.convert({**dict(row), "put": put}, Facts)
+    crossed = msgspec.json.decode(row["crossed"], type=tuple[Crossed, ...])
+    facts = msgspec.convert({**dict(row), "put": put, "crossed": crossed}, Facts)
     conditions = conditions_of(facts, region, stale_seconds=stale_seconds)
     return msgspec.convert(
         {**dict(row), "id": row["tenant_id"], "ready": conditions[-1].status == "True", "conditions": conditions}, TenantView
