@@ -20,6 +20,11 @@ METRICS = Path("operator/src/hansa_operator/metrics.py")
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")
 CONDITIONS = Path("crds/src/hansa_crds/conditions.py")
+SHOWN = {
+    "Tenant": "`hansa tenants show NAME`, `GET /v1/tenants/NAME` and the status of a Tenant object show them.",
+    "Agent": "`hansa get agent NAME -o yaml`, `GET /v1/agents/NAME` and the status of an Agent object show them: [rollout](../rollout.md).",
+}
+"""Kind -> where people see its conditions, if not in Kubernetes alone."""
 
 
 @dataclass(frozen=True)
@@ -201,11 +206,10 @@ def conditions_page(root: Path) -> str:
         "Generated from `hansa_crds.conditions` by `make generate`; not edited by hand.",
         "",
         "Each has a status (`True`, `False` or `Unknown`), a reason, a message for people, the generation of the object that it is about,",
-        "and the time since when it has its status. `hansa tenants show NAME` and `GET /v1/tenants/NAME` show those of a tenant, in",
-        "Kubernetes the status of every object does; what it can say there besides stands on the page of its kind.",
+        "and the time since when it has its status. What the operator says besides stands on the page of each kind.",
     ]
     for kind, types in conditions(root).items():
-        lines += ["", f"## {kind}"]
+        lines += ["", f"## Of a{'n' if kind[0] in 'AEIOU' else ''} {kind}", *(["", SHOWN[kind]] if kind in SHOWN else [])]
         for type_, found in types.items():
             rows = [f"| `{reason}` | {_cell(text)} |" for reason, text in found.items() if reason]
             lines += ["", f"### {type_}", "", found.get("", ""), *(["", *_head("reason", "meaning"), *rows] if rows else [])]

@@ -18,7 +18,7 @@ CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "Accepted": {
                 "": "The object is kept. One that is refused when applied is not: whoever applies it is told why, and what was kept stays.",
                 "Accepted": "It is.",
-                "NotAllowed": "Its tenant's lists (`allowed`) no longer let it use something that it names; runs that need that fail.",
+                "NotAllowed": "The lists of its tenant (`allowed`) no longer let it use something that it names; runs that need that fail.",
             },
             "ResolvedRefs": {
                 "": "What the object names is there: model, runtime, tools, agents that it calls.",

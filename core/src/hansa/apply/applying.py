@@ -98,12 +98,13 @@ class Applying:
         admitted = await self._admission(kind, owned, known)
         ready: list[Prepared] = []
         for each in owned:
-            errors = admitted(each) or turned(known.get(each.name), each.found)
-            errors = errors or refusals(each.found, around, self._plugins, self._judges) or await self._effects(each)
+            before = known.get(each.name)
+            errors = admitted(each) or refusals(each.found, around, self._plugins, self._judges)
+            errors = errors or turned(each.found, before.manifest if before else None) or await self._effects(each)
             if errors:
                 self._refuse(each, errors)
                 continue
-            ready.append(self._prepared(each, known.get(each.name)))
+            ready.append(self._prepared(each, before))
         await self._write(kind, tenant, ready)
 
     async def _open(self, kind: str, tenant: str, group: list[Candidate]) -> list[Candidate]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from hansa.apply.model import Kept, KnownServer
+from hansa.apply.model import KnownServer
 from hansa.apply.references import schema_flaw
 from hansa.egress.policy import EgressPolicy, parse_entry
 from hansa.errors import FieldError, Misconfigured
@@ -70,10 +70,10 @@ def unreadable(found: HansaObject, judges: Judges, plugins: Plugins, servers: Se
             return []
 
 
-def turned(known: Kept | None, found: HansaObject) -> tuple[FieldError, ...]:
-    """Everything in an object that may not be other than it was; `known` None: it is new."""
-    told = changes(msgspec.json.decode(known.manifest), msgspec.to_builtins(found)) if known is not None else ()
-    return tuple(FieldError(each.path, each.code, each.message, each.suggestion or None) for each in told)
+def turned(found: HansaObject, before: str | None) -> tuple[FieldError, ...]:
+    """Everything in an object that may not be other than it was; `before` as JSON text, None: it is new."""
+    wrong = changes(msgspec.json.decode(before), msgspec.to_builtins(found)) if before is not None else ()
+    return tuple(FieldError(each.path, each.code, each.message, each.suggestion or None) for each in wrong)
 
 
 def _refused(path: str, refusal: str) -> list[FieldError]:

@@ -1,4 +1,5 @@
-"""The conditions of a tenant: what is so, why, and since when. What can be said stands in `hansa_crds.conditions`.
+"""The conditions of a tenant: what is so, why, and since when. What can be said stands in
+`hansa_crds.conditions`.
 
 Most follow from a tenant's rows each time they are asked for, so they are never out of date. What a part of the platform finds out
 otherwise it puts (`hansa.tenants.store.put_conditions`) under a type of its own, named here. Pure.
