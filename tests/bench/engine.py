@@ -13,8 +13,9 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.apply.items import Item
 from hansa.apply.narrowing import Judges
-from hansa.apply.service import Item, Objects
+from hansa.apply.service import Objects
 from hansa.auth.model import Principal
 from hansa.bus.subjects import session_live
 from hansa.egress.policy import EgressPolicy

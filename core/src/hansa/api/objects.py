@@ -7,7 +7,7 @@ from litestar import Response, delete, get, post
 
 from hansa.api import answers, bodies, requests
 from hansa.api.services import AnyRequest, services
-from hansa.apply.service import Applied, Item
+from hansa.apply.items import Applied, Item
 from hansa.audit.model import Action
 from hansa.auth.idempotency import once
 from hansa.auth.model import Principal

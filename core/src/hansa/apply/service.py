@@ -13,6 +13,7 @@ import msgspec
 from hansa import clock
 from hansa.apply import store
 from hansa.apply.auditing import Trail
+from hansa.apply.items import Applied, Item, duplicate, failed, unkeepable
 from hansa.apply.model import Discover, KnownServer, ToolServerStatus
 from hansa.apply.narrowing import Judges, beyond, unreadable
 from hansa.apply.owners import keep_owner
@@ -22,52 +23,23 @@ from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.identity import keep_issuers, refused_issuers
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, Database, enter_tenant
-from hansa.errors import Conflict, FieldError, Invalid, NotFound
+from hansa.db.joining import joining
+from hansa.db.pool import Connection, Database, enter_each, enter_platform, enter_tenant, has_own
+from hansa.errors import Conflict, FieldError, Invalid, NotFound, Unavailable
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
 from hansa.tenants.allowance import NO_BOUND, Allowance
 from hansa.tenants.messaging import store as messaging_store
+from hansa.tenants.placing import copy_tenant, elsewhere, misplaced
 from hansa.tenants.service import Tenants, closed, tenant_id
-from hansa_crds import KINDS, Agent, HansaObject, Keys, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
-from hansa_crds.problem import path_of
+from hansa_crds import KINDS, Agent, HansaObject, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
 
 ORDER = ("Region", "Tenant", "ModelProvider", "ToolServer", "Agent")
 CLUSTER = ("Region", "Tenant")
 DISCOVERIES = 8
 DISCOVERY_SECONDS = 20.0
 """After so many seconds no further ToolServer of a request is asked for its tools."""
-
-
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where an object was written: file, line and column (from 1)."""
-
-    file: str = ""
-    line: int = 0
-    column: int = 0
-
-
-class Item(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One object to apply, as decoded from YAML or JSON."""
-
-    manifest: Any
-    source: Source | None = None
-
-
-class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became of one object. `action`: created, configured, unchanged or failed; `note`: what is not right with it nevertheless;
-    `tenant`: whose it is, if not the caller's.
-    """
-
-    kind: str
-    name: str
-    action: str
-    generation: int | None = None
-    revision: int | None = None
-    note: str = ""
-    tenant: str = ""
-    errors: tuple[FieldError, ...] = ()
 
 
 class Objects:
@@ -93,10 +65,11 @@ class Objects:
                     servers.setdefault(found.metadata.name, found)
         give_up, slots = clock.monotonic() + DISCOVERY_SECONDS, asyncio.Semaphore(DISCOVERIES)
         allowances = {tenant: await self._allowance(tenant) for tenant in {_tenant(principal, server) for server in servers.values()}}
+        servers = {name: server for name, server in servers.items() if allowances[_tenant(principal, server)] is not None}
 
         async def ask(server: ToolServer) -> ToolServerStatus:
             async with slots:
-                refusal = allowances[_tenant(principal, server)].endpoint_refusal(server.spec.endpoint)
+                refusal = (allowances[_tenant(principal, server)] or NO_BOUND).endpoint_refusal(server.spec.endpoint)
                 if refusal:
                     return ToolServerStatus(False, refusal)
                 if clock.monotonic() >= give_up:
@@ -105,9 +78,15 @@ class Objects:
 
         return dict(zip(servers, await asyncio.gather(*map(ask, servers.values())), strict=True))
 
-    async def _allowance(self, tenant: str) -> Allowance:
-        async with self._database.tenant(tenant_id(tenant)) as connection:
-            return _allowance(await store.allowed(connection))
+    async def _allowance(self, tenant: str) -> Allowance | None:
+        """What a tenant may use; None: its own database is away, and nothing of it is applied now."""
+        try:
+            async with self._database.tenant(tenant_id(tenant)) as connection:
+                return _allowance(await store.allowed(connection))
+        except Unavailable:
+            if self._database.of(tenant_id(tenant)) is self._database:
+                raise
+            return None
 
     async def apply(
         self,
@@ -118,7 +97,14 @@ class Objects:
         manager: str,
         discovered: Mapping[str, ToolServerStatus],
     ) -> list[Applied]:
-        """Apply objects in the caller's transaction; the answers stand in the order of the items. `discovered` is from `discover`."""
+        """Apply objects in the caller's transaction, and in one of each tenant's own database; the answers stand in the order of the items.
+        `discovered` is from `discover`."""
+        async with joining(self._database, connection, self._database.of(principal.tenant_id)) as joined:
+            return await self._apply(joined, principal, items, manager=manager, discovered=discovered)
+
+    async def _apply(
+        self, connection: Connection, principal: Principal, items: list[Item], *, manager: str, discovered: Mapping[str, ToolServerStatus]
+    ) -> list[Applied]:
         checked: list[tuple[int, Item, HansaObject]] = []
         results: dict[int, Applied] = {}
         seen: dict[tuple[str, str, str], int] = {}
@@ -126,31 +112,34 @@ class Objects:
             found, problems = check(item.manifest)
             errors = tuple(FieldError(p.path, p.code, p.message, p.suggestion or None) for p in problems)
             if found is not None:
-                errors = _unkeepable(item.manifest, ())
+                errors = unkeepable(item.manifest, ())
             if found is None or errors:
-                results[number] = _failed(item, errors)
+                results[number] = failed(item, errors)
                 continue
             first = seen.setdefault(_place(principal, found), number)
             if first != number:
-                results[number] = _failed(item, (_duplicate(items[first]),))
+                results[number] = failed(item, (duplicate(items[first]),))
                 continue
             checked.append((number, item, found))
         # Also by name: two requests that write the same objects lock them in the same order, so that neither waits for the other.
         checked.sort(key=lambda each: (ORDER.index(kind_of(each[2]).kind), _place(principal, each[2])))
         trail = Trail(principal)
         touched = {principal.tenant, *(_tenant(principal, found) for _, _, found in checked if _forbidden(principal, found) is None)}
-        await self._lock(connection, touched)
+        away = await self._lock(connection, touched)
         for number, item, found in checked:
             tenant, forbidden = _tenant(principal, found), _forbidden(principal, found)
             if forbidden is not None:
-                failed = _failed(item, (forbidden,))
-                results[number] = failed if tenant == principal.tenant else msgspec.structs.replace(failed, tenant=tenant)
+                told = failed(item, (forbidden,))
+                results[number] = told if tenant == principal.tenant else msgspec.structs.replace(told, tenant=tenant)
                 trail.refused(found, tenant, forbidden.message)
                 continue
-            await enter_tenant(connection, tenant_id(tenant))
+            if tenant in away:
+                results[number] = msgspec.structs.replace(failed(item, away[tenant]), tenant=tenant)
+                continue
+            await (enter_platform if isinstance(found, Tenant | Region) else enter_tenant)(connection, tenant_id(tenant))
             refused = await self._refusals(connection, principal, found)
             if refused:
-                results[number] = _failed(item, refused)
+                results[number] = failed(item, refused)
             else:
                 results[number], before = await self._write(connection, item, found, manager)
                 trail.applied(found, tenant, before, action=results[number].action)
@@ -164,17 +153,25 @@ class Objects:
             if tenant != principal.tenant:
                 results[number] = msgspec.structs.replace(results[number], tenant=tenant)
         # Last, and also for what a tool server says now: a tenant's row is held only until the commit. So is the end of its audit trail.
-        for tenant in (*sorted(touched - {principal.tenant}), principal.tenant):
+        for tenant in (*sorted(touched - away.keys() - {principal.tenant}), principal.tenant):
             await enter_tenant(connection, tenant_id(tenant))
             await tenant_store.objects_changed(connection)
             await record(connection, *trail.of(tenant))
         return [results[number] for number in range(len(items))]
 
-    async def _lock(self, connection: Connection, tenants: set[str]) -> None:
-        """Of several tenants: take their rows in one order, or two requests might each hold what the other one wants."""
+    async def _lock(self, connection: Connection, tenants: set[str]) -> dict[str, tuple[FieldError, ...]]:
+        """Of several tenants: take their rows in one order, or two requests might each hold what the other one wants. Those whose own
+        database is away, and what is said of them."""
+        away: dict[str, tuple[FieldError, ...]] = {}
         for tenant in sorted(tenants) if len(tenants) > 1 else ():
-            await enter_tenant(connection, tenant_id(tenant))
-            await tenant_store.lock_tenant(connection)
+            try:
+                async for _ in enter_each(connection, tenant_id(tenant)):
+                    await tenant_store.lock_tenant(connection)
+            except Unavailable as error:
+                if not has_own(connection, tenant_id(tenant)):
+                    raise
+                away[tenant] = (FieldError("metadata.namespace", "unavailable", error.detail),)
+        return away
 
     async def _refusals(self, connection: Connection, principal: Principal, found: HansaObject) -> tuple[FieldError, ...]:
         tenant = _tenant(principal, found)
@@ -184,6 +181,9 @@ class Objects:
             return (FieldError(place, "reference", f"there is no tenant {tenant!r}; its Tenant object makes it"),)
         if known is not None and known["state"] != "active":
             return (FieldError(place, "closed", closed(tenant, known["state"]).detail, closed(tenant, known["state"]).hint),)
+        wrong = misplaced(connection, found, known) if isinstance(found, Tenant) else elsewhere(connection, tenant, known)
+        if wrong:
+            return wrong
         if isinstance(found, Agent) and await store.find(connection, "Agent", found.metadata.name) is None:
             quota = await tenant_store.agents_left(connection)
             if quota is not None and quota[0] >= quota[1]:
@@ -212,11 +212,11 @@ class Objects:
         if isinstance(found, Region) and not await tenant_store.update_region(
             connection, name, display_name=found.spec.display_name, cordoned=found.spec.cordoned
         ):
-            return _failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),)), None
+            return failed(item, (FieldError("metadata.name", "reference", f"there is no region {name!r}"),)), None
         if isinstance(found, Tenant):
             taken = await self._keep_tenant(connection, found)
             if taken:
-                return _failed(item, taken), None
+                return failed(item, taken), None
         if known is not None and known["digest"] == digest:
             action, generation = "unchanged", known["generation"]
         else:
@@ -226,6 +226,8 @@ class Objects:
             if isinstance(found, Tenant):
                 await tenant_store.set_generation(connection, generation)
             action = "configured" if known is not None else "created"
+        if isinstance(found, Tenant):
+            await copy_tenant(connection, found)
         revision = None
         if isinstance(found, Agent):
             spec = msgspec.json.encode(found.spec, order="sorted")
@@ -238,7 +240,8 @@ class Objects:
         """Make or change a tenant, whole or not at all; what is wrong with it."""
         try:
             async with connection.transaction():
-                await tenant_store.ensure_tenant(connection, tenant_id(found.metadata.name), found.metadata.name)
+                name, database = found.metadata.name, found.spec.isolation.database
+                await tenant_store.ensure_tenant(connection, tenant_id(name), name, database=database)
                 await tenant_store.update_tenant(connection, found.spec)
                 await tenant_store.set_budget(connection, found.spec.quotas)
                 await messaging_store.set_account(connection, tenant_id(found.metadata.name), found.spec)
@@ -349,50 +352,6 @@ def _known_kind(kind: str) -> str:
     if kind not in KINDS:
         raise NotFound(f"there is no kind {kind!r}; the kinds are {', '.join(KINDS)}")
     return kind
-
-
-class _Name(msgspec.Struct):
-    name: str = ""
-
-
-class _Head(msgspec.Struct):
-    """As much of a manifest as is needed to name it in an answer."""
-
-    kind: str = ""
-    metadata: _Name = msgspec.field(default_factory=_Name)
-
-
-def _failed(item: Item, errors: tuple[FieldError, ...]) -> Applied:
-    try:
-        head = msgspec.convert(item.manifest, _Head)
-    except msgspec.ValidationError:
-        head = _Head()
-    source = item.source
-    if source is not None:
-        errors = tuple(msgspec.structs.replace(e, file=source.file, line=source.line, column=source.column) for e in errors)
-    return Applied(head.kind, head.metadata.name, "failed", errors=errors)
-
-
-def _duplicate(first: Item) -> FieldError:
-    where = f"{first.source.file}:{first.source.line}" if first.source else "earlier in this request"
-    return FieldError("metadata.name", "duplicate", f"an object of this kind and name stands already at {where}")
-
-
-def _unkeepable(value: Any, keys: Keys) -> tuple[FieldError, ...]:
-    """Texts that the database can keep and then not look into: those with a NUL character."""
-    match value:
-        case str():
-            wrong = "\x00" in value
-            return (FieldError(path_of(keys), "pattern", "holds a NUL character, which no manifest may"),) if wrong else ()
-        case list():
-            items = cast(list[Any], value)
-            return tuple(error for number, item in enumerate(items) for error in _unkeepable(item, (*keys, number)))
-        case dict():
-            fields = cast(dict[str, Any], value)
-            inside = [error for key, item in fields.items() for error in _unkeepable(item, (*keys, key))]
-            return (*(error for key in fields for error in _unkeepable(key, (*keys, key))), *inside)
-        case _:
-            return ()
 
 
 def _digest(text: bytes) -> bytes:

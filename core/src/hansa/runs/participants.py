@@ -94,7 +94,7 @@ class Participants:
             if session is not None and not await log_store.session_exists(connection, session):
                 raise NotFound(f"there is no session {session}")
             await send(connection, Message(sender.tenant_id, message_id, kind, key, body.decode()))
-        await self._equipment.bus.ring(messages_ready(self._equipment.region))
+        await self._equipment.bus.ring(messages_ready(self._equipment.region), self._equipment.database.of(sender.tenant_id).bell)
         return message_id
 
     async def _sender(self, account: str) -> Sender:

@@ -19,6 +19,10 @@ CONDITIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "DatabaseReady": {
             "": "The tenant has its rows in a database.",
             "Provisioned": "They are in the shared database, behind forced row-level security.",
+            "Dedicated": "They are in a database of its own (`isolation.database`), which takes no row of anybody else.",
+            "Unreachable": "Its own database is away: whoever asks for the tenant is answered with 503, and its runs wait.",
+            "NotUsable": "Its own database is not migrated, not its own, not safe, or lets nobody in; the message says what to do.",
+            "NotConfigured": "The control plane that was asked knows no database of its own for it (`HANSA_DATABASE_DEDICATED_FILE`).",
         },
         "MessagingReady": {
             "": "The tenant has its account on NATS. Only where control planes make accounts (`HANSA_NATS_OPERATOR_FILE`).",
@@ -92,7 +96,8 @@ class Region(msgspec.Struct, frozen=True):
 
 class Facts(msgspec.Struct, frozen=True):
     """What the rows of a tenant say. `workers_seen`: how many of its own workers are there, `workers_since`: since when;
-    `messaged`: accounts on NATS are made here, `messaging_told`: NATS knows this one as it shall be."""
+    `database_trouble`: reason and message of why its own database is not used; `messaged`: accounts on NATS are made here,
+    `messaging_told`: NATS knows this one as it shall be."""
 
     state: str
     suspended: bool
@@ -103,6 +108,8 @@ class Facts(msgspec.Struct, frozen=True):
     workers: str
     workers_seen: int
     workers_since: datetime | None
+    database: str = "Shared"
+    database_trouble: tuple[str, str] | None = None
     messaged: bool | None = None
     messaging_told: bool = False
     messaging_blocked: bool = False
@@ -126,7 +133,12 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
     def say(type_: str, reason: str, message: str, *, status: Status = "True", since: datetime | None = None) -> Condition:
         return Condition(type_, status, reason, message, facts.generation, since or facts.created_at)
 
-    yield say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
+    if facts.database_trouble is not None:
+        yield say("DatabaseReady", facts.database_trouble[0], facts.database_trouble[1], status="False")
+    elif facts.database == "Dedicated":
+        yield say("DatabaseReady", "Dedicated", "its rows are in a database of its own, which takes no row of anybody else")
+    else:
+        yield say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
     if facts.messaged and not facts.messaging_told:
         message = facts.messaging_trouble or "NATS has not been told of the tenant's account yet"
         yield say("MessagingReady", "AccountNotMade", message, status="False")

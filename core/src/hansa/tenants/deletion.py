@@ -2,7 +2,8 @@
 by workers (`hansa.runs.leaving`); from here on nobody gets in.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from hansa import ids
@@ -10,7 +11,8 @@ from hansa.audit import service as audit
 from hansa.audit.model import Action, AuditEvent
 from hansa.auth import store as key_store
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, Database, enter_tenant
+from hansa.db.joining import joining
+from hansa.db.pool import Connection, Database, enter_each, enter_tenant
 from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.tenants import store
 from hansa.tenants.messaging import store as messaging_store
@@ -33,10 +35,11 @@ class Deletions:
         """Archive or begin to delete a tenant, as its `deletionPolicy` says, or `policy` instead of it. Safe to repeat."""
         if policy not in (None, *POLICIES):
             raise _invalid("policy", f"must be one of {', '.join(POLICIES)}, got {policy[:40]!r}")
-        async with self._database.tenant(tenant_id(name)) as connection:
+        async with self._joined(name) as connection:
             found = await store.lock_tenant(connection)
             if found is None:
                 raise missing(name)
+            self._database.expect(tenant_id(name), found["database"])
             if confirm != name:
                 raise _invalid("confirm", "must be the name of the tenant, so that no other one is deleted by mistake")
             if name in (DEFAULT_TENANT, principal.tenant):
@@ -53,18 +56,25 @@ class Deletions:
     async def _close(self, connection: Connection, principal: Principal, name: str, state: str, policy: str) -> None:
         if state == "deleting" or (state == "archived" and policy == "Retain"):
             return
-        await store.suspend(connection, suspended=True)
-        await messaging_store.block(connection, blocked=True)
+        tenant, deletion = tenant_id(name), ids.new_id()
+        async for _ in enter_each(connection, tenant):
+            await store.suspend(connection, suspended=True)
+            await messaging_store.block(connection, blocked=True)
+            await store.set_state(connection, "archived" if policy == "Retain" else "deleting")
+            if policy != "Retain":
+                await key_store.revoke_all(connection)
+                await store.insert_deletion(connection, deletion, tenant, name=name, policy=policy, by=principal.name)
         if policy == "Retain":
-            await store.set_state(connection, "archived")
             await self._recorded(connection, principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}"), principal)
             return
-        deletion = ids.new_id()
-        await store.set_state(connection, "deleting")
-        await key_store.revoke_all(connection)
-        await store.insert_deletion(connection, deletion, tenant_id(name), name=name, policy=policy, by=principal.name)
         told = {"deletion": str(deletion), "policy": policy}
         await self._recorded(connection, principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told), principal)
+
+    @asynccontextmanager
+    async def _joined(self, name: str) -> AsyncIterator[Connection]:
+        """What the platform keeps of the tenant, in a transaction that reaches its own database too."""
+        async with self._database.here(tenant_id(name)) as connection, joining(self._database, connection, self._database) as joined:
+            yield joined
 
     async def _recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
         """In the trail of the tenant itself, which may go with it, and in that of who did it."""
@@ -74,17 +84,19 @@ class Deletions:
 
     async def restore(self, principal: Principal, name: str) -> TenantView:
         """Bring an archived tenant back, as its object says it is; its keys are good again."""
-        async with self._database.tenant(tenant_id(name)) as connection:
+        async with self._joined(name) as connection:
             found = await store.lock_tenant(connection)
             if found is None:
                 raise missing(name)
+            self._database.expect(tenant_id(name), found["database"])
             if found["state"] == "deleting":
                 raise Conflict(f"the tenant {name!r} is being deleted, and can't be brought back", hint="Import its export, if it has one.")
             if found["state"] == "archived":
-                await store.set_state(connection, "active")
                 suspended = await store.is_suspended_by_object(connection)
-                await store.suspend(connection, suspended=suspended)
-                await messaging_store.block(connection, blocked=suspended)
+                async for _ in enter_each(connection, tenant_id(name)):
+                    await store.set_state(connection, "active")
+                    await store.suspend(connection, suspended=suspended)
+                    await messaging_store.block(connection, blocked=suspended)
                 await self._recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
         await self._told(name)
         return await self._tenants.get(name)

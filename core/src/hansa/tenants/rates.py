@@ -29,7 +29,7 @@ class Rates:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.gatherer = Gatherer(self._take, size=BATCH)
+        self.gatherer = Gatherer(self._take, database=database, size=BATCH)
 
     async def admit(self, principal: Principal) -> None:
         """Count one request of the caller's tenant. Raises `LimitExceeded`."""
