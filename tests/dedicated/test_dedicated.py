@@ -14,7 +14,8 @@ import pytest
 from api.problem import problem
 from dedicated.city import City, applied, conditions, inside, open_city, tenant
 from hansa.db import walls
-from hansa.db.pool import open_database
+from hansa.db.joining import joining
+from hansa.db.pool import enter_platform, enter_tenant, open_database
 from hansa.errors import Misconfigured
 from hansa.tenants.service import tenant_id
 from runs.engine import until
@@ -65,7 +66,7 @@ async def test_what_it_has_is_in_its_database_and_nowhere_else(city: City, clien
     run = await work(client, "acme")
     made = await key_of(client, "acme")
     assert made.status_code == 201, made.text
-    secret = await client.put("/v1/secrets/token", json={"value": "s3cret"}, headers={"hansa-tenant": "acme"})
+    secret = await client.post("/v1/secrets", json={"name": "token", "value": "s3cret-of-acme"}, headers={"hansa-tenant": "acme"})
     assert secret.status_code in (200, 201), secret.text
     own, platform = await city.rows("acme", "acme"), await city.rows("", "acme")
     assert platform.keys() <= PLATFORM, platform
@@ -73,8 +74,10 @@ async def test_what_it_has_is_in_its_database_and_nowhere_else(city: City, clien
     async with httpx2.AsyncClient(base_url=str(client.base_url), headers={"authorization": f"Bearer {made.json()['key']}"}) as theirs:
         assert (await theirs.get(f"/v1/runs/{run['id']}")).json()["state"] == "completed"
         assert (await theirs.get("/v1/whoami")).json()["tenant"] == "acme"
-        trail = (await theirs.get("/v1/audit/events")).json()["data"]
-        assert {"tenant.created", "key.made"} <= {each["event"]["action"] if "event" in each else each["action"] for each in trail}
+        trail = (await theirs.get("/v1/audit-events")).json()["data"]
+        assert {"tenant.created", "key.made", "secret.set"} <= {each["action"] for each in trail}, trail
+        verdict = (await theirs.get("/v1/audit-events:verify")).json()
+        assert verdict["ok"], verdict
         assert (await client.delete(f"/v1/api-keys/{made.json()['id']}", headers={"hansa-tenant": "acme"})).status_code == 204
         problem(await theirs.get("/v1/whoami"), 401, "unauthenticated")
 
@@ -118,7 +121,34 @@ async def test_where_it_is_must_be_named_for_it(client: httpx2.AsyncClient, name
 async def test_it_is_not_moved_while_it_is_here(client: httpx2.AsyncClient) -> None:
     assert (await applied(client, tenant("acme")))[0]["action"] != "failed"
     (result,) = await applied(client, tenant("acme", database="Shared"))
+    assert result["errors"][0]["code"] == "immutable"
     assert "export it, delete it" in result["errors"][0]["message"]
+
+
+async def test_what_is_undone_in_a_request_is_undone_in_each_database(city: City, client: httpx2.AsyncClient) -> None:
+    await applied(client, tenant("acme", displayName="before"), tenant("bank", displayName="before"))
+    change = "UPDATE hansa.tenants SET display_name = $1 WHERE tenant_id = (SELECT hansa.tenant())"
+    async with open_database(city.settings.database) as database:
+        for own in database.own:
+            own.trouble = None
+        async with database.tenant(tenant_id("default")) as connection, joining(database, connection, database) as joined:
+            await enter_tenant(joined, tenant_id("acme"))
+            undone = joined.transaction()
+            await undone.start()
+            for name in ("acme", "bank"):
+                await enter_tenant(joined, tenant_id(name))
+                await joined.execute(change, "undone")
+                await enter_platform(joined, tenant_id(name))
+                await joined.execute(change, "undone")
+            await undone.rollback()
+            await enter_tenant(joined, tenant_id("bank"))
+            await joined.execute(change, "kept")
+    said = {
+        name: [row["display_name"] for row in await city.fetch(name, "SELECT display_name FROM hansa.tenants")] for name in ("acme", "bank")
+    }
+    assert said == {"acme": ["before"], "bank": ["kept"]}
+    names = await city.fetch("", "SELECT display_name FROM hansa.tenants WHERE name IN ('acme', 'bank')")
+    assert {row["display_name"] for row in names} == {"before"}
 
 
 async def test_its_database_takes_no_row_of_anybody_else_whoever_writes_it(city: City, client: httpx2.AsyncClient) -> None:
@@ -131,11 +161,12 @@ async def test_its_database_takes_no_row_of_anybody_else_whoever_writes_it(city:
         probed = await walls.probe_own(own)
         assert (probed.holes, probed.unwritten) == ([], {})
         assert probed.tables > 25
-    await city.fetch("bank", "ALTER TABLE hansa.mailbox DROP CONSTRAINT own; ALTER TABLE hansa.api_keys DROP CONSTRAINT own")
+    for table in ("mailbox", "sessions"):
+        await city.fetch("bank", f"ALTER TABLE hansa.{table} DROP CONSTRAINT own")
 
     async def breached() -> bool:
         view = (await client.get("/v1/tenants/bank")).json()
-        return conditions(view)["IsolationVerified"] == ("False", "Breached") and "hansa.mailbox" in str(view["conditions"])
+        return conditions(view)["IsolationVerified"] == ("False", "Breached") and "hansa.sessions: takes a row" in str(view["conditions"])
 
     try:
         await until(breached, "the hole is found", seconds=10)
@@ -252,7 +283,7 @@ async def test_a_tenant_is_moved_by_its_export(city: City, client: httpx2.AsyncC
     city.start()
     async with city.running.client() as after:
         imported = await after.post("/v1/tenants:import", content=bundle, headers={"content-type": "application/x-tar"})
-        assert imported.status_code == 200, imported.text
+        assert imported.status_code == 201, imported.text
         assert (imported.json()["sessions"], imported.json()["failed"]) == (2, 0), imported.text
         assert (await after.get("/v1/tenants/mover")).json()["database"] == "Dedicated"
         there = {"hansa-tenant": "mover"}

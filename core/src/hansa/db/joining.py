@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, cast
 from uuid import UUID
 
-from hansa.db.pool import Connection, Database, Routed, enter_tenant
+from hansa.db.pool import Connection, Database, Routed, enter_here
 from hansa.errors import Unavailable
 
 
@@ -45,7 +45,7 @@ class Joined(Routed):
             for savepoint in self._open:
                 await savepoint.extend(self._connections[place])
         self._at = self._connections[place]
-        await enter_tenant(self._at, tenant_id)
+        await enter_here(self._at, tenant_id)
 
     def transaction(self) -> "Savepoint":
         """What is done from its start on in any of the databases is undone with it."""

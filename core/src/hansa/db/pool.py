@@ -176,7 +176,12 @@ async def enter_tenant(connection: Connection, tenant_id: UUID) -> None:
     """From here to the end of its transaction, or until the next call, the connection sees this tenant's rows and no others."""
     if isinstance(connection, Routed):
         await connection.enter(tenant_id)
-        return
+    else:
+        await enter_here(connection, tenant_id)
+
+
+async def enter_here(connection: Connection, tenant_id: UUID) -> None:
+    """The same in the database that the connection is in, whichever that is."""
     await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant_id))
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from hansa.db.pool import Connection, Database, enter_tenant
+from hansa.db.pool import Connection, Database, enter_here
 from hansa.tenants.conditions import Condition
 from hansa_crds import TenantQuotas, TenantSpec
 
@@ -52,7 +52,7 @@ async def lock_defaults(connection: Connection) -> None:
 
 async def ensure_tenant(connection: Connection, tenant_id: UUID, name: str, *, database: str = "Shared") -> UUID:
     """Make the tenant unless one of this name is there; its id. The connection acts in it from here on."""
-    await enter_tenant(connection, tenant_id)
+    await enter_here(connection, tenant_id)
     await connection.execute(
         "INSERT INTO hansa.tenants (tenant_id, name, database) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", tenant_id, name, database
     )
