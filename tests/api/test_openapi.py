@@ -102,6 +102,10 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
     assert broken["error"], broken
     bodies: dict[str, Any] = {
         "apply_objects": objects,
+        "plan_objects": {**objects, "delete": [{"kind": "Agent", "name": "documented"}]},
+        "delete_objects": {"objects": [{"kind": "Agent", "name": "none"}]},
+        "take_over_object": {"manager": "rest"},
+        "put_source": {"origin": "https://git.example/x//", "seen_at": "2026-01-01T00:00:00Z", "errors": [{"message": "m", "line": 1}]},
         "start_run": {"input": "hello"},
         "open_session": {"agent": "echo"},
         "post_event": {"type": "user.message", "content": "hello"},
@@ -137,7 +141,15 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         {"name": "none", "run_id": str(uuid4()), "session_id": str(uuid4()), "approval_id": str(uuid4()), "message_id": str(uuid4())},
         {"name": "none", "kind": "None", "run_id": "none", "session_id": "none", "approval_id": "none", "event": "e" * 300},
     ]
-    anywhere = {"kind": "Agent", "event": "e", "message_id": "none", "digest": "none", "key_id": "none", "deletion_id": "none"}
+    anywhere = {
+        "kind": "Agent",
+        "event": "e",
+        "message_id": "none",
+        "digest": "none",
+        "key_id": "none",
+        "deletion_id": "none",
+        "source_id": "documented",
+    }
     seen: set[tuple[str, str]] = set()
     for (method, path), operation in operations(document).items():
         if method == "DELETE" or "text/event-stream" in operation["responses"]["200" if method == "GET" else "default"]["content"]:

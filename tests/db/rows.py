@@ -42,6 +42,18 @@ ROWS: dict[str, dict[str, Any]] = {
     "data_keys": {"generation": 1, "kek": "file", "key_id": "k", "wrapped": b"d"},
     "secrets": {"name": "s", "version": 1, "generation": 1, "sealed": b"d", "made_by": "secret of b"},
     "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
+    "namespaces": {"name": "n"},
+    "sources": {
+        "id": "s",
+        "origin": "secret of b",
+        "ref": "main",
+        "commit": "c",
+        "state": "synced",
+        "message": "secret of b",
+        "errors": "[]",
+        "seen_at": datetime.now(UTC),
+        "told_by": "p",
+    },
     "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
     "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},
     "runs": {

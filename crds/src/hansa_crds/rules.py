@@ -23,6 +23,7 @@ from hansa_crds.model import (
 )
 from hansa_crds.policies import ArgumentRule
 from hansa_crds.problem import Keys, Problem, listed, meant, path_of, problem, shown
+from hansa_crds.tenant import TenantSpec
 
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
@@ -104,6 +105,7 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
         ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
         ToolServerSpec: (DistinctItems("allow"),),
         TenantIdentity: (DistinctItems("issuers", ("name",), "give each issuer a name of its own"),),
+        TenantSpec: (DistinctItems("namespaces"),),
         RoleBinding: tuple(DistinctItems(each) for each in ("roles", "users", "groups", "serviceAccounts", "agents")),
         Tenant: (NoNamespace("Tenant"),),
         Region: (NoNamespace("Region"),),

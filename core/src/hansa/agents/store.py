@@ -6,6 +6,7 @@ from hansa.db.pool import Connection
 
 AGENT = """
 SELECT o.name, json_build_object('name', o.name, 'revision', r.revision, 'generation', o.generation, 'manager', o.manager,
+  'origin', o.origin, 'commit', o.commit, 'source', o.source, 'applied_by', o.applied_by,
   'description', coalesce(o.manifest -> 'spec' ->> 'description', ''),
   'runtime', coalesce(o.manifest -> 'spec' -> 'runtime' ->> 'name', 'loop'),
   'model', coalesce(o.manifest -> 'spec' -> 'model' ->> 'alias', o.manifest -> 'spec' -> 'model' ->> 'ref'),

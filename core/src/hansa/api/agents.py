@@ -12,12 +12,16 @@ from hansa.auth.model import Principal
 
 
 class Agent(msgspec.Struct, frozen=True):
-    """An agent as the API shows it; `revision` is the one that serves."""
+    """An agent as the API shows it; `revision` is the one that serves; who owns it, and where it is written, as in `StoredObject`."""
 
     name: str
     revision: int
     generation: int
     manager: str
+    origin: str
+    commit: str
+    applied_by: str
+    source: dict[str, Any] | None
     description: str
     runtime: str
     model: str

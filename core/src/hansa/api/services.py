@@ -9,6 +9,7 @@ from litestar import Request
 from hansa.agents.service import Agents
 from hansa.api.streams import Streams
 from hansa.apply.service import Objects
+from hansa.apply.sources import Sources
 from hansa.audit.door import Door
 from hansa.audit.reading import Trails
 from hansa.auth.accounts import ServiceAccounts
@@ -60,6 +61,7 @@ class Services(msgspec.Struct, frozen=True):
     gateway: Gateway
     agents: Agents
     objects: Objects
+    sources: Sources
     runs: Runs
     approvals: Approvals
     dead_letters: DeadLetters

@@ -12,6 +12,7 @@ from hansa.apply.references import schema_flaw
 from hansa.egress.policy import EgressPolicy, parse_entry
 from hansa.errors import FieldError, Misconfigured
 from hansa.plugins.model import Plugins
+from hansa.secrets.variables import Variables
 from hansa.tenants.allowance import Allowance
 from hansa_crds import Agent, AgentTools, HansaObject, ModelChoice, ModelProvider, Tenant, ToolServer
 from hansa_crds.problem import nearest
@@ -21,10 +22,12 @@ Flaw = Callable[[str], str]
 
 
 class Judges(msgspec.Struct, frozen=True):
-    """Who is asked what may stand in an object. `issuers`: what the door lets out to the issuers that Tenants name."""
+    """Who is asked what may stand in an object. `issuers`: what the door lets out to the issuers that Tenants name; `variables`: those that
+    objects may have sent."""
 
     flaw: Flaw
     issuers: EgressPolicy
+    variables: Variables
 
 
 def beyond(

@@ -16,6 +16,7 @@ class Action(StrEnum):
     OBJECT_CREATED = "object.created"
     OBJECT_CHANGED = "object.changed"
     OBJECT_DELETED = "object.deleted"
+    OBJECT_TAKEN = "object.taken_over"
     TENANT_CREATED = "tenant.created"
     TENANT_CHANGED = "tenant.changed"
     TENANT_ARCHIVED = "tenant.archived"
@@ -49,6 +50,7 @@ ACTIONS: Mapping[Action, str] = {
     Action.OBJECT_CREATED: "an object was applied that was not there",
     Action.OBJECT_CHANGED: "an object was applied with another content",
     Action.OBJECT_DELETED: "an object was deleted",
+    Action.OBJECT_TAKEN: "an object was given another owner",
     Action.TENANT_CREATED: "a tenant was made",
     Action.TENANT_CHANGED: "a tenant was changed",
     Action.TENANT_ARCHIVED: "a tenant was closed, and is kept",

@@ -32,6 +32,8 @@ _COMMANDS = (
     ("apply", "hansa.cli.applying:apply", 1, "Create or change the objects that files describe."),
     ("get", "hansa.cli.objects:get", 1, "Show objects of a kind, or one of them."),
     ("delete", "hansa.cli.objects:delete", 1, "Delete an object."),
+    ("takeover", "hansa.cli.objects:takeover", 1, "Give an object another owner."),
+    ("sources", "hansa.cli.sources:sources", 1, "List what sources of objects last saw; forget one."),
     ("run", "hansa.cli.running:run", 2, "Run an agent and show its answer as it is written."),
     ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel, suspend, resume, fork or replay one."),
     ("sessions", "hansa.cli.records:sessions", 2, "List sessions; show, export or import one, or send it an event."),

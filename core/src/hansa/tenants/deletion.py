@@ -2,7 +2,7 @@
 by workers (`hansa.runs.leaving`); from here on nobody gets in.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -12,7 +12,7 @@ from hansa.audit.model import Action, AuditEvent
 from hansa.auth import store as key_store
 from hansa.auth.model import Principal
 from hansa.db.joining import joining
-from hansa.db.pool import Connection, Database, enter_each, enter_tenant
+from hansa.db.pool import Connection, Database, enter_each, enter_platform, enter_tenant
 from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.tenants import store
 from hansa.tenants.messaging import store as messaging_store
@@ -31,32 +31,29 @@ class Deletions:
         self._tenants = tenants
         self._tell = tell
 
-    async def request(self, principal: Principal, name: str, *, confirm: str | None, policy: str | None) -> TenantView:
-        """Archive or begin to delete a tenant, as its `deletionPolicy` says, or `policy` instead of it. Safe to repeat."""
-        if policy not in (None, *POLICIES):
-            raise _invalid("policy", f"must be one of {', '.join(POLICIES)}, got {policy[:40]!r}")
-        async with self._joined(name) as connection:
-            found = await store.lock_tenant(connection)
-            if found is None:
-                raise missing(name)
-            self._database.expect(tenant_id(name), found["database"])
-            if confirm != name:
-                raise _invalid("confirm", "must be the name of the tenant, so that no other one is deleted by mistake")
-            if name in (DEFAULT_TENANT, principal.tenant):
-                what = "the installation's own" if name == DEFAULT_TENANT else "the one that you act in"
-                raise Conflict(f"the tenant {name!r} can't be deleted: it is {what}", hint="Suspend it, if nothing is to run in it.")
-            if found["prevent_deletion"]:
-                raise Conflict(
-                    f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it."
-                )
-            await self._close(connection, principal, name, found["state"], policy or found["deletion_policy"])
-        await self._told(name)
-        return await self._tenants.get(name)
+    async def close(self, connection: Connection, principal: Principal, name: str, *, policy: str | None) -> AuditEvent | None:
+        """Archive or begin to delete a tenant, as its `deletionPolicy` says, or `policy` instead of it, in the caller's transaction, whose
+        connection is in that tenant, and joined. What is to be audited of it, there and where the caller is at home; None: it is so already.
 
-    async def _close(self, connection: Connection, principal: Principal, name: str, state: str, policy: str) -> None:
+        Raises `NotFound`, `Conflict`, `Invalid`. After the commit, `told` is to be called.
+        """
+        if policy not in (None, *POLICIES):
+            raise invalid("policy", f"must be one of {', '.join(POLICIES)}, got {policy[:40]!r}")
+        tenant = tenant_id(name)
+        await enter_platform(connection, tenant)
+        found = await store.lock_tenant(connection)
+        if found is None:
+            raise missing(name)
+        self._database.expect(tenant, found["database"])
+        if name in (DEFAULT_TENANT, principal.tenant):
+            what = "the installation's own" if name == DEFAULT_TENANT else "the one that you act in"
+            raise Conflict(f"the tenant {name!r} can't be deleted: it is {what}", hint="Suspend it, if nothing is to run in it.")
+        if found["prevent_deletion"]:
+            raise Conflict(f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it.")
+        policy, state = policy or found["deletion_policy"], found["state"]
         if state == "deleting" or (state == "archived" and policy == "Retain"):
-            return
-        tenant, deletion = tenant_id(name), ids.new_id()
+            return None
+        deletion = ids.new_id()
         async for _ in enter_each(connection, tenant):
             await store.suspend(connection, suspended=True)
             await messaging_store.block(connection, blocked=True)
@@ -65,26 +62,25 @@ class Deletions:
                 await key_store.revoke_all(connection)
                 await store.insert_deletion(connection, deletion, tenant, name=name, policy=policy, by=principal.name)
         if policy == "Retain":
-            await self._recorded(connection, principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}"), principal)
-            return
+            return principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}")
         told = {"deletion": str(deletion), "policy": policy}
-        await self._recorded(connection, principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told), principal)
+        return principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told)
 
     @asynccontextmanager
-    async def _joined(self, name: str) -> AsyncIterator[Connection]:
+    async def joined(self, name: str) -> AsyncIterator[Connection]:
         """What the platform keeps of the tenant, in a transaction that reaches its own database too."""
         async with self._database.here(tenant_id(name)) as connection, joining(self._database, connection, self._database) as joined:
             yield joined
 
-    async def _recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
-        """In the trail of the tenant itself, which may go with it, and in that of who did it."""
+    async def recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
+        """Audit it in the trail of the tenant itself, which may go with it, and in that of who did it."""
         await audit.record(connection, event)
         await enter_tenant(connection, principal.tenant_id)
         await audit.record(connection, event)
 
     async def restore(self, principal: Principal, name: str) -> TenantView:
         """Bring an archived tenant back, as its object says it is; its keys are good again."""
-        async with self._joined(name) as connection:
+        async with self.joined(name) as connection:
             found = await store.lock_tenant(connection)
             if found is None:
                 raise missing(name)
@@ -97,14 +93,15 @@ class Deletions:
                     await store.set_state(connection, "active")
                     await store.suspend(connection, suspended=suspended)
                     await messaging_store.block(connection, blocked=suspended)
-                await self._recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
-        await self._told(name)
+                await self.recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
+        await self.told([name])
         return await self._tenants.get(name)
 
-    async def _told(self, name: str) -> None:
+    async def told(self, names: Sequence[str]) -> None:
+        """Have every process know at once that tenants were closed, or are open again."""
         await self._tenants.forget()
         await self._tell()
-        await self._messaging.changed([name])
+        await self._messaging.changed(list(names))
 
     async def page(self, *, before: UUID | None, limit: int) -> tuple[list[str], UUID | None]:
         """Deletions, newest first, as JSON texts, and where the next page begins."""
@@ -129,5 +126,6 @@ class Deletions:
         return found
 
 
-def _invalid(path: str, message: str) -> Invalid:
+def invalid(path: str, message: str) -> Invalid:
+    """What is said of a part of a request."""
     return Invalid(f"{path}: {message}", errors=(FieldError(path, "range", message),))

@@ -51,11 +51,13 @@ async def lock_defaults(connection: Connection) -> None:
 
 
 async def ensure_tenant(connection: Connection, tenant_id: UUID, name: str, *, database: str = "Shared") -> UUID:
-    """Make the tenant unless one of this name is there; its id. The connection acts in it from here on."""
+    """Make the tenant unless one of this name is there; its id. Its name leads to it, unless another one has claimed that as a namespace.
+    The connection acts in it from here on."""
     await enter_here(connection, tenant_id)
     await connection.execute(
         "INSERT INTO hansa.tenants (tenant_id, name, database) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", tenant_id, name, database
     )
+    await connection.execute("INSERT INTO hansa.namespaces (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
     return tenant_id
 
 

@@ -1,4 +1,4 @@
-"""The third schema: what has changed since the second release, one part a file. A function that a part replaces is named there."""
+"""The third schema: what has changed since the second, one part a file. A function of 0001 or 0002 that a part replaces is named there."""
 
 from hansa.db.migrate import run_script
 
@@ -7,5 +7,6 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    for part in ("dedicated",):
+    parts = ("ownership", "dedicated")
+    for part in parts:
         run_script(f"0003_{part}.sql")
