@@ -21,7 +21,7 @@ from hansa.tenants.service import tenant_id
 from runs.engine import until
 from stack import open_stack
 
-PLATFORM = {"tenants", "objects", "messaging_accounts", "budgets"}
+PLATFORM = {"tenants", "objects", "messaging_accounts", "budgets", "namespaces"}
 """All that the platform's database may have of such a tenant: what must be known before it is, and its Tenant object."""
 WORK: list[Any] = [["tool", "witness_keyed", "a", 0], ["call", "leaf", [["tool", "witness_keyed", "b", 0]]], ["sleep", 0.1]]
 

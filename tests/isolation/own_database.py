@@ -11,7 +11,7 @@ from isolation.requests import Scene
 from stack import plain_client
 
 OWN = "own-database"
-PLATFORM = {"tenants", "objects", "messaging_accounts", "budgets"}
+PLATFORM = {"tenants", "objects", "messaging_accounts", "budgets", "namespaces"}
 """All that the platform's database may have of such a tenant."""
 
 

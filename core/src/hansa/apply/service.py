@@ -84,7 +84,7 @@ class Objects:
         return joining(self._database, connection, self._database.of(principal.tenant_id))
 
     async def apply(self, connection: Connection, principal: Principal, asked: Asked) -> list[Applied]:
-        """Apply objects, in the caller's transaction and in one of each tenant's own database; the answers stand in the order of the items."""
+        """Apply objects, in the caller's transaction and one in each tenant's own database; the answers stand in the order of the items."""
         async with self._joined(connection, principal) as joined:
             applying = Applying(joined, principal, asked, plugins=self._plugins, judges=self._judges)
             results = await applying.apply()

@@ -33,7 +33,7 @@ class Deletions:
 
     async def close(self, connection: Connection, principal: Principal, name: str, *, policy: str | None) -> AuditEvent | None:
         """Archive or begin to delete a tenant, as its `deletionPolicy` says, or `policy` instead of it, in the caller's transaction, whose
-        connection is in that tenant, and joined. What is to be audited of it, there and where the caller is at home; None: it is so already.
+        connection is in that tenant, and joined. What is to be audited, there and where the caller is at home; None: it is so already.
 
         Raises `NotFound`, `Conflict`, `Invalid`. After the commit, `told` is to be called.
         """
