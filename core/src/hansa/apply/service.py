@@ -31,7 +31,7 @@ from hansa.secrets.variables import Variables
 from hansa.tenants import store as tenant_store
 from hansa.tenants.allowance import NO_BOUND, Allowance
 from hansa.tenants.messaging import store as messaging_store
-from hansa.tenants.placing import copy_tenant, elsewhere, misplaced
+from hansa.tenants.placing import copy_object, elsewhere, misplaced
 from hansa.tenants.service import Tenants, closed, tenant_id
 from hansa_crds import KINDS, Agent, HansaObject, ModelProvider, Region, Tenant, TenantAllowed, ToolServer, check, kind_of
 
@@ -227,7 +227,7 @@ class Objects:
                 await tenant_store.set_generation(connection, generation)
             action = "configured" if known is not None else "created"
         if isinstance(found, Tenant):
-            await copy_tenant(connection, found)
+            await copy_object(connection, name)
         revision = None
         if isinstance(found, Agent):
             spec = msgspec.json.encode(found.spec, order="sorted")
@@ -240,12 +240,14 @@ class Objects:
         """Make or change a tenant, whole or not at all; what is wrong with it."""
         try:
             async with connection.transaction():
-                name, database = found.metadata.name, found.spec.isolation.database
-                await tenant_store.ensure_tenant(connection, tenant_id(name), name, database=database)
-                await tenant_store.update_tenant(connection, found.spec)
-                await tenant_store.set_budget(connection, found.spec.quotas)
-                await messaging_store.set_account(connection, tenant_id(found.metadata.name), found.spec)
-                await keep_issuers(connection, tenant_id(found.metadata.name), found.spec.identity)
+                name, tenant = found.metadata.name, tenant_id(found.metadata.name)
+                async for _ in enter_each(connection, tenant):
+                    await tenant_store.ensure_tenant(connection, tenant, name, database=found.spec.isolation.database)
+                    await tenant_store.update_tenant(connection, found.spec)
+                    await tenant_store.set_budget(connection, found.spec.quotas)
+                await enter_platform(connection, tenant)
+                await messaging_store.set_account(connection, tenant, found.spec)
+                await keep_issuers(connection, tenant, found.spec.identity)
         except Invalid as error:
             return error.errors
         return ()

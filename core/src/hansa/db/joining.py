@@ -91,8 +91,8 @@ class Savepoint:
 
 @asynccontextmanager
 async def joining(database: Database, connection: Connection, at: Database) -> AsyncIterator[Connection]:
-    """`connection` is the caller's, in the database `at`; which tenant it acts in afterwards is not said."""
-    if not database.own:
+    """`connection` is the caller's, in the database `at`, or joined already; which tenant it acts in afterwards is not said."""
+    if not database.own or isinstance(connection, Routed):
         yield connection
         return
     async with AsyncExitStack() as stack:

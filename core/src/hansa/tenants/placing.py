@@ -43,17 +43,13 @@ def elsewhere(connection: Connection, tenant: str, known: Any) -> tuple[FieldErr
     return (FieldError("metadata.namespace", "unavailable", text),)
 
 
-async def copy_tenant(connection: Connection, found: Tenant) -> None:
-    """Have in a tenant's own database what the platform's has of its Tenant, just written; nothing for a tenant that has none. The
-    connection is where it was afterwards. Safe to repeat, which makes whole what was cut off."""
-    own = tenant_id(found.metadata.name)
-    if not has_own(connection, own):
-        return
-    kept = await store.tenant_object(connection)
-    await enter_tenant(connection, own)
-    await store.ensure_tenant(connection, own, found.metadata.name, database="Dedicated")
-    await store.update_tenant(connection, found.spec)
-    await store.set_budget(connection, found.spec.quotas)
-    await store.put_tenant_object(connection, kept)
-    await store.set_generation(connection, int(msgspec.json.decode(kept)["generation"]))
-    await enter_platform(connection, own)
+async def copy_object(connection: Connection, name: str) -> None:
+    """Have in a tenant's own database the Tenant object that the platform's has, just written; nothing for a tenant that has none. The
+    connection is in the platform's, before and afterwards. Safe to repeat, which makes whole what was cut off."""
+    own = tenant_id(name)
+    if has_own(connection, own):
+        kept = await store.tenant_object(connection)
+        await enter_tenant(connection, own)
+        await store.put_tenant_object(connection, kept)
+        await store.set_generation(connection, int(msgspec.json.decode(kept)["generation"]))
+        await enter_platform(connection, own)
