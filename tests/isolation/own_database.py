@@ -1,5 +1,7 @@
 """A tenant with a database of its own beside the others: what each database has of whom, and whom its keys let see what."""
 
+from typing import Any
+
 import httpx2
 
 from dedicated.city import City, applied, inside, open_city, tenant
@@ -22,9 +24,8 @@ async def ask_own_database(scene: Scene, probes: Probes) -> None:
             results = await applied(owner, tenant(OWN), *inside(OWN))
             assert "failed" not in {each["action"] for each in results}, results
             there = {"hansa-tenant": OWN}
-            run = (
-                await owner.post("/v1/agents/stem/runs", params={"wait": 10}, json={"input": [["call", "leaf", []]]}, headers=there)
-            ).json()
+            work: dict[str, Any] = {"input": [["call", "leaf", []]]}
+            run = (await owner.post("/v1/agents/stem/runs", params={"wait": 10}, json=work, headers=there)).json()
             assert run["state"] == "completed", run
             made = await owner.post("/v1/api-keys", json={"name": "theirs", "roles": ["tenant-admin"]}, headers=there)
             key = {"authorization": f"Bearer {made.json()['key']}"}

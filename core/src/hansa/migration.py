@@ -10,7 +10,7 @@ import msgspec
 
 from hansa.auth.keys import read_pepper
 from hansa.db.dedicated import Urls, read_dedicated
-from hansa.db.installation import admit, claim, ensure_database, lets_in, platform_of
+from hansa.db.installation import admit, bind, claim, ensure_database, lets_in, platform_of
 from hansa.db.migrate import migrate as upgrade
 from hansa.db.pool import open_owner
 from hansa.db.roles import ensure_roles
@@ -55,3 +55,7 @@ async def _migrate_own(settings: Settings, name: str, urls: Urls, platform: UUID
     async with open_owner(its) as connection:
         await claim(connection, platform, tenant_id(name), name=name)
         await ensure_region(connection, settings.place.region)
+    bound = True
+    while bound:
+        async with open_owner(its) as connection:
+            bound = await bind(connection)

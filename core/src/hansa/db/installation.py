@@ -67,6 +67,11 @@ async def claim(connection: Connection, platform: UUID, tenant_id: UUID, *, name
         raise Misconfigured(f"the database can't be that of tenant {name!r}: {refused}", hint=NEW)
 
 
+async def bind(connection: Connection) -> bool:
+    """See to one table of the connection's database, a tenant's own, that would take rows of others; false: there is none."""
+    return await connection.fetchval("SELECT hansa.installation_bind()") is not None
+
+
 async def lets_in(settings: DatabaseSettings, tenant_id: UUID, *, name: str) -> None:
     """Raise `Misconfigured` unless both roles may log in with the passwords of their URLs, and no other tenant is there already."""
     for variable, url in (("app_url", settings.app_url), ("system_url", settings.system_url)):

@@ -10,20 +10,24 @@ from typing import Any
 
 import msgspec
 
-from hansa import clock
+from hansa import clock, ids
 from hansa.auth import keys
 from hansa.auth import store as key_store
 from hansa.auth.model import Grant, Principal
 from hansa.auth.service import issue_key
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Forbidden, Misconfigured, NotFound, Unauthenticated, Unavailable
-from hansa.ids import tenant_id
 from hansa.tenants import store
 from hansa.tenants.conditions import Condition, Facts, Region, conditions_of
 
 DEFAULT_TENANT = "default"
 FIRST_KEY = "first"
 KNOWN, KNOWN_SECONDS = 10_000, 2.0
+
+
+def tenant_id(name: str) -> uuid.UUID:
+    """The id of a tenant by its name."""
+    return ids.tenant_id(name)
 
 
 class TenantView(msgspec.Struct, frozen=True):
