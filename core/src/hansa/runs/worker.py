@@ -98,6 +98,7 @@ class Worker:
                 try:
                     await loop(source)
                     return
+                # Whatever it is, it is told, and the others go on; with the platform's own database the process ends of it, as ever.
                 except Exception:
                     if not source.database.name:
                         raise

@@ -133,12 +133,17 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
     def say(type_: str, reason: str, message: str, *, status: Status = "True", since: datetime | None = None) -> Condition:
         return Condition(type_, status, reason, message, facts.generation, since or facts.created_at)
 
-    if facts.database_trouble is not None:
-        yield say("DatabaseReady", facts.database_trouble[0], facts.database_trouble[1], status="False")
-    elif facts.database == "Dedicated":
-        yield say("DatabaseReady", "Dedicated", "its rows are in a database of its own, which takes no row of anybody else")
-    else:
-        yield say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
+    match facts.database_trouble:
+        case ("Unreachable", message):
+            yield say("DatabaseReady", "Unreachable", message, status="False")
+        case ("NotConfigured", message):
+            yield say("DatabaseReady", "NotConfigured", message, status="False")
+        case (_, message):
+            yield say("DatabaseReady", "NotUsable", message, status="False")
+        case None if facts.database == "Dedicated":
+            yield say("DatabaseReady", "Dedicated", "its rows are in a database of its own, which takes no row of anybody else")
+        case None:
+            yield say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
     if facts.messaged and not facts.messaging_told:
         message = facts.messaging_trouble or "NATS has not been told of the tenant's account yet"
         yield say("MessagingReady", "AccountNotMade", message, status="False")
