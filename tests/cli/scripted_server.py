@@ -87,6 +87,12 @@ def run(state: str = "completed", **more: Any) -> dict[str, Any]:
     }
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    """Connections that wait to be taken: with the default of 5, of forty at once some were refused on a busy machine."""
+
+
 class ScriptedServer:
     """Answers by `METHOD path`: with each of the answers in turn, and with the last one ever after."""
 
@@ -95,8 +101,7 @@ class ScriptedServer:
         self._answers: dict[str, list[Reply | Answer]] = {}
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 
     def __enter__(self) -> Self:

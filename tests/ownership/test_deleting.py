@@ -79,7 +79,7 @@ async def test_a_tenant_goes_only_with_a_yes_and_the_way_it_says(api: httpx2.Asy
 async def test_a_tenant_that_is_not_to_be_deleted_stays(api: httpx2.AsyncClient, name: str) -> None:
     await apply(api, tenant(name, preventDeletion=True), owner=git(name))
     (refused,) = await delete(api, ("Tenant", name), owner=git(name), allow_mass_delete=True)
-    assert "spec.preventDeletion" in error(refused)["suggestion"]
+    assert (error(refused)["code"], "spec.preventDeletion" in error(refused)["suggestion"]) == ("prevented", True)
     assert (await api.get(f"/v1/tenants/{name}")).json()["state"] == "active"
 
 

@@ -25,7 +25,7 @@ async def test_an_object_belongs_to_the_tenant_that_claims_its_namespace(reconci
     assert [each["name"] for each in (await reconciler.get("/v1/agents", headers=there)).json()["data"]] == ["one", "two"]
     for namespace, expected in ((f"{name}-dev", ["one"]), (f"{name}-prod", []), (name, ["two", "scripted"])):
         found = (await reconciler.get("/v1/objects", params={"namespace": namespace})).json()["data"]
-        assert [each["name"] for each in found if each["kind"] != "Tenant"] == expected, found
+        assert [each["name"] for each in found] == expected, found
     assert (await reconciler.get("/v1/objects/Agent/one", params={"namespace": f"{name}-dev"})).json()["origin"] == git(name)["origin"]
 
 
@@ -104,6 +104,22 @@ async def test_one_who_acts_in_its_own_tenant_only_uses_all_of_its_namespaces(ap
     for namespace, many in ((f"{name}-dev", 1), (f"{name}-y", 0), (f"{name}-none", 0)):
         listed = await api.get("/v1/objects", params={"kind": "Agent", "namespace": namespace}, headers=theirs)
         assert len(listed.json()["data"]) == many
+
+
+async def test_tool_servers_of_one_name_are_asked_each_for_its_own_tenant(reconciler: httpx2.AsyncClient, name: str) -> None:
+    tenants = [f"{name}-{which}" for which in "ab"]
+    servers = [
+        {
+            "apiVersion": "hansa.dev/v1alpha1",
+            "kind": "ToolServer",
+            "metadata": {"name": "same", "namespace": each},
+            "spec": {"endpoint": f"http://127.0.0.{number}:9/mcp"},
+        }
+        for number, each in enumerate(tenants, 1)
+    ]
+    results = await apply(reconciler, *map(tenant, tenants), *servers, owner=git(name))
+    assert actions(results) == ["created"] * 4
+    assert ["127.0.0.1" in results[2]["note"], "127.0.0.2" in results[3]["note"]] == [True, True], results
 
 
 async def test_all_that_one_owner_has_is_listed_over_all_tenants_in_pages(

@@ -268,9 +268,10 @@ class Applying:
             self.trail.applied(found, tenant, before, action=action)
         if isinstance(found, Agent):
             notes.append(narrowed(self._principal, found))
-        if isinstance(found, ToolServer) and found.metadata.name in self._asked.discovered:
+        said = self._asked.discovered.get((tenant, found.metadata.name))
+        if isinstance(found, ToolServer) and said is not None:
             self.changed.add(tenant)
-            notes.append(await self._keep_status(found, self._asked.discovered[found.metadata.name], same=action == "unchanged"))
+            notes.append(await self._keep_status(found, said, same=action == "unchanged"))
         notes.append(await missing_secret(self._connection, found))
         told = changes(before, each.row.manifest.encode()) if self._asked.explain and action == "configured" else ()
         generation = generation if generation is not None else known.generation if known is not None else None

@@ -167,7 +167,7 @@ class Deleting:
         try:
             event = await self._deletions.close(self._connection, self._principal, kept.name, policy=None)
         except HansaError as error:
-            self._fail(target.number, target.named, FieldError("metadata.name", error.code, error.detail, error.hint or None))
+            self._fail(target.number, target.named, FieldError("metadata.name", "prevented", error.detail, error.hint or None))
             return
         if event is not None:
             self.trail.add(target.tenant, event)

@@ -17,15 +17,12 @@ DISCOVERY_SECONDS = 20.0
 
 async def discovered(
     candidates: list[Candidate], discover: Discover, allowance: Callable[[str], Awaitable[Allowance | None]]
-) -> dict[str, ToolServerStatus]:
-    """What each ToolServer says, by its name. `allowance` tells what a tenant may use; None: its database is away, and none of its servers
-    is asked."""
-    servers: dict[str, tuple[str, ToolServer]] = {}
-    for each in candidates:
-        if isinstance(each.found, ToolServer):
-            servers.setdefault(each.name, (each.tenant, each.found))
+) -> dict[tuple[str, str], ToolServerStatus]:
+    """What each ToolServer says, by its tenant and name. `allowance` tells what a tenant may use; None: its database is away, and none of
+    its servers is asked."""
+    servers = {(each.tenant, each.name): each.found for each in candidates if isinstance(each.found, ToolServer)}
     give_up, slots = clock.monotonic() + DISCOVERY_SECONDS, asyncio.Semaphore(DISCOVERIES)
-    allowances = {tenant: await allowance(tenant) for tenant in {tenant for tenant, _ in servers.values()}}
+    allowances = {tenant: await allowance(tenant) for tenant in {tenant for tenant, _ in servers}}
 
     servers = {name: each for name, each in servers.items() if allowances[each[0]] is not None}
 
@@ -38,4 +35,4 @@ async def discovered(
                 return ToolServerStatus(False, "not asked: the other ToolServers of the request were too slow; apply it again")
             return await discover(tenant_id(tenant), server)
 
-    return dict(zip(servers, await asyncio.gather(*(ask(*each) for each in servers.values())), strict=True))
+    return dict(zip(servers, await asyncio.gather(*(ask(tenant, server) for (tenant, _), server in servers.items())), strict=True))

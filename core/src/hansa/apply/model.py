@@ -104,7 +104,7 @@ class Leads(msgspec.Struct, frozen=True):
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What is asked of `Objects.apply`. `leads`, and what ToolServers said (`discovered`, by name), are of `Objects.prepare`.
+    """What is asked of `Objects.apply`. `leads`, and what ToolServers said (`discovered`, by tenant and name), are of `Objects.prepare`.
     `force`: take over what others own. `explain`: also tell what would change."""
 
     items: list[Item]
@@ -112,7 +112,7 @@ class Asked(msgspec.Struct, frozen=True):
     commit: str = ""
     force: bool = False
     leads: Leads = Leads()
-    discovered: Mapping[str, "ToolServerStatus"] = {}
+    discovered: Mapping[tuple[str, str], "ToolServerStatus"] = {}
     explain: bool = False
 
 

@@ -43,9 +43,10 @@ async def of_items(database: Database, principal: Principal, items: list[Item]) 
 
 
 def _tenant(manifest: Any) -> Tenant | None:
-    if not isinstance(manifest, dict) or cast("dict[str, Any]", manifest).get("kind") != "Tenant":
+    fields = cast("dict[str, Any]", manifest) if isinstance(manifest, dict) else {}
+    if fields.get("kind") != "Tenant":
         return None
-    found, problems = check(manifest)
+    found, problems = check(fields)
     return found if isinstance(found, Tenant) and not problems else None
 
 

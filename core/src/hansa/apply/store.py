@@ -39,12 +39,13 @@ async def allowed(connection: Connection) -> str | None:
 
 
 FILTERED = """($1::text IS NULL OR kind = $1) AND ($2::text IS NULL OR manager = $2) AND ($3::text IS NULL OR origin = $3)
-  AND ($4::text IS NULL OR coalesce(manifest -> 'metadata' ->> 'namespace', (SELECT t.name FROM hansa.tenants t
-    WHERE t.tenant_id = (SELECT hansa.tenant()))) = $4) AND (kind, name) > ($5, $6)"""
+  AND ($4::text IS NULL OR kind NOT IN ('Region', 'Tenant') AND coalesce(manifest -> 'metadata' ->> 'namespace',
+    (SELECT t.name FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant()))) = $4) AND (kind, name) > ($5, $6)"""
 
 
 class Filters(msgspec.Struct, frozen=True):
-    """Which objects are listed; None: whatever it is. `namespace`: of objects that name none, the name of the tenant."""
+    """Which objects are listed; None: whatever it is. `namespace`: of objects that name none, the name of the tenant; a Tenant and a Region
+    stand in none."""
 
     kind: str | None = None
     manager: str | None = None

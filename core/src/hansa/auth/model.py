@@ -57,7 +57,7 @@ ROLES: Mapping[str, frozenset[str]] = {
     "developer": TENANT - {"objects:takeover", "sessions:import", "keys:read", "keys:write", "audit:read", "users:act", "access:read"},
     "delegate": frozenset({"self:read", "users:act"}),
     "tenant-admin": TENANT,
-    "reconciler": PLATFORM | {"self:read", "agents:read", "objects:read", "objects:write"},
+    "reconciler": PLATFORM | {"self:read", "agents:read", "objects:read", "objects:write", "runs:start", "secrets:read", "secrets:write"},
     "platform-admin": frozenset(PERMISSIONS),
 }
 

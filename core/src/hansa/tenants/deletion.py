@@ -50,20 +50,21 @@ class Deletions:
             raise Conflict(f"the tenant {name!r} can't be deleted: it is {what}", hint="Suspend it, if nothing is to run in it.")
         if found["prevent_deletion"]:
             raise Conflict(f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it.")
-        policy, state = policy or found["deletion_policy"], found["state"]
-        if state == "deleting" or (state == "archived" and policy == "Retain"):
+        chosen: str = policy or found["deletion_policy"]
+        state = found["state"]
+        if state == "deleting" or (state == "archived" and chosen == "Retain"):
             return None
         deletion = ids.new_id()
         async for _ in enter_each(connection, tenant):
             await store.suspend(connection, suspended=True)
             await messaging_store.block(connection, blocked=True)
-            await store.set_state(connection, "archived" if policy == "Retain" else "deleting")
-            if policy != "Retain":
+            await store.set_state(connection, "archived" if chosen == "Retain" else "deleting")
+            if chosen != "Retain":
                 await key_store.revoke_all(connection)
-                await store.insert_deletion(connection, deletion, tenant, name=name, policy=policy, by=principal.name)
-        if policy == "Retain":
+                await store.insert_deletion(connection, deletion, tenant, name=name, policy=chosen, by=principal.name)
+        if chosen == "Retain":
             return principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}")
-        told = {"deletion": str(deletion), "policy": policy}
+        told = {"deletion": str(deletion), "policy": chosen}
         return principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told)
 
     @asynccontextmanager
