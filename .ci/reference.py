@@ -12,9 +12,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = Path("core/src/hansa/settings.py")
+GIT_SETTINGS = Path("core/src/hansa/apply/repository/settings.py")
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")
-CONDITIONS = Path("core/src/hansa/tenants/conditions.py")
+CONDITIONS = {
+    "Tenant": (
+        Path("core/src/hansa/tenants/conditions.py"),
+        "`hansa tenants show NAME`, `GET /v1/tenants/NAME` and the status of a Tenant object show them.",
+    ),
+    "Agent": (
+        Path("core/src/hansa/apply/rollout/conditions.py"),
+        "`hansa get agent NAME -o yaml`, `GET /v1/agents/NAME` and the status of an Agent object show them; see [rollout](../rollout.md).",
+    ),
+}
+"""Kind -> the module that says its conditions, and where people see them."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +124,10 @@ def tool_settings(root: Path) -> list[Setting]:
 
 
 def settings(root: Path) -> list[Setting]:
-    """Every setting, in the order of the file."""
-    tree = ast.parse((root / SETTINGS).read_text(encoding="utf-8"))
+    """Every setting, in the order of the files."""
+    trees = [ast.parse((root / path).read_text(encoding="utf-8")) for path in (SETTINGS, GIT_SETTINGS) if (root / path).is_file()]
     found: list[Setting] = []
-    for group in tree.body:
+    for group in [node for tree in trees for node in tree.body]:
         if not isinstance(group, ast.ClassDef):
             continue
         for field, after in zip(group.body, [*group.body[1:], None], strict=True):
@@ -180,8 +191,17 @@ def settings_page(root: Path) -> str:
 
 
 def conditions(root: Path) -> dict[str, dict[str, str]]:
-    """Every condition of a tenant: type -> reason -> meaning; the meaning under the empty reason is that of the type."""
-    path = root / CONDITIONS
+    """Every condition of any kind: type -> reason -> meaning; the meaning under the empty reason is that of the type."""
+    found: dict[str, dict[str, str]] = {}
+    for kind in CONDITIONS:
+        for type_, reasons in conditions_of(root, kind).items():
+            found[type_] = {**found.get(type_, {}), **reasons}
+    return found
+
+
+def conditions_of(root: Path, kind: str) -> dict[str, dict[str, str]]:
+    """The same of one kind."""
+    path = root / CONDITIONS[kind][0]
     for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "CONDITIONS" and isinstance(node.value, ast.Call):
             return ast.literal_eval(node.value.args[0])
@@ -191,17 +211,19 @@ def conditions(root: Path) -> dict[str, dict[str, str]]:
 def conditions_page(root: Path) -> str:
     """docs/reference/conditions.md."""
     lines = [
-        "# Conditions of a tenant",
+        "# Conditions",
         "",
-        "Generated from `hansa.tenants.conditions` by `make generate`; not edited by hand.",
+        "Generated from the `conditions` modules of `hansa` by `make generate`; not edited by hand.",
         "",
         "Each has a status (`True`, `False` or `Unknown`), a reason, a message for people, the generation of the object that it is about,",
-        "and the time since when it has its status. `hansa tenants show NAME`, `GET /v1/tenants/NAME` and the status of a Tenant object",
-        "show them.",
+        "and the time since when it has its status.",
     ]
-    for type_, found in conditions(root).items():
-        lines += ["", f"## {type_}", "", found.get("", ""), "", *_head("reason", "meaning")]
-        lines += [f"| `{reason}` | {_cell(text)} |" for reason, text in found.items() if reason]
+    for kind, (_, shown) in CONDITIONS.items():
+        found = conditions_of(root, kind)
+        lines += ["", f"## Of a{'n' if kind[0] in 'AEIOU' else ''} {kind}", "", shown] if found else []
+        for type_, reasons in found.items():
+            lines += ["", f"### {type_}", "", reasons.get("", ""), "", *_head("reason", "meaning")]
+            lines += [f"| `{reason}` | {_cell(text)} |" for reason, text in reasons.items() if reason]
     return "\n".join([*lines, ""])
 
 

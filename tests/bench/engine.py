@@ -82,7 +82,7 @@ class Engine:
             self.equipment.database,
             self.equipment.plugins,
             discover,
-            judges=Judges(flaw=expressions.flaw, issuers=EgressPolicy(), variables=admitted({}, "")),
+            judges=Judges(flaw=expressions.flaw, answer_flaw=expressions.answer_flaw, issuers=EgressPolicy(), variables=admitted({}, "")),
             tenants=tenants,
             deletions=Deletions(self.equipment.database, tenants, messaging, tell=tenants.forget),
         )

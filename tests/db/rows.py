@@ -13,6 +13,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "tenant_conditions": {"type": "t", "status": "True", "reason": "r", "message": "secret of b", "observed_generation": 1},
     "tenant_workers": {"worker": "w"},
     "messaging_accounts": {"connections": 5},
+    "message_counts": {"day": date(2026, 1, 1), "sent": 1},
+    "limit_levels": {"name": "secret of b", "level": 1},
     "service_accounts": {"name": "s", "roles": ["viewer"], "description": "secret of b"},
     "issuers": {"issuer": "https://issuer.example", "audience": "secret of b", "entry": "{}"},
     "budgets": {
@@ -66,6 +68,17 @@ ROWS: dict[str, dict[str, Any]] = {
         "input": '"secret of b"',
     },
     "agents": {"name": "a", "revision": 1, "suspended": False, "concurrency": "Enqueue", "pool": "default"},
+    "rollouts": {
+        "agent": "a",
+        "revision": 1,
+        "digest": b"d",
+        "state": "refused",
+        "reason": "r",
+        "message": "secret of b",
+        "seconds": 1,
+        "concurrency": "Enqueue",
+        "pool": "default",
+    },
     "waits": {"run_id": UUID(int=2), "step": "1", "kind": "timer"},
     "approvals": {"id": UUID(int=3), "run_id": UUID(int=2), "step": "1", "kind": "tool", "subject": '"secret of b"'},
     "mailbox": {"session_id": UUID(int=1), "id": UUID(int=4), "name": "e", "data": '"secret of b"'},
@@ -87,7 +100,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
-ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads", "budgets", "storage", "data_keys")
+ONE_A_TENANT = ("request_rates", "message_counts", "messaging_accounts", "audit_heads", "budgets", "storage", "data_keys")
 NAMES = ("id", "name", "agent", "key", "principal", "type", "worker", "issuer")
 """Columns whose texts name something: they are told apart by a number."""
 

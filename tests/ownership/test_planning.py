@@ -74,7 +74,8 @@ def disagreement(planned: list[Result], done: list[Result]) -> list[str]:
     """Where what was done is not what was planned."""
     if len(planned) != len(done):
         return [f"{len(planned)} planned, {len(done)} done"]
-    pairs = [({**one, "changes": None}, {**other, "changes": None}) for one, other in zip(planned, done, strict=True)]
+    apart = {"changes": None, "status": None}  # a plan tells changes, and what is done how it stands then
+    pairs = [({**one, **apart}, {**other, **apart}) for one, other in zip(planned, done, strict=True)]
     return [f"planned {one}, done {other}" for one, other in pairs if one != other]
 
 

@@ -23,6 +23,7 @@ from hansa_crds.model import (
 )
 from hansa_crds.policies import ArgumentRule
 from hansa_crds.problem import Keys, Problem, listed, meant, path_of, problem, shown
+from hansa_crds.rollout import AgentSmoke
 from hansa_crds.tenant import TenantSpec
 
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -102,6 +103,7 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
             SchemaObject("outputSchema"),
             DistinctItems("tools", ("plugin", "toolServer", "agent"), "put all names in the `allow` of one entry"),
         ),
+        AgentSmoke: (DistinctItems("allow"),),
         ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
         ToolServerSpec: (DistinctItems("allow"),),
         TenantIdentity: (DistinctItems("issuers", ("name",), "give each issuer a name of its own"),),

@@ -10,6 +10,7 @@ from hansa.api.envelope import Envelope, origins
 from hansa.api.services import Services
 from hansa.api.streams import Streams
 from hansa.apply.narrowing import Judges
+from hansa.apply.rollout.service import Rollouts
 from hansa.apply.service import Objects
 from hansa.apply.sources import Sources
 from hansa.audit.checkpoints import open_outside
@@ -53,12 +54,19 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
     api_keys = ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region)))
     tenants = Tenants(equipment.database, equipment.region, stale_seconds=stale_seconds(settings.worker.probe_seconds))
     archives = Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports")
+    judges = Judges(
+        flaw=expressions.flaw,
+        answer_flaw=expressions.answer_flaw,
+        issuers=to_issuers,
+        variables=admitted(os.environ, settings.credentials.allow),
+    )
+    rollouts = Rollouts(equipment.database, equipment.plugins, judges)
     deletions = Deletions(equipment.database, tenants, messaging, tell=api_keys.changed)
     objects = Objects(
         equipment.database,
         equipment.plugins,
         equipment.tool_servers.discover,
-        judges=Judges(flaw=expressions.flaw, issuers=to_issuers, variables=admitted(os.environ, settings.credentials.allow)),
+        judges=judges,
         tenants=tenants,
         deletions=deletions,
     )
@@ -81,7 +89,8 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,
-        agents=Agents(equipment.database),
+        agents=Agents(equipment.database, rollouts),
+        rollouts=rollouts,
         objects=objects,
         sources=Sources(equipment.database),
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),

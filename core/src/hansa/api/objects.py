@@ -81,7 +81,7 @@ class Takeover(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class StoredObject(msgspec.Struct, frozen=True):
     """An object as it is kept. `manager` and `origin` own it; `commit` has it as it is, where `source` says; `applied_by` wrote it last.
-    `status` is what the platform found out: a ToolServer's tools, or why it is not reachable, and the conditions of a Tenant."""
+    `status` is what the platform knows: a ToolServer's tools, or why it is not reachable; the conditions of an Agent or a Tenant."""
 
     kind: str
     name: str

@@ -8,6 +8,7 @@ from litestar import Request
 
 from hansa.agents.service import Agents
 from hansa.api.streams import Streams
+from hansa.apply.rollout.service import Rollouts
 from hansa.apply.service import Objects
 from hansa.apply.sources import Sources
 from hansa.audit.door import Door
@@ -60,6 +61,7 @@ class Services(msgspec.Struct, frozen=True):
     plugins: Plugins
     gateway: Gateway
     agents: Agents
+    rollouts: Rollouts
     objects: Objects
     sources: Sources
     runs: Runs

@@ -18,6 +18,7 @@ from hansa.apply.judging import refusals, surroundings
 from hansa.apply.model import CLUSTER, Applied, Asked, Kept, KnownServer, ToolServerStatus
 from hansa.apply.namespaces import claim
 from hansa.apply.narrowing import Judges
+from hansa.apply.rollout.service import Rollouts, begin
 from hansa.apply.secrets import missing_secret
 from hansa.auth.identity import keep_issuers
 from hansa.auth.model import Principal
@@ -48,12 +49,15 @@ class Prepared(msgspec.Struct, frozen=True):
 class Applying:
     """One request. Use `apply` once. Then `trail` has what is to be audited, and `changed` the tenants whose objects are others now."""
 
-    def __init__(self, connection: Connection, principal: Principal, asked: Asked, *, plugins: Plugins, judges: Judges) -> None:
+    def __init__(
+        self, connection: Connection, principal: Principal, asked: Asked, *, plugins: Plugins, judges: Judges, rollouts: Rollouts
+    ) -> None:
         self._connection = connection
         self._principal = principal
         self._asked = asked
         self._plugins = plugins
         self._judges = judges
+        self._rollouts = rollouts
         self.trail = Trail(principal)
         self.changed: set[str] = set()
         self._results: dict[int, Applied] = {}
@@ -216,6 +220,15 @@ class Applying:
         revisions = await self._agents(tenant, ready) if kind == "Agent" and ready else {}
         for each in ready:
             await self._finish(each, tenant, written.get(each.row.name), revisions.get(each.row.name))
+        if kind == "Agent" and not self._asked.explain:  # of what is only planned nothing stands yet
+            await self._told([each.candidate for each in ready])
+
+    async def _told(self, agents: Sequence[Candidate]) -> None:
+        """Add to what is answered of agents how they stand now."""
+        told = await self._rollouts.told(self._connection, [each.name for each in agents])
+        for each in agents:
+            result, (status, note) = self._results[each.number], told[each.name]
+            self._results[each.number] = msgspec.structs.replace(result, status=status, note="; ".join(filter(None, (result.note, note))))
 
     async def _lose(self, kind: str, group: list[Candidate]) -> None:
         """Another owner was quicker, by less than this transaction."""
@@ -230,6 +243,7 @@ class Applying:
         newest = await store.revisions(self._connection, names)
         added: list[tuple[str, int, bytes, str]] = []
         changed: list[tuple[Agent, int]] = []
+        checked: list[tuple[Agent, int]] = []
         found: dict[str, int] = {}
         for each in ready:
             agent = each.candidate.found
@@ -242,11 +256,13 @@ class Applying:
                 added.append((each.row.name, number, spec, each.row.manifest))
             found[each.row.name] = number
             if not each.same:
-                changed.append((agent, number))
+                (changed if agent.spec.rollout is None else checked).append((agent, number))
         if added:
             await store.add_revisions(self._connection, added)
         if changed:
             await store.agents_changed(self._connection, changed)
+        for agent, number in checked:
+            await begin(self._connection, agent, number)
         if await keep_applier(self._connection, self._principal, names):
             self.changed.add(tenant)
         return found

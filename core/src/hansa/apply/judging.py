@@ -59,4 +59,4 @@ def refusals(found: HansaObject, around: Surroundings, plugins: Plugins, judges:
     if missing:
         return tuple(missing)
     narrower = beyond(found, around.allowance, plugins, around.providers, servers=around.servers)
-    return (*narrower, *unreadable(found, judges.flaw, plugins, around.servers))
+    return (*narrower, *unreadable(found, judges, plugins, around.servers))

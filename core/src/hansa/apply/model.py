@@ -126,7 +126,8 @@ class Change(msgspec.Struct, frozen=True):
 
 class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
     """What became of one object. `action`: created, configured, unchanged, deleted, absent or failed; `note`: what is not right with it
-    nevertheless; `tenant`: whose it is, if not the caller's; `changes`: what a plan would change.
+    nevertheless; `tenant`: whose it is, if not the caller's; `changes`: what a plan would change;
+    `status`: of an agent.
     """
 
     kind: str
@@ -138,6 +139,7 @@ class Applied(msgspec.Struct, frozen=True, omit_defaults=True):
     tenant: str = ""
     errors: tuple[FieldError, ...] = ()
     changes: tuple[Change, ...] = ()
+    status: dict[str, Any] | None = None
 
 
 class ServerTool(msgspec.Struct, frozen=True):

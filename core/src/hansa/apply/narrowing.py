@@ -22,10 +22,11 @@ Flaw = Callable[[str], str]
 
 
 class Judges(msgspec.Struct, frozen=True):
-    """Who is asked what may stand in an object. `issuers`: what the door lets out to the issuers that Tenants name; `variables`: those that
-    objects may have sent."""
+    """Who is asked what may stand in an object. `flaw`: of conditions on calls, `answer_flaw`: of those on answers; `issuers`: what the
+    door lets out to the issuers that Tenants name; `variables`: those that objects may have sent."""
 
     flaw: Flaw
+    answer_flaw: Flaw
     issuers: EgressPolicy
     variables: Variables
 
@@ -52,7 +53,7 @@ def beyond(
             return []
 
 
-def unreadable(found: HansaObject, flaw: Flaw, plugins: Plugins, servers: Sequence[KnownServer]) -> list[FieldError]:
+def unreadable(found: HansaObject, judges: Judges, plugins: Plugins, servers: Sequence[KnownServer]) -> list[FieldError]:
     """Everything in an object's own lists and rules that can't be obeyed."""
     match found:
         case Agent():
@@ -60,9 +61,9 @@ def unreadable(found: HansaObject, flaw: Flaw, plugins: Plugins, servers: Sequen
             own = [
                 error
                 for number, use in enumerate(found.spec.tools)
-                for error in _own_rules(use, f"spec.tools[{number}]", flaw, usable=use.allow or _offered(use, plugins, known))
+                for error in _own_rules(use, f"spec.tools[{number}]", judges.flaw, usable=use.allow or _offered(use, plugins, known))
             ]
-            return [*own, *_entries(found.spec.egress, "spec.egress")]
+            return [*own, *_entries(found.spec.egress, "spec.egress"), *_check(found, judges.answer_flaw, plugins, known)]
         case Tenant():
             return _entries(found.spec.allowed.egress, "spec.allowed.egress")
         case _:
@@ -137,12 +138,24 @@ def _own_rules(use: AgentTools, path: str, flaw: Flaw, *, usable: Sequence[str])
     return errors
 
 
-def _unused(path: str, names: Sequence[str], usable: Sequence[str]) -> list[FieldError]:
+def _check(agent: Agent, flaw: Flaw, plugins: Plugins, known: Mapping[str, KnownServer]) -> list[FieldError]:
+    """What is wrong with the check that a revision has to pass."""
+    if agent.spec.rollout is None:
+        return []
+    smoke, path = agent.spec.rollout.smoke, "spec.rollout.smoke"
+    usable = [name for use in agent.spec.tools if use.agent is None for name in use.allow or _offered(use, plugins, known)]
+    errors = _unused(f"{path}.allow", smoke.allow, usable, who="agent")
+    if smoke.expect.cel is not None and (wrong := flaw(smoke.expect.cel)):
+        errors.append(FieldError(f"{path}.expect.cel", "pattern", f"is no condition on `output`: {wrong}"))
+    return errors
+
+
+def _unused(path: str, names: Sequence[str], usable: Sequence[str], *, who: str = "entry") -> list[FieldError]:
     outside = sorted(set(names) - set(usable))
     if not outside:
         return []
     near = nearest(outside[0], usable)
-    text = f"names {', '.join(outside)}, which the entry does not bring"
+    text = f"names {', '.join(outside)}, which the {who} does not bring"
     return [FieldError(path, "reference", text, f"did you mean `{near}`?" if near else None)]
 
 

@@ -19,6 +19,7 @@ from hansa.apply.judging import allowance_of
 from hansa.apply.model import CLUSTER, Applied, Asked, Discover, Named, Owner, Unwanted
 from hansa.apply.narrowing import Judges
 from hansa.apply.planning import undone
+from hansa.apply.rollout.service import Rollouts
 from hansa.auth.model import Principal
 from hansa.db.joining import joining
 from hansa.db.pool import Connection, Database, enter_platform, enter_tenant
@@ -55,6 +56,7 @@ class Objects:
         self._discover = discover
         self._judges = judges
         self._deletions = deletions
+        self._rollouts = Rollouts(database, plugins, judges)
 
     async def prepare(self, principal: Principal, asked: Asked) -> Asked:
         """Find out where namespaces lead and what ToolServers say. Raises `Forbidden`: the caller may take nothing over, and wants to."""
@@ -86,7 +88,7 @@ class Objects:
     async def apply(self, connection: Connection, principal: Principal, asked: Asked) -> list[Applied]:
         """Apply objects, in the caller's transaction and one in each tenant's own database; the answers stand in the order of the items."""
         async with self._joined(connection, principal) as joined:
-            applying = Applying(joined, principal, asked, plugins=self._plugins, judges=self._judges)
+            applying = Applying(joined, principal, asked, plugins=self._plugins, judges=self._judges, rollouts=self._rollouts)
             results = await applying.apply()
             await applying.trail.record(joined, applying.changed)
         return results
@@ -129,8 +131,9 @@ class Objects:
         tenant = await self._leads_to(principal, kind, namespace)
         async with self._database.tenant(tenant_id(tenant)) as connection:
             body = await store.read(connection, _known_kind(kind), name)
-        if body is None:
-            raise NotFound(f"there is no {kind} {name!r}")
+            if body is None:
+                raise NotFound(f"there is no {kind} {name!r}")
+            (body,) = await self._rollouts.with_status(connection, [(kind, name, body)])
         return await self._tenants.with_status(kind, name, body)
 
     async def page(
@@ -142,8 +145,9 @@ class Objects:
         tenant = await self._leads_to(principal, filters.kind, filters.namespace)
         async with self._database.tenant(tenant_id(tenant)) as connection:
             rows = await store.page(connection, filters, after, limit + 1)
+            bodies = await self._rollouts.with_status(connection, [(row["kind"], row["name"], row["body"]) for row in rows[:limit]])
         last = (rows[limit - 1]["kind"], rows[limit - 1]["name"]) if len(rows) > limit else None
-        return [await self._tenants.with_status(row["kind"], row["name"], row["body"]) for row in rows[:limit]], last
+        return [await self._tenants.with_status(row["kind"], row["name"], body) for row, body in zip(rows, bodies, strict=False)], last
 
     async def everywhere(
         self, principal: Principal, filters: store.Filters, *, after: tuple[str, str, str], limit: int
@@ -155,16 +159,18 @@ class Objects:
         if principal.may("tenants:act"):
             # One may have no more of it, and one is to show that there is more.
             tenants = await store.tenants_owned(self._database, filters, after[0], limit + 2)
-        found: list[tuple[str, Any]] = []
+        found: list[tuple[str, Any, str]] = []
         for tenant in tenants:
             begun = (after[1], after[2]) if tenant == after[0] else ("", "")
             async with self._database.tenant(tenant_id(tenant)) as connection:
-                found += [(tenant, row) for row in await store.page(connection, filters, begun, limit + 1 - len(found))]
+                rows = await store.page(connection, filters, begun, limit + 1 - len(found))
+                bodies = await self._rollouts.with_status(connection, [(row["kind"], row["name"], row["body"]) for row in rows])
+                found += [(tenant, row, body) for row, body in zip(rows, bodies, strict=True)]
             if len(found) > limit:
                 break
         last = found[limit - 1] if len(found) > limit else None
-        bodies = [await self._tenants.with_status(row["kind"], row["name"], row["body"]) for _, row in found[:limit]]
-        return bodies, (last[0], last[1]["kind"], last[1]["name"]) if last else None
+        shown = [await self._tenants.with_status(row["kind"], row["name"], body) for _, row, body in found[:limit]]
+        return shown, (last[0], last[1]["kind"], last[1]["name"]) if last else None
 
     async def _leads_to(self, principal: Principal, kind: str | None, namespace: str | None) -> str:
         """The tenant where to look; for those who act in no other, always their own."""

@@ -180,13 +180,11 @@ async def count(connection: Connection, owner: Owner) -> dict[str, int]:
 
 async def set_appliers(connection: Connection, agents: Sequence[str], applier: str) -> bool:
     """Keep who applied agents last, as JSON text; whether that is another one for any of them."""
-    done = await connection.execute(
-        "UPDATE hansa.agents SET owner = $2::json WHERE tenant_id = (SELECT hansa.tenant()) AND name = ANY ($1) "
-        "AND owner::text IS DISTINCT FROM $2::json::text",
+    return await connection.fetchval(
+        "SELECT coalesce(bool_or(hansa.agent_owned((SELECT hansa.tenant()), n, $2::json)), false) FROM unnest($1::text[]) n",
         agents,
         applier,
     )
-    return done != "UPDATE 0"
 
 
 async def agents_changed(connection: Connection, agents: Sequence[tuple[Agent, int]]) -> None:

@@ -73,8 +73,9 @@ def within_tenant(roles: Iterable[str]) -> tuple[str, ...]:
     return tuple(role for role in roles if not ROLES.get(role, PLATFORM) & PLATFORM)
 
 
-Kind = Literal["key", "service", "user", "agent"]
-"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run."""
+Kind = Literal["key", "service", "user", "agent", "rollout"]
+"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run, the check of an
+agent's revision."""
 IN_RUNS = frozenset({"runs:start"})
 """Permissions that mean something within a run: they bound the agents that it calls and the events that it publishes."""
 

@@ -9,6 +9,7 @@ from hansa.cli import records
 from hansa.cli.client import Json, open_api, segment
 from hansa.cli.connection import Connection
 from hansa.cli.output import Column, Row, WideFlag, WideOutput, age, field, say, show, show_value
+from hansa.cli.rollout import ready, revision
 from hansa.cli.tenants import Policy, Wait, delete_tenant, get_tenants
 from hansa.cli.usage import UsageError
 from hansa_crds import KINDS
@@ -19,9 +20,11 @@ _OTHERS = {"run": "run", "runs": "run", "session": "session", "sessions": "sessi
 _OBJECT_COLUMNS = (field("NAME", "name"), field("GENERATION", "generation"), field("MANAGED BY", "manager"), age("CHANGED", "updated_at"))
 _AGENT_COLUMNS = (
     field("NAME", "name"),
+    Column("READY", lambda row: ready(row)["status"]),
     field("RUNTIME", "runtime"),
     field("MODEL", "model"),
-    field("REVISION", "revision"),
+    Column("REVISION", lambda row: revision(row)),
+    Column("REASON", lambda row: ready(row)["reason"]),
     field("MANAGED BY", "manager"),
     age("CHANGED", "updated_at"),
     Column("DESCRIPTION", lambda row: str(row.get("description") or "-")),

@@ -18,7 +18,7 @@ from hansa.auth.service import issue_key
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Forbidden, Misconfigured, NotFound, Unauthenticated, Unavailable
 from hansa.tenants import store
-from hansa.tenants.conditions import Condition, Facts, Region, conditions_of
+from hansa.tenants.conditions import Condition, Crossed, Facts, Region, conditions_of
 
 DEFAULT_TENANT = "default"
 FIRST_KEY = "first"
@@ -134,7 +134,8 @@ def place_trouble(database: Database, row: Any) -> tuple[str, str] | None:
 
 def _view(row: Any, region: Region | None, trouble: tuple[str, str] | None, stale_seconds: float) -> TenantView:
     put = msgspec.json.decode(row["put"], type=tuple[Condition, ...])
-    facts = msgspec.convert({**dict(row), "put": put, "database_trouble": trouble}, Facts)
+    crossed = msgspec.json.decode(row["crossed"], type=tuple[Crossed, ...])
+    facts = msgspec.convert({**dict(row), "put": put, "crossed": crossed, "database_trouble": trouble}, Facts)
     conditions = conditions_of(facts, region, stale_seconds=stale_seconds)
     return msgspec.convert(
         {**dict(row), "id": row["tenant_id"], "ready": conditions[-1].status == "True", "conditions": conditions}, TenantView

@@ -7,6 +7,5 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    parts = ("ownership", "dedicated")
-    for part in parts:
+    for part in ("ownership", "limits", "rollout", "dedicated"):
         run_script(f"0003_{part}.sql")
