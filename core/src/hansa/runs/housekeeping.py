@@ -30,7 +30,7 @@ async def open_housekeeping(equipment: Equipment, settings: Settings, queue: Que
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(Remover(equipment, queue).run(), name="tenants.remove"),
-            group.create_task(watch_limits(equipment.database), name="tenants.limits"),
+            *(group.create_task(watch_limits(each), name="tenants.limits") for each in equipment.database.every),
         ]
         if settings.worker.probe_seconds > 0:
             tasks += [group.create_task(prober.run(), name="tenants.probe") for prober in await _probers(equipment, settings)]

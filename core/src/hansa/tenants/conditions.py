@@ -146,17 +146,7 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
     def say(type_: str, reason: str, message: str, *, status: Status = "True", since: datetime | None = None) -> Condition:
         return Condition(type_, status, reason, message, facts.generation, since or facts.created_at)
 
-    match facts.database_trouble:
-        case ("Unreachable", message):
-            yield say("DatabaseReady", "Unreachable", message, status="False")
-        case ("NotConfigured", message):
-            yield say("DatabaseReady", "NotConfigured", message, status="False")
-        case (_, message):
-            yield say("DatabaseReady", "NotUsable", message, status="False")
-        case None if facts.database == "Dedicated":
-            yield say("DatabaseReady", "Dedicated", "its rows are in a database of its own, which takes no row of anybody else")
-        case None:
-            yield say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
+    yield _of_database(facts)
     if facts.messaged and not facts.messaging_told:
         message = facts.messaging_trouble or "NATS has not been told of the tenant's account yet"
         yield say("MessagingReady", "AccountNotMade", message, status="False")
@@ -184,6 +174,23 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
     elif facts.workers == "Dedicated":
         message = "no worker that was started for it is there (HANSA_WORKER_TENANT), so its runs wait"
         yield say("WorkersReady", "NoWorker", message, status="False", since=facts.workers_since)
+
+
+def _of_database(facts: Facts) -> Condition:
+    def say(type_: str, reason: str, message: str, *, status: Status = "True") -> Condition:
+        return Condition(type_, status, reason, message, facts.generation, facts.created_at)
+
+    match facts.database_trouble:
+        case ("Unreachable", message):
+            return say("DatabaseReady", "Unreachable", message, status="False")
+        case ("NotConfigured", message):
+            return say("DatabaseReady", "NotConfigured", message, status="False")
+        case (_, message):
+            return say("DatabaseReady", "NotUsable", message, status="False")
+        case None if facts.database == "Dedicated":
+            return say("DatabaseReady", "Dedicated", "its rows are in a database of its own, which takes no row of anybody else")
+        case _:
+            return say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
 
 
 def _of_region(facts: Facts, region: Region | None, stale_seconds: float) -> Iterable[Condition]:

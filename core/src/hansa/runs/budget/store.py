@@ -21,7 +21,7 @@ async def reserve(database: Database, batch: Sequence[tuple[Claim, Ask]]) -> lis
 
 async def count_message(database: Database, tenant_id: UUID) -> Unsent | None:
     """Count a message before it is sent, for good; why it may not be sent, if so."""
-    return _unsent(await database.call("SELECT hansa.message_take($1)", tenant_id))
+    return _unsent(await database.of(tenant_id).call("SELECT hansa.message_take($1)", tenant_id))
 
 
 async def count_message_here(connection: Connection, tenant_id: UUID, message_id: UUID) -> Unsent | None:
