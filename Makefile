@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.workspace
 PEERS := .venv-bench/.peers
-MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyproject.toml plugins/*/pyproject.toml core/pyproject.toml)
+MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyproject.toml plugins/*/pyproject.toml core/pyproject.toml operator/pyproject.toml)
 
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
@@ -20,7 +20,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 2)
 # Bytecode is kept, whatever the shell says: some hundred processes are started, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test check lint rules generate constraints format bench chaos simulate isolation histories clean
+.PHONY: help setup run test kubernetes check lint rules generate platform constraints format bench chaos simulate isolation histories clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -34,9 +34,15 @@ $(STAMP): $(MANIFESTS)
 run: setup ## Start Hansa, triage 50 reviews with a small local model, serve until Ctrl-C (ONCE=1: stop after the table)
 	@$(BIN)/hansa demo $(if $(ONCE),--once)
 
-test: setup lint ## Set-up, every check and every test (JOBS=n: so many at once); a skipped test is a failure
+test: kubernetes setup lint ## Set-up, every check and every test (JOBS=n: so many at once); a skipped test is a failure
 	@$(BIN)/pytest -n $(JOBS) -m 'not alone'
 	@$(BIN)/pytest -m alone
+
+# Built once, in nine minutes of a core, and kept in the user's cache: in the background, at low priority, while the other tests run. The tests
+# that want a cluster come last, and wait for it. Needs Go; HANSA_KUBE_BIN names a folder that has the programs instead.
+kubernetes:
+	@mkdir -p build
+	@nice -n 10 $(PYTHON) tests/kubernetes/binaries.py > build/kubernetes.log 2>&1 < /dev/null &
 
 check: setup lint rules ## Every check, no test that starts a server
 
@@ -53,6 +59,9 @@ rules: setup
 generate: setup ## Write what is generated: CRDs, JSON Schema, reference pages
 	@$(BIN)/python -m hansa_crds.generate
 	@$(BIN)/python .ci/reference.py
+
+platform: generate ## Write what is generated below gitops/: definitions, schema of the chart, kustomize base (builds Helm, if need be)
+	@PYTHONPATH=tests $(BIN)/python .ci/deployment.py
 
 constraints: ## Pin in constraints.txt what .venv holds now
 	@$(BIN)/python .ci/workspace.py constraints

@@ -1,4 +1,4 @@
-"""The reference pages that are read from the source: errors.md, settings.md and conditions.md of docs/reference.
+"""The reference pages that are read from the source: errors.md, settings.md, conditions.md and metrics.md of docs/reference.
 
 Reads the text of the modules and imports none of them, so that it also works on a tree that does not run. `--check` writes
 nothing and says which page is not as a fresh run would make it.
@@ -11,21 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = Path("core/src/hansa/settings.py")
-GIT_SETTINGS = Path("core/src/hansa/apply/repository/settings.py")
+SETTINGS = (
+    Path("core/src/hansa/settings.py"),
+    Path("core/src/hansa/apply/repository/settings.py"),
+    Path("operator/src/hansa_operator/settings.py"),
+)
+METRICS = Path("operator/src/hansa_operator/metrics.py")
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")
-CONDITIONS = {
-    "Tenant": (
-        Path("core/src/hansa/tenants/conditions.py"),
-        "`hansa tenants show NAME`, `GET /v1/tenants/NAME` and the status of a Tenant object show them.",
-    ),
-    "Agent": (
-        Path("core/src/hansa/apply/rollout/conditions.py"),
-        "`hansa get agent NAME -o yaml`, `GET /v1/agents/NAME` and the status of an Agent object show them; see [rollout](../rollout.md).",
-    ),
-}
-"""Kind -> the module that says its conditions, and where people see them."""
+CONDITIONS = Path("crds/src/hansa_crds/conditions.py")
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Setting:
 
 def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
     """Every module of our distributions, by dotted name."""
-    for folder in sorted([*root.glob("crds/src"), *root.glob("plugins/*/src"), *root.glob("core/src")]):
+    for folder in sorted([*root.glob("crds/src"), *root.glob("plugins/*/src"), *root.glob("core/src"), *root.glob("operator/src")]):
         for path in sorted(folder.rglob("*.py")):
             name = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
             yield name, ast.parse(path.read_text(encoding="utf-8"))
@@ -125,9 +119,9 @@ def tool_settings(root: Path) -> list[Setting]:
 
 def settings(root: Path) -> list[Setting]:
     """Every setting, in the order of the files."""
-    trees = [ast.parse((root / path).read_text(encoding="utf-8")) for path in (SETTINGS, GIT_SETTINGS) if (root / path).is_file()]
+    trees = [ast.parse((root / path).read_text(encoding="utf-8")) for path in SETTINGS if (root / path).is_file()]
     found: list[Setting] = []
-    for group in [node for tree in trees for node in tree.body]:
+    for group in (node for tree in trees for node in tree.body):
         if not isinstance(group, ast.ClassDef):
             continue
         for field, after in zip(group.body, [*group.body[1:], None], strict=True):
@@ -177,7 +171,7 @@ def settings_page(root: Path) -> str:
     lines = [
         "# Settings",
         "",
-        "Generated from `hansa.settings` by `make generate`; not edited by hand. Every process reads the environment once, at start.",
+        "Generated from the modules `settings` by `make generate`; not edited by hand. Every process reads the environment once, at start.",
         "An empty variable counts as absent.",
     ]
     group = ""
@@ -190,18 +184,9 @@ def settings_page(root: Path) -> str:
     return "\n".join([*lines, ""])
 
 
-def conditions(root: Path) -> dict[str, dict[str, str]]:
-    """Every condition of any kind: type -> reason -> meaning; the meaning under the empty reason is that of the type."""
-    found: dict[str, dict[str, str]] = {}
-    for kind in CONDITIONS:
-        for type_, reasons in conditions_of(root, kind).items():
-            found[type_] = {**found.get(type_, {}), **reasons}
-    return found
-
-
-def conditions_of(root: Path, kind: str) -> dict[str, dict[str, str]]:
-    """The same of one kind."""
-    path = root / CONDITIONS[kind][0]
+def conditions(root: Path) -> dict[str, dict[str, dict[str, str]]]:
+    """Every condition of every kind: kind -> type -> reason -> meaning; the meaning under the empty reason is that of the type."""
+    path = root / CONDITIONS
     for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "CONDITIONS" and isinstance(node.value, ast.Call):
             return ast.literal_eval(node.value.args[0])
@@ -213,24 +198,46 @@ def conditions_page(root: Path) -> str:
     lines = [
         "# Conditions",
         "",
-        "Generated from the `conditions` modules of `hansa` by `make generate`; not edited by hand.",
+        "Generated from `hansa_crds.conditions` by `make generate`; not edited by hand.",
         "",
         "Each has a status (`True`, `False` or `Unknown`), a reason, a message for people, the generation of the object that it is about,",
-        "and the time since when it has its status.",
+        "and the time since when it has its status. `hansa tenants show NAME` and `GET /v1/tenants/NAME` show those of a tenant, in",
+        "Kubernetes the status of every object does; what it can say there besides stands on the page of its kind.",
     ]
-    for kind, (_, shown) in CONDITIONS.items():
-        found = conditions_of(root, kind)
-        lines += ["", f"## Of a{'n' if kind[0] in 'AEIOU' else ''} {kind}", "", shown] if found else []
-        for type_, reasons in found.items():
-            lines += ["", f"### {type_}", "", reasons.get("", ""), "", *_head("reason", "meaning")]
-            lines += [f"| `{reason}` | {_cell(text)} |" for reason, text in reasons.items() if reason]
+    for kind, types in conditions(root).items():
+        lines += ["", f"## {kind}"]
+        for type_, found in types.items():
+            rows = [f"| `{reason}` | {_cell(text)} |" for reason, text in found.items() if reason]
+            lines += ["", f"### {type_}", "", found.get("", ""), *(["", *_head("reason", "meaning"), *rows] if rows else [])]
     return "\n".join([*lines, ""])
+
+
+def metrics(root: Path) -> dict[str, str]:
+    """Every metric of the operator: name -> meaning."""
+    path = root / METRICS
+    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "METRICS" and isinstance(node.value, ast.Call):
+            return ast.literal_eval(node.value.args[0])
+    return {}
+
+
+def metrics_page(root: Path) -> str:
+    """docs/reference/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from `hansa_operator.metrics` by `make generate`; not edited by hand. `hansa-operator` shows them at `/metrics`.",
+        "",
+        *_head("metric", "meaning"),
+    ]
+    return "\n".join([*lines, *(f"| `{name}` | {_cell(text)} |" for name, text in metrics(root).items()), ""])
 
 
 PAGES = {
     Path("docs/reference/errors.md"): errors_page,
     Path("docs/reference/settings.md"): settings_page,
     Path("docs/reference/conditions.md"): conditions_page,
+    Path("docs/reference/metrics.md"): metrics_page,
 }
 
 

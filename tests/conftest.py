@@ -1,5 +1,6 @@
 """Fixtures for tests of the whole platform: one stack a session for those that leave it whole, one of its own for those that do not."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -8,8 +9,21 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from kubernetes.cluster import Cluster, open_cluster, shared_cluster
 from samples import SCRIPTED
 from stack import Process, Stack, open_stack
+
+CLUSTERS = frozenset({"cluster", "own_cluster"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that want a Kubernetes cluster come last, when its programs are built, and the time that they wait for that is not theirs."""
+    functions = [each for each in items if isinstance(each, pytest.Function)]
+    wanting = [each for each in functions if CLUSTERS & set(each.fixturenames) or each.path.parent.name == "kubernetes"]
+    last = {each.path for each in wanting}
+    items.sort(key=lambda each: each.path in last)
+    for each in wanting:
+        each.add_marker(pytest.mark.timeout(60, func_only=True))
 
 
 @pytest.fixture(scope="session")
@@ -49,3 +63,25 @@ def own_stack() -> Iterator[Stack]:
     with open_stack(folder) as found:
         yield found
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A Kubernetes API server with Hansa's definitions, the same for all processes of the run: for tests that leave it whole."""
+    base = tmp_path_factory.getbasetemp()
+    with shared_cluster(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as found:
+        yield found
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace of the session's cluster, for one test."""
+    with cluster.namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """A cluster of one's own with Hansa's definitions, to be broken."""
+    with open_cluster(tmp_path) as found:
+        yield found

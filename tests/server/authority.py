@@ -23,10 +23,12 @@ class Authority:
         self.ca_file = folder / "authority.pem"
         self.ca_file.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *, to: str = "") -> tuple[Path, Path]:
-        """The files of a certificate and its key, made anew each time; `to`: what the files are called if not by the name."""
+    def issue(self, name: str, *, to: str = "", group: str = "") -> tuple[Path, Path]:
+        """The files of a certificate and its key, made anew each time; `to`: what the files are called if not by the name; `group`:
+        its organization, which is a user's group in Kubernetes."""
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._signed(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]), key)
+        named = [(x509.NameOID.ORGANIZATION_NAME, group), (x509.NameOID.COMMON_NAME, name)]
+        certificate = self._signed(x509.Name([x509.NameAttribute(oid, text) for oid, text in named if text]), key)
         certificate_file, key_file = self._folder / f"{to or name}.pem", self._folder / f"{to or name}.key"
         text = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption_algorithm=serialization.NoEncryption()

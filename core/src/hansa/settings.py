@@ -132,7 +132,7 @@ class KeySettings(msgspec.Struct, frozen=True):
     pepper_file: Annotated[str, env("HANSA_KEY_PEPPER_FILE")] = ""
     """File with the pepper mixed into every key's hash, so that a copy of the database alone verifies nothing."""
     file: Annotated[str, env("HANSA_API_KEY_FILE")] = ""
-    """Where `hansa migrate` writes the first key (mode 0600) and where the CLI reads it; empty: none is made."""
+    """Where `hansa migrate` writes the first key (mode 0600) or finds one of `hansa keys make`, and where the CLI reads it; empty: none."""
 
 
 class ClientSettings(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
 """Hansa's objects: types, validation and the registry of kinds. Depends on msgspec only."""
 
+from hansa_crds.changes import changes
 from hansa_crds.identity import Issuer, RoleBinding, TenantIdentity
 from hansa_crds.kinds import KINDS, Column, Kind, kind_of
 from hansa_crds.model import (
@@ -75,6 +76,7 @@ __all__ = [
     "TenantSpec",
     "ToolServer",
     "ToolServerSpec",
+    "changes",
     "check",
     "kind_of",
     "problems",

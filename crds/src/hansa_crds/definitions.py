@@ -1,23 +1,27 @@
 """Kubernetes' view of the kinds: a CustomResourceDefinition with a structural schema for each.
 
-Knows the types, the rules and what Kubernetes allows in such a schema: no references, no unions, defaults only here. What
-it cannot say (an alias used by two models, names of map keys) the control plane still checks and answers.
+Knows the types, the rules and what Kubernetes allows in such a schema: no references, no unions, defaults only here. Rules that
+span fields are in CEL, by `expressions.py`.
 """
 
+import json
 from typing import Any, cast
 
 from msgspec import NODEFAULT, Struct, inspect
 
-from hansa_crds.inspection import bare, described
+from hansa_crds.expressions import expressions
+from hansa_crds.inspection import bare, described, formatted
 from hansa_crds.kinds import Kind
-from hansa_crds.parts import GROUP, LABEL_PATTERN, VERSION
-from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, Once, OnlyWith, Rule, SchemaObject, rules_of
+from hansa_crds.parts import GROUP, LABEL_PATTERN, PATTERN_WORDS, VERSION
+from hansa_crds.rules import DistinctItems, DistinctNames, Rule, SchemaObject, rules_of
+from hansa_crds.status import Status
 
 Schema = dict[str, Any]
 
 _FREE = "x-kubernetes-preserve-unknown-fields"
 _RULES = "x-kubernetes-validations"
 _LIST = "x-kubernetes-list-type"
+_KEYS = "x-kubernetes-list-map-keys"
 
 
 def definition(kind: Kind) -> Schema:
@@ -27,6 +31,7 @@ def definition(kind: Kind) -> Schema:
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
+        "selectableFields": [{"jsonPath": each} for each in kind.selectable],
         "additionalPrinterColumns": [
             {"name": each.name, "type": each.type, "jsonPath": each.path, **({"priority": 1} if each.wide else {})} for each in kind.columns
         ],
@@ -52,7 +57,7 @@ def structural(info: inspect.Type) -> Schema:
     """Give the structural schema of a type."""
     found = bare(info)
     text = described(info)
-    head: Schema = {"description": text} if text else {}
+    head: Schema = _given(description=text or None, format=formatted(info) or None)
     match found:
         case inspect.UnionType():
             (only,) = (each for each in found.types if not isinstance(bare(each), inspect.NoneType))
@@ -72,7 +77,8 @@ def structural(info: inspect.Type) -> Schema:
         case inspect.DictType():
             bound = _given(type="object", maxProperties=found.max_length)
             free = isinstance(bare(found.value_type), inspect.AnyType)
-            return head | bound | ({_FREE: True} if free else {"additionalProperties": structural(found.value_type)})
+            names = _names(bare(found.key_type))
+            return head | bound | ({_FREE: True} if free else {"additionalProperties": structural(found.value_type), **names})
         case inspect.VarTupleType():
             bound = _given(type="array", minItems=found.min_length, maxItems=found.max_length)
             return head | bound | {_LIST: "atomic", "items": structural(found.item_type)}
@@ -98,38 +104,34 @@ def _struct(info: inspect.StructType) -> Schema:
     return schema
 
 
+def _names(info: inspect.Type) -> Schema:
+    """Write what the names of an object's entries look like: a schema itself says that of values only."""
+    if not isinstance(info, inspect.StrType) or info.pattern is None:
+        return {}
+    test = f"self.all(name, name.size() <= {info.max_length} && name.matches({json.dumps(info.pattern)}))"
+    message = f"a name must have at most {info.max_length} characters and be {PATTERN_WORDS[info.pattern].replace('`', '')}"
+    return {_RULES: [{"rule": test, "message": message, "reason": "FieldValueInvalid"}]}
+
+
 def _apply(rule: Rule, schema: Schema) -> None:
     """Write a rule into the schema of the object it holds for."""
     properties = schema["properties"]
+    for found in expressions(rule):
+        said = {"rule": found.rule, "message": found.message, "reason": found.reason}
+        place = properties[found.on] if found.on else schema
+        place.setdefault(_RULES, []).append(said | ({"fieldPath": found.at} if found.at else {}))
     match rule:
-        case ExactlyOne():
-            count = " + ".join(f"(has(self.{each}) ? 1 : 0)" for each in rule.fields)
-            message = f"exactly one of {', '.join(rule.fields)} must be set: {rule.hint.replace('`', '')}"
-            _require(schema, f"{count} == 1", message)
-        case OnlyWith():
-            given = f"has(self.{rule.field}) && self.{rule.field}.size() > 0"
-            message = f"{rule.field} may be set only where {rule.other} is: {rule.hint.replace('`', '')}"
-            _require(schema, f"!({given}) || has(self.{rule.other})", message)
         case DistinctItems(keys=()):
             properties[rule.field][_LIST] = "set"
-        case DistinctItems():
-            for key in rule.keys:
-                test = f"self.all(a, !has(a.{key}) || self.exists_one(b, has(b.{key}) && b.{key} == a.{key}))"
-                _require(properties[rule.field], test, f"no two entries with one {key}: {rule.hint.replace('`', '')}")
+        case DistinctItems(named=True):
+            properties[rule.field] |= {_LIST: "map", _KEYS: list(rule.keys)}
         case DistinctNames():
-            properties[rule.field] |= {_LIST: "map", "x-kubernetes-list-map-keys": [rule.name]}
+            properties[rule.field] |= {_LIST: "map", _KEYS: [rule.name]}
             properties[rule.field]["items"]["properties"][rule.more][_LIST] = "set"
-        case Once():
-            test = f"self.contains('{rule.text}') && self.indexOf('{rule.text}') == self.lastIndexOf('{rule.text}')"
-            _require(properties[rule.field], test, f"must contain {rule.text} exactly once: write it where the text of the user belongs")
         case SchemaObject():
             properties[rule.field] |= {"required": ["type"], "properties": {"type": {_FREE: True}}}
         case _:
             return
-
-
-def _require(schema: Schema, rule: str, message: str) -> None:
-    schema.setdefault(_RULES, []).append({"rule": rule, "message": message})
 
 
 def _object_schema(kind: Kind) -> Schema:
@@ -147,45 +149,15 @@ def _object_schema(kind: Kind) -> Schema:
             "kind": {"type": "string"},
             "metadata": {"type": "object", "properties": {"name": {"type": "string", "maxLength": 63, "pattern": LABEL_PATTERN}}},
             "spec": structural(spec.type) | default,
-            "status": _status(),
+            "status": _status(kind.status),
         },
     }
 
 
-def _status() -> Schema:
+def _status(type_: type[Status]) -> Schema:
     """Give the schema of what a controller reports; -1 until it has, or tools would call a new object ready."""
-    moment = {"type": "string", "format": "date-time"}
-    condition: Schema = {
-        "type": "object",
-        "required": ["type", "status", "reason", "message", "lastTransitionTime"],
-        "properties": {
-            "type": {"type": "string", "maxLength": 316, "description": "What the condition is about, such as Ready."},
-            "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-            "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
-            "reason": {"type": "string", "minLength": 1, "maxLength": 1024, "description": "One word for programs."},
-            "message": {"type": "string", "maxLength": 32768, "description": "A sentence for people."},
-            "lastTransitionTime": moment,
-        },
-    }
-    return {
-        "type": "object",
-        "description": "What the platform reports of the object.",
-        "default": {"observedGeneration": -1},
-        "properties": {
-            "observedGeneration": {
-                "type": "integer",
-                "format": "int64",
-                "description": "Generation of the object that was judged last; -1: none yet.",
-            },
-            "conditions": {
-                "type": "array",
-                "maxItems": 16,
-                _LIST: "map",
-                "x-kubernetes-list-map-keys": ["type"],
-                "items": condition,
-            },
-        },
-    }
+    said: Schema = {"description": "What the platform reports of the object.", "default": {"observedGeneration": -1}}
+    return structural(inspect.type_info(type_)) | said
 
 
 def _given(**fields: Any) -> Schema:

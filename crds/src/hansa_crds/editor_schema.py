@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from hansa_crds.kinds import Kind
-from hansa_crds.rules import SCHEMA_TYPES, DistinctItems, ExactlyOne, Once, OnlyWith, Rule, SchemaObject, rules_of
+from hansa_crds.rules import SCHEMA_TYPES, DistinctItems, ExactlyOne, NotWith, Once, OnlyWith, Rule, SchemaObject, rules_of
 
 Schema = dict[str, Any]
 
@@ -71,6 +71,9 @@ def _apply(rule: Rule, schema: Schema) -> None:
     match rule:
         case OnlyWith():
             schema.setdefault("dependentRequired", {})[rule.field] = [rule.other]
+        case NotWith():
+            both = {each: {"not": {"type": "null"}} for each in (rule.field, rule.other)}
+            schema.setdefault("allOf", []).append({"not": {"required": list(both), "properties": both}})
         case ExactlyOne():
             schema["oneOf"] = [{"required": [each], "properties": {each: {"not": {"type": "null"}}}} for each in rule.fields]
         case DistinctItems(keys=()):

@@ -63,6 +63,12 @@ def described(info: inspect.Type) -> str:
     return str((schema or {}).get("description", ""))
 
 
+def formatted(info: inspect.Type) -> str:
+    """Give the format of a text (`date-time`), or nothing."""
+    schema = cast("dict[str, Any] | None", getattr(info, "extra_json_schema", None))
+    return str((schema or {}).get("format", ""))
+
+
 def values_of(info: Choice) -> list[Any]:
     """Give the values a choice is among."""
     return list(info.values) if isinstance(info, inspect.LiteralType) else [each.value for each in cast("Any", info.cls)]

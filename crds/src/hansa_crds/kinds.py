@@ -10,8 +10,10 @@ from typing import Literal
 from msgspec import Struct
 
 from hansa_crds.model import Agent, HansaObject, ModelProvider, Region, Tenant, ToolServer
+from hansa_crds.status import AgentStatus, ModelProviderStatus, RegionStatus, Status, TenantStatus, ToolServerStatus
 
 Scope = Literal["Cluster", "Namespaced"]
+StatusType = type[Status]
 
 
 class Column(Struct, frozen=True):
@@ -19,12 +21,12 @@ class Column(Struct, frozen=True):
 
     name: str
     path: str
-    type: Literal["string", "integer", "boolean", "date"] = "string"
+    type: Literal["string", "integer", "number", "boolean", "date"] = "string"
     wide: bool = False
 
 
 class Kind(Struct, frozen=True):
-    """One kind of object: its names, its scope, its type and the columns of a table of them."""
+    """One kind of object: its names, its scope, its types, the columns of a table of them, and the fields that Kubernetes may select by."""
 
     kind: str
     plural: str
@@ -32,11 +34,18 @@ class Kind(Struct, frozen=True):
     short_names: tuple[str, ...]
     scope: Scope
     type: type[HansaObject]
+    status: StatusType
     columns: tuple[Column, ...] = ()
+    selectable: tuple[str, ...] = ()
 
 
-READY = Column("Ready", '.status.conditions[?(@.type=="Ready")].status')
-REASON = Column("Reason", '.status.conditions[?(@.type=="Ready")].reason', wide=True)
+def _condition(type_: str) -> str:
+    return f'.status.conditions[?(@.type=="{type_}")]'
+
+
+READY = Column("Ready", f"{_condition('Ready')}.status")
+REASON = Column("Reason", f"{_condition('Ready')}.reason")
+TENANT = Column("Tenant", ".status.tenant", wide=True)
 AGE = Column("Age", ".metadata.creationTimestamp", "date")
 
 _ALL = (
@@ -47,6 +56,7 @@ _ALL = (
         short_names=("hreg",),
         scope="Cluster",
         type=Region,
+        status=RegionStatus,
         columns=(
             READY,
             Column("Display Name", ".spec.displayName"),
@@ -54,6 +64,7 @@ _ALL = (
             REASON,
             AGE,
         ),
+        selectable=(".spec.cordoned",),
     ),
     Kind(
         kind="Tenant",
@@ -62,13 +73,20 @@ _ALL = (
         short_names=("hten",),
         scope="Cluster",
         type=Tenant,
+        status=TenantStatus,
         columns=(
             READY,
             Column("Display Name", ".spec.displayName"),
+            Column("Budget", ".spec.quotas.budget.amount", "number"),
+            Column("Currency", ".spec.quotas.budget.currency", wide=True),
+            Column("Isolated", f"{_condition('IsolationVerified')}.status"),
+            Column("Workers", ".spec.isolation.workers", wide=True),
+            Column("Namespaces", ".status.namespaces", wide=True),
             Column("Suspended", ".spec.suspend", "boolean"),
             REASON,
             AGE,
         ),
+        selectable=(".spec.suspend", ".spec.isolation.workers", ".spec.deletionPolicy"),
     ),
     Kind(
         kind="ModelProvider",
@@ -77,13 +95,16 @@ _ALL = (
         short_names=("hmp",),
         scope="Namespaced",
         type=ModelProvider,
+        status=ModelProviderStatus,
         columns=(
             READY,
             Column("Plugin", ".spec.plugin"),
             Column("Endpoint", ".spec.endpoint", wide=True),
+            TENANT,
             REASON,
             AGE,
         ),
+        selectable=(".spec.plugin", ".status.tenant"),
     ),
     Kind(
         kind="ToolServer",
@@ -92,7 +113,9 @@ _ALL = (
         short_names=("hts",),
         scope="Namespaced",
         type=ToolServer,
-        columns=(READY, Column("Endpoint", ".spec.endpoint"), REASON, AGE),
+        status=ToolServerStatus,
+        columns=(READY, Column("Endpoint", ".spec.endpoint"), Column("Tools", ".status.tools", "integer"), TENANT, REASON, AGE),
+        selectable=(".spec.endpoint", ".status.tenant"),
     ),
     Kind(
         kind="Agent",
@@ -101,15 +124,19 @@ _ALL = (
         short_names=("hag",),
         scope="Namespaced",
         type=Agent,
+        status=AgentStatus,
         columns=(
             READY,
             Column("Runtime", ".spec.runtime.name"),
-            Column("Alias", ".spec.model.alias"),
-            Column("Model", ".spec.model.ref"),
+            Column("Model", ".spec.model['alias','ref']"),
+            Column("Revision", ".status.revision.serving", "integer"),
+            Column("Desired", ".status.revision.desired", "integer", wide=True),
+            TENANT,
             Column("Suspended", ".spec.suspend", "boolean", wide=True),
             REASON,
             AGE,
         ),
+        selectable=(".spec.runtime.name", ".spec.model.alias", ".spec.placement.pool", ".spec.suspend", ".status.tenant"),
     ),
 )
 

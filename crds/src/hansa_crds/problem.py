@@ -13,7 +13,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-Code = Literal["unknown_field", "type", "range", "length", "pattern", "required", "one_of", "kind", "version", "duplicate"]
+Code = Literal["unknown_field", "type", "range", "length", "pattern", "required", "one_of", "kind", "version", "duplicate", "immutable"]
 Keys = tuple[str | int, ...]
 """The way to a value: names of fields and keys, positions in lists, from the outside in."""
 

@@ -1,19 +1,32 @@
-"""The reference page of a kind, in Markdown: example, fields with type, default and bounds, and rules.
+"""The reference page of a kind, in Markdown: example, fields with type, default and bounds, rules, status, conditions, kubectl.
 
 Knows the types and their descriptions; what a person writes about a kind stands in `examples.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import NODEFAULT, Struct, inspect
 
+from hansa_crds.conditions import CONDITIONS, REPORTED, types_of
 from hansa_crds.examples import PAGES
 from hansa_crds.inspection import bare, described, values_of
 from hansa_crds.kinds import Kind
 from hansa_crds.parts import PATTERN_WORDS
 from hansa_crds.problem import listed
-from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, NoNamespace, Once, OnlyWith, Rule, SchemaObject, rules_of
+from hansa_crds.rules import (
+    DistinctItems,
+    DistinctNames,
+    ExactlyOne,
+    Immutable,
+    NoNamespace,
+    NotWith,
+    Once,
+    OnlyWith,
+    Rule,
+    SchemaObject,
+    rules_of,
+)
 
 Row = tuple[str, str, str, str, str]
 
@@ -24,7 +37,6 @@ def page(kind: Kind) -> str:
     written = PAGES[kind.kind]
     scope = "the whole platform" if kind.scope == "Cluster" else "a namespace"
     names = f"`{kind.kind}`, plural `{kind.plural}`, short {listed(kind.short_names)}; belongs to {scope}."
-    rows = "\n".join(f"| {' | '.join(_cell(each) for each in row)} |" for row in _rows(info, ""))
     rules = "".join(f"- {line}\n" for line in _rules(info, ""))
     return f"""\
 # {kind.kind}
@@ -44,10 +56,48 @@ Generated from `hansa_crds` by `make generate`; not edited by hand.
 
 ## Fields
 
-| field | type | default | bounds | meaning |
-| --- | --- | --- | --- | --- |
-{rows}
-{f"{chr(10)}## Rules{chr(10)}{chr(10)}{rules}" if rules else ""}"""
+{_table(("field", "type", "default", "bounds", "meaning"), _rows(info, ""))}
+{f"{chr(10)}## Rules{chr(10)}{chr(10)}{rules}" if rules else ""}
+## Status
+
+What the operator reports of it in Kubernetes, where nobody else writes it.
+
+{_table(("field", "type", "meaning"), ((row[0], row[1], row[4]) for row in _rows(inspect.type_info(kind.status), "status")))}
+
+## Conditions
+
+{_table(("type", "meaning"), ((f"`{type_}`", text) for type_, text in types_of(kind.kind).items()))}
+{"".join(_reasons(kind))}
+## With kubectl
+
+`kubectl get {kind.plural}` shows {_columns(kind, wide=False)}{_wide(kind)}.
+`kubectl get hansa` shows objects of all kinds, `kubectl explain {kind.singular}.spec` the fields. `--field-selector` selects by
+{listed(each.removeprefix(".") for each in kind.selectable)}.
+"""
+
+
+def _reasons(kind: Kind) -> Iterator[str]:
+    for type_, reasons in CONDITIONS.get(kind.kind, {}).items():
+        rows = [(f"`{reason}`", text) for reason, text in reasons.items() if reason]
+        if rows:
+            yield f"\n### {type_}\n\n{_table(('reason', 'meaning'), rows)}\n"
+    if REPORTED:
+        rows = [(f"`{reason}`", text) for reason, text in REPORTED.items()]
+        yield f"\n### Ready, Reconciling, Stalled, as the operator reports them\n\n{_table(('reason', 'meaning'), rows)}\n"
+
+
+def _columns(kind: Kind, *, wide: bool) -> str:
+    return ", ".join(each.name.upper() for each in kind.columns if each.wide == wide)
+
+
+def _wide(kind: Kind) -> str:
+    more = _columns(kind, wide=True)
+    return f"; `-o wide` also {more}" if more else ""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *([_cell(each) for each in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _rows(info: inspect.Type, path: str) -> Iterator[Row]:
@@ -79,8 +129,12 @@ def _words(rule: Rule, owner: str, path: str) -> str:
             return f"In {owner}, exactly one of {listed(rule.fields)} is set: {rule.hint}."
         case DistinctItems(keys=()):
             return f"No entry of `{path}{rule.field}` stands there twice."
+        case NotWith():
+            return f"`{path}{rule.field}` is set only where `{path}{rule.other}` is not: {rule.hint}."
+        case Immutable():
+            return f"`{path}{rule.field}` stays as it is: {rule.hint}."
         case DistinctItems():
-            keys = " or the same ".join(f"`{each}`" for each in rule.keys)
+            keys = " and the same ".join(f"`{each}`" for each in rule.keys)
             return f"No two entries of `{path}{rule.field}` have the same {keys}: {rule.hint}."
         case DistinctNames():
             return f"Over all of `{path}{rule.field}`, no `{rule.name}` and no entry of `{rule.more}` stands twice."

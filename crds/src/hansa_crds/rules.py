@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from hansa_crds.identity import RoleBinding, TenantIdentity
+from hansa_crds.identity import Issuer, RoleBinding, TenantIdentity
 from hansa_crds.model import (
     AgentSpec,
     AgentTools,
@@ -24,6 +24,7 @@ from hansa_crds.model import (
 from hansa_crds.policies import ArgumentRule
 from hansa_crds.problem import Keys, Problem, listed, meant, path_of, problem, shown
 from hansa_crds.rollout import AgentSmoke
+from hansa_crds.status import Status
 from hansa_crds.tenant import TenantSpec
 
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
@@ -37,11 +38,15 @@ class ExactlyOne(Struct, frozen=True):
 
 
 class DistinctItems(Struct, frozen=True):
-    """No two items of the list `field` are alike: by the values of `keys`, or by themselves when there are none."""
+    """No two items of the list `field` are alike: by the values of all `keys`, or by themselves when there are none.
+
+    `named`: the one key is the item's name, by which it is the same item in another version of the object.
+    """
 
     field: str
     keys: tuple[str, ...] = ()
     hint: str = "remove one of them"
+    named: bool = False
 
 
 class DistinctNames(Struct, frozen=True):
@@ -79,7 +84,22 @@ class OnlyWith(Struct, frozen=True):
     hint: str = "remove one of them"
 
 
-Rule = ExactlyOne | OnlyWith | DistinctItems | DistinctNames | Once | SchemaObject | NoNamespace
+class NotWith(Struct, frozen=True):
+    """The field is present only where `other` is not. `hint` says what to do."""
+
+    field: str
+    other: str
+    hint: str
+
+
+class Immutable(Struct, frozen=True):
+    """The field stays as it is for as long as the object, or the named item that it stands in, is there. `hint` says what to do."""
+
+    field: str
+    hint: str
+
+
+Rule = ExactlyOne | OnlyWith | NotWith | DistinctItems | DistinctNames | Once | SchemaObject | NoNamespace | Immutable
 
 RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
     {
@@ -93,6 +113,9 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
             DistinctItems("allow"),
             DistinctItems("requireApproval"),
             OnlyWith("secrets", "plugin", "only tools of plugins take secrets; a ToolServer has its `credentials`"),
+            NotWith("cage", "toolServer", "leave `cage` out: only a plugin's tools run programs in a cage here"),
+            NotWith("cage", "agent", "leave `cage` out: only a plugin's tools run programs in a cage here"),
+            NotWith("effect", "agent", "leave `effect` out: the tools of the agent that is called have theirs"),
         ),
         ArgumentRule: (
             ExactlyOne(("schema", "cel"), "write one rule for each"),
@@ -104,10 +127,15 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
             DistinctItems("tools", ("plugin", "toolServer", "agent"), "put all names in the `allow` of one entry"),
         ),
         AgentSmoke: (DistinctItems("allow"),),
+        TenantSpec: (DistinctItems("namespaces"),),
+        Status: (DistinctItems("conditions", ("type",), named=True),),
         ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
         ToolServerSpec: (DistinctItems("allow"),),
-        TenantIdentity: (DistinctItems("issuers", ("name",), "give each issuer a name of its own"),),
-        TenantSpec: (DistinctItems("namespaces"),),
+        TenantIdentity: (
+            DistinctItems("issuers", ("name",), "give each issuer a name of its own", named=True),
+            DistinctItems("issuers", ("issuer", "audience"), "keep one of them"),
+        ),
+        Issuer: (Immutable("issuer", "give another issuer another name, and bind roles to that: who has this one's roles is named by it"),),
         RoleBinding: tuple(DistinctItems(each) for each in ("roles", "users", "groups", "serviceAccounts", "agents")),
         Tenant: (NoNamespace("Tenant"),),
         Region: (NoNamespace("Region"),),
@@ -129,6 +157,9 @@ def broken(rule: Rule, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]
         case OnlyWith():
             if data.get(rule.field) and data.get(rule.other) is None:
                 yield problem((*keys, rule.field), "one_of", f"may be set only where `{rule.other}` is", rule.hint)
+        case NotWith():
+            if data.get(rule.field) is not None and data.get(rule.other) is not None:
+                yield problem((*keys, rule.field), "one_of", f"may not be set where `{rule.other}` is", rule.hint)
         case DistinctItems():
             yield from _distinct_items(rule, data, keys)
         case DistinctNames():
@@ -142,6 +173,8 @@ def broken(rule: Rule, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]
             if isinstance(meta, dict) and cast("dict[str, Any]", meta).get("namespace") is not None:
                 where = (*keys, "metadata", "namespace")
                 yield problem(where, "unknown_field", f"a {rule.kind} lives in no namespace", "remove the field")
+        case Immutable():
+            pass  # `changes.py` judges it: that takes two versions of the object
 
 
 def _exactly_one(rule: ExactlyOne, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from hansa.apply.changes import changes
 from hansa.apply.judging import refusals, surroundings
 from hansa.apply.model import CLUSTER, Applied, Asked, Kept, KnownServer, ToolServerStatus
 from hansa.apply.namespaces import claim
-from hansa.apply.narrowing import Judges
+from hansa.apply.narrowing import Judges, turned
 from hansa.apply.rollout.service import Rollouts, begin
 from hansa.apply.secrets import missing_secret
 from hansa.auth.identity import keep_issuers
@@ -103,7 +103,8 @@ class Applying:
         admitted = await self._admission(kind, owned, known)
         ready: list[Prepared] = []
         for each in owned:
-            errors = admitted(each) or refusals(each.found, around, self._plugins, self._judges) or await self._effects(each)
+            errors = admitted(each) or turned(known.get(each.name), each.found)
+            errors = errors or refusals(each.found, around, self._plugins, self._judges) or await self._effects(each)
             if errors:
                 self._refuse(each, errors)
                 continue

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from hansa.apply.model import KnownServer
+from hansa.apply.model import Kept, KnownServer
 from hansa.apply.references import schema_flaw
 from hansa.egress.policy import EgressPolicy, parse_entry
 from hansa.errors import FieldError, Misconfigured
 from hansa.plugins.model import Plugins
 from hansa.secrets.variables import Variables
 from hansa.tenants.allowance import Allowance
-from hansa_crds import Agent, AgentTools, HansaObject, ModelChoice, ModelProvider, Tenant, ToolServer
+from hansa_crds import Agent, AgentTools, HansaObject, ModelChoice, ModelProvider, Tenant, ToolServer, changes
 from hansa_crds.problem import nearest
 
 Flaw = Callable[[str], str]
@@ -70,6 +70,12 @@ def unreadable(found: HansaObject, judges: Judges, plugins: Plugins, servers: Se
             return []
 
 
+def turned(known: Kept | None, found: HansaObject) -> tuple[FieldError, ...]:
+    """Everything in an object that may not be other than it was; `known` None: it is new."""
+    told = changes(msgspec.json.decode(known.manifest), msgspec.to_builtins(found)) if known is not None else ()
+    return tuple(FieldError(each.path, each.code, each.message, each.suggestion or None) for each in told)
+
+
 def _refused(path: str, refusal: str) -> list[FieldError]:
     return [FieldError(path, "not_allowed", refusal)] if refusal else []
 
@@ -122,10 +128,6 @@ def _offered(use: AgentTools, plugins: Plugins, known: Mapping[str, KnownServer]
 
 def _own_rules(use: AgentTools, path: str, flaw: Flaw, *, usable: Sequence[str]) -> list[FieldError]:
     errors: list[FieldError] = []
-    if use.agent is not None and use.effect is not None:
-        errors.append(FieldError(f"{path}.effect", "one_of", "an agent that is called has no effect class: its own tools have"))
-    if use.plugin is None and use.cage is not None:
-        errors.append(FieldError(f"{path}.cage", "one_of", "only a plugin's tools run programs in a cage here"))
     # A misspelt name would narrow nothing, and nobody would see it.
     errors += _unused(f"{path}.requireApproval", [name for name in use.require_approval if name != "*"], usable)
     for number, rule in enumerate(use.arguments):

@@ -41,6 +41,7 @@ _COMMANDS = (
     ("rollout", "hansa.cli.rollout:rollout", 1, "See how a new revision of an agent comes to serve; go back, or try again."),
     ("takeover", "hansa.cli.objects:takeover", 1, "Give an object another owner."),
     ("sources", "hansa.cli.sources:sources", 1, "List what sources of objects last saw; forget one."),
+    ("crds", "hansa.cli.definitions:crds", 1, "Print the definitions of Hansa's kinds for a Kubernetes cluster."),
     ("run", "hansa.cli.running:run", 2, "Run an agent and show its answer as it is written."),
     ("runs", "hansa.cli.records:runs", 2, "List runs; show, cancel, suspend, resume, fork or replay one."),
     ("sessions", "hansa.cli.records:sessions", 2, "List sessions; show, export or import one, or send it an event."),

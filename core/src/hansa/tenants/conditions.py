@@ -1,5 +1,4 @@
-"""The conditions of a tenant: what is so, why, and since when. `CONDITIONS` has every type and every reason with its meaning; the
-reference page is made of it, and nothing else can be said.
+"""The conditions of a tenant: what is so, why, and since when. What can be said stands in `hansa_crds.conditions`.
 
 Most follow from a tenant's rows each time they are asked for, so they are never out of date. What a part of the platform finds out
 otherwise it puts (`hansa.tenants.store.put_conditions`) under a type of its own, named here. Pure.
@@ -7,68 +6,15 @@ otherwise it puts (`hansa.tenants.store.put_conditions`) under a type of its own
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from types import MappingProxyType
 from typing import Literal
 
 import msgspec
 
+from hansa_crds.conditions import CONDITIONS as OF_KINDS
+
 Status = Literal["True", "False", "Unknown"]
 
-CONDITIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "DatabaseReady": {
-            "": "The tenant has its rows in a database.",
-            "Provisioned": "They are in the shared database, behind forced row-level security.",
-            "Dedicated": "They are in a database of its own (`isolation.database`), which takes no row of anybody else.",
-            "Unreachable": "Its own database is away: whoever asks for the tenant is answered with 503, and its runs wait.",
-            "NotUsable": "Its own database is not migrated, not its own, not safe, or lets nobody in; the message says what to do.",
-            "NotConfigured": "The control plane that was asked knows no database of its own for it (`HANSA_DATABASE_DEDICATED_FILE`).",
-        },
-        "MessagingReady": {
-            "": "The tenant has its account on NATS. Only where control planes make accounts (`HANSA_NATS_OPERATOR_FILE`).",
-            "AccountReady": "NATS knows the account and bounds it.",
-            "AccountNotMade": "NATS has not been told of it yet, or of its last change; the message says why.",
-            "AccountBlocked": "It lets nobody in: the tenant is suspended, archived or being deleted.",
-        },
-        "IdentityReady": {
-            "": "Somebody can come in.",
-            "ApiKeys": "By API keys.",
-            "Closed": "The tenant is archived or is being deleted: nobody can.",
-        },
-        "QuotaReady": {
-            "": "Its bounds are in force.",
-            "InForce": "What its object says is counted; the message names the bounds.",
-            "Warning": "They are, and of a limit more is used than it warns at (`warnAt`, or 80 %); the message names it.",
-            "Reached": "They are, and a limit is used wholly; the message names it.",
-        },
-        "RegionsReady": {
-            "": "A region takes its runs.",
-            "Serving": "The region that was asked does.",
-            "Cordoned": "The region that was asked takes no new runs (`spec.cordoned` of its Region).",
-            "NotRegistered": "The region that was asked is not in the database: run `hansa migrate` in it.",
-        },
-        "WorkersReady": {
-            "": "Workers of its own are there. Only of a tenant with `isolation.workers: Dedicated`.",
-            "Serving": "At least one worker that was started for the tenant was heard of within the last minute and a half.",
-            "NoWorker": "None was: its runs wait. Start one with `HANSA_WORKER_TENANT`.",
-        },
-        "IsolationVerified": {
-            "": "A probe has lately tried to reach one tenant's rows as another, in every table, and could not.",
-            "ProbesPassed": "No wall has a hole.",
-            "Breached": "A wall has a hole; the message names the table, and the policy or the statement that got through.",
-            "ProbeStale": "The last probe is too long ago: is a worker running?",
-            "NotProbed": "None has run yet.",
-        },
-        "Ready": {
-            "": "All of the above is so, and the tenant is at work.",
-            "AllReady": "It is.",
-            "Suspended": "`spec.suspend` is set: no run starts, and those under way are held.",
-            "Archived": "The tenant was deleted with the policy `Retain`: kept, and closed until it is restored.",
-            "Deleting": "What the tenant has is being removed.",
-            "NotReady": "Another condition is not so; the message names it.",
-        },
-    }
-)
+CONDITIONS: Mapping[str, Mapping[str, str]] = OF_KINDS["Tenant"]
 """Type -> reason -> meaning; the meaning under the empty reason is that of the type."""
 
 

@@ -1,47 +1,20 @@
-"""The conditions of an agent: what is so, why, and since when. `CONDITIONS` has every type and every reason with its meaning; the
-reference page is made of it, and nothing else can be said.
+"""The conditions of an agent: what is so, why, and since when. What can be said stands in
+`hansa_crds.conditions`.
 
 All follow from rows each time they are asked for, so they are never out of date. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from types import MappingProxyType
 
 import msgspec
 
 from hansa.apply.rollout.model import Facts, Rollout
 from hansa.errors import FieldError
 from hansa.tenants.conditions import Condition, Status
+from hansa_crds.conditions import CONDITIONS as OF_KINDS
 
-CONDITIONS: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "Accepted": {
-            "": "The object is kept. One that is refused when applied is not: whoever applies it is told why, and what was kept stays.",
-            "Accepted": "It is.",
-            "NotAllowed": "The lists of its tenant (`allowed`) no longer let it use something that it names; its runs that need that fail.",
-        },
-        "ResolvedRefs": {
-            "": "What the object names is there: model, runtime, tools, agents that it calls.",
-            "Resolved": "All of it.",
-            "NotResolved": "Something is not, or is not any more; the message names it. What serves goes on with what is left.",
-        },
-        "Compatible": {
-            "": "This version, with the plugins that are loaded, can do all that the object says.",
-            "Supported": "It can.",
-            "NotSupported": "A rule of the object fits no tool that it has; the message names it.",
-            "NotUnderstood": "The object was kept by another version, and has fields that this one does not know.",
-        },
-        "Ready": {
-            "": "The revision that the object says serves, and all of the above is so.",
-            "Serving": "It does.",
-            "Suspended": "`spec.suspend` is set: no run starts, and those under way are held.",
-            "Checking": "The revision is being checked (`spec.rollout`) by the run that the message names; the last good one serves.",
-            "Refused": "The revision did not pass its check; the message says why. The last good one serves.",
-            "NotReady": "Another condition is not so; the message names it.",
-        },
-    }
-)
+CONDITIONS: Mapping[str, Mapping[str, str]] = OF_KINDS["Agent"]
 """Type -> reason -> meaning; the meaning under the empty reason is that of the type."""
 
 LONGEST = 1000
