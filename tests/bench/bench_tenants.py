@@ -19,6 +19,8 @@ from bench.bench_http import posted, ready_server
 from bench.crowd import Crowd, gather
 from bench.figures import Figures
 from bench.loop import Way, request, resident, side_by_side
+from dedicated.city import open_city
+from samples import SCRIPTED, agent
 from stack import Process, Stack, free_port, open_stack
 
 ROUNDS = 5
@@ -114,6 +116,38 @@ def test_tenant_provision(bench_stack: Stack, figures: Figures) -> None:
         spent = sorted(asyncio.run(made(f"provision-{turn}-{number}")) for number in range(60))
         slow.append(spent[int(0.95 * len(spent))])
     assert figures.report("tenant_provision_p95", slow, unit="ms", at_most=100) <= 100
+
+
+def test_accept_of_a_dedicated_tenant(bench_stack: Stack, figures: Figures) -> None:
+    """Accepting a run of a tenant with a database of its own, of one that shares, and of one that shares where nobody has its own."""
+    with open_city(bench_stack, "bank") as city:
+        known = {"HANSA_DATABASE_DEDICATED_FILE": str(city.file), "HANSA_LOG_LEVEL": "warning"}
+        city.stop()
+        server, plain = bench_stack.serve(**known), bench_stack.serve(HANSA_LOG_LEVEL="warning")
+        keys = asyncio.run(two_tenants(bench_stack, server))
+        body = json.dumps(LARGER).encode()
+        accept = {name: [request("POST", "/v1/agents/leaf/runs", key, body)] for name, key in keys.items()}
+        ways = {"dedicated": Way(server, accept["bank"]), "shared": Way(server, accept["guild"]), "alone": Way(plain, accept["guild"])}
+        medians = measured(ways)
+    figures.report("accept_p50_dedicated", medians["dedicated"], unit="ms")
+    figures.report("accept_p50_shared_beside_it", medians["shared"], unit="ms")
+    figures.report("accept_p50_shared_alone", medians["alone"], unit="ms")
+    assert figures.report("dedicated_costs_others", ratios(medians["shared"], medians["alone"]), unit="x", at_most=SLOWER) <= SLOWER
+
+
+async def two_tenants(stack: Stack, server: Process) -> dict[str, str]:
+    """One with a database of its own and one without, alike else: name -> key."""
+    keys: dict[str, str] = {}
+    async with stack.client(server) as client:
+        for name, database in (("bank", "Dedicated"), ("guild", "Shared")):
+            leaf = {**agent("leaf"), "metadata": {"name": "leaf", "namespace": name}}
+            model = {**SCRIPTED, "metadata": {**SCRIPTED["metadata"], "namespace": name}}
+            manifests = [tenant(name, isolation={"database": database}), model, leaf]
+            applied = await client.post("/v1/objects:apply", json={"objects": [{"manifest": each} for each in manifests]})
+            assert applied.json()["failed"] == 0, applied.text
+            made = await client.post("/v1/api-keys", json={"name": "own", "roles": ["developer"]}, headers={"hansa-tenant": name})
+            keys[name] = made.json()["key"]
+    return keys
 
 
 def unchecked(stack: Stack) -> Process:

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from hansa.db.gathering import Gatherer, carrying
+from hansa.db.pool import Database
 from hansa.errors import Unavailable
 
 A, B = UUID(int=1), UUID(int=2)
@@ -61,6 +62,28 @@ async def test_a_tenant_has_so_many_batches_at_once_and_holds_up_no_other() -> N
             assert ledger.running == abreast
             ledger.open.set()
             await asyncio.gather(*slow)
+
+
+class Town(Database):
+    """Knows where tenants are, and has no pools."""
+
+    def __init__(self, **own: UUID) -> None:
+        self._own = {tenant: Town() for tenant in own.values()}
+
+
+async def test_each_database_has_its_own_lanes() -> None:
+    for town, stuck in ((Town(b=B), {"B"}), (None, set[str]())):
+        ledger = Ledger()
+        ledger.open.clear()
+        gatherer = Gatherer(ledger.do, size=1, database=town)
+        async with carrying(gatherer, lanes=2):
+            slow = [asyncio.create_task(gatherer.done(UUID(int=n), "slow")) for n in range(10, 14)]
+            await asyncio.sleep(0.01)
+            other = asyncio.create_task(gatherer.done(B, "b"))
+            done, _ = await asyncio.wait([other], timeout=0.05)
+            assert ({each.result() for each in done}, ledger.running) == (stuck, 2)
+            ledger.open.set()
+            await asyncio.gather(*slow, other)
 
 
 async def test_pieces_with_the_same_mark_are_never_in_one_batch() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 
+from isolation.own_database import ask_own_database
 from isolation.probes import Probes
 from isolation.requests import ask_beyond, ask_routes, set_scene
 from isolation.twins import Probed, open_twins
@@ -33,6 +34,7 @@ async def probe(options: argparse.Namespace, folder: Path) -> tuple[Probes, Prob
         probes = Probes(scene.words())
         await ask_routes(scene, probes)
         await ask_beyond(scene, probes)
+        await ask_own_database(scene, probes)
         say(f"{probes.total} probes of the running platform, {len(probes.leaks)} leaks")
         return probes, await statements(options, stack, folder)
 

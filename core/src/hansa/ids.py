@@ -5,9 +5,17 @@ Ids are UUIDv7 (RFC 9562): ordered by time, so new rows land at the end of an in
 
 import os
 import secrets
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from hansa import clock
+
+TENANTS = UUID("6b1f0a52-6d1d-5f0e-9a51-3f2f3f8c7a10")
+"""Tenant ids follow from their names, so that an installation made again over an old database finds its rows."""
+
+
+def tenant_id(name: str) -> UUID:
+    """The id of a tenant by its name."""
+    return uuid5(TENANTS, name)
 
 
 def new_id() -> UUID:

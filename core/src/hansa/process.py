@@ -50,6 +50,7 @@ from hansa.telemetry.logs import configure
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
+from hansa.tenants.watching import watching
 from hansa.tools.cage.service import Cages
 from hansa.tools.servers import ToolServers
 from hansa_sdk import SecretServices
@@ -95,6 +96,7 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
         lookup = Lookup(admitted(os.environ, settings.credentials.allow), secrets, redactor)
         values = Values(database, artifacts, settings.artifacts.from_bytes)
         async with (
+            watching(database, settings.place.region),
             open_gateway(plugins, to_providers, data_dir, lookup=lookup) as gateway,
             open_writer(database, values, lease=settings.worker.lease_seconds) as writer,
         ):

@@ -97,6 +97,9 @@ class DatabaseSettings(msgspec.Struct, frozen=True):
     """Connections of the app pool of one process; the system pool has 2. 8 saturates two cores."""
     timeout_seconds: Annotated[float, env("HANSA_DATABASE_TIMEOUT_SECONDS")] = 10.0
     """Longest wait for a connection or an answer before the request is refused as unavailable."""
+    dedicated_file: Annotated[str, env("HANSA_DATABASE_DEDICATED_FILE")] = ""
+    """TOML file with the databases of tenants that have one of their own (`isolation.database: Dedicated`), a table a tenant, with the
+    three URLs; empty: there are none. Every process needs it; the admin's URLs only `hansa migrate`."""
 
 
 class NatsSettings(msgspec.Struct, frozen=True):

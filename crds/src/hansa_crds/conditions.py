@@ -44,6 +44,10 @@ CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "DatabaseReady": {
                 "": "The tenant has its rows in a database.",
                 "Provisioned": "They are in the shared database, behind forced row-level security.",
+                "Dedicated": "They are in a database of its own (`isolation.database`), which takes no row of anybody else.",
+                "Unreachable": "Its own database is away: whoever asks for the tenant is answered with 503, and its runs wait.",
+                "NotUsable": "Its own database is not migrated, not its own, not safe, or lets nobody in; the message says what to do.",
+                "NotConfigured": "The control plane that was asked knows no database of its own for it (`HANSA_DATABASE_DEDICATED_FILE`).",
             },
             "MessagingReady": {
                 "": "The tenant has its account on NATS. Only where control planes make accounts (`HANSA_NATS_OPERATOR_FILE`).",

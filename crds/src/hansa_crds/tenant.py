@@ -22,6 +22,15 @@ class TenantIsolation(Part, frozen=True, kw_only=True):
             )
         ),
     ] = "Shared"
+    database: Annotated[
+        Literal["Shared", "Dedicated"],
+        Meta(
+            description=(
+                "`Dedicated`: its rows are in a database of its own, which the platform's people have named for it"
+                " (HANSA_DATABASE_DEDICATED_FILE) and which takes nobody else's. Said when it is made; it is not moved afterwards."
+            )
+        ),
+    ] = "Shared"
 
 
 class TenantSpec(Part, frozen=True, kw_only=True):

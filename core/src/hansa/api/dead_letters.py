@@ -57,7 +57,7 @@ async def retry_dead_letter(request: AnyRequest, principal: Principal, message_i
         return 202, body
 
     answer = await once(services(request).equipment.database, principal, await requests.idempotency_key(request), operation)
-    await letters.ring()
+    await letters.ring(principal.tenant_id)
     return answers.kept(answer)
 
 

@@ -34,11 +34,14 @@ async def readyz(request: AnyRequest) -> Response[bytes]:
         database = Check("postgres", True)
     except Unavailable as error:
         database = Check("postgres", False, error.detail)
+    away = sum(each.trouble is not None for each in found.equipment.database.own)
+    told = f"{away} own databases of tenants can't be used: their conditions DatabaseReady say why"  # not whose: anybody may ask
+    own = [Check("postgres of tenants", False, told)] if away else []
     nats = Check("nats", found.equipment.bus.connected, "" if found.equipment.bus.connected else "not connected: work is found by polling")
     failed = [info.name for info in found.plugins.infos if info.state is PluginState.FAILED]
     plugins = Check("plugins", not failed, f"failed: {', '.join(failed)}" if failed else "")
-    status = "unavailable" if not database.ok else "ok" if nats.ok and plugins.ok else "degraded"
-    return answers.value({"status": status, "checks": [database, nats, plugins]}, status=200 if database.ok else 503)
+    status = "unavailable" if not database.ok else "ok" if nats.ok and plugins.ok and not own else "degraded"
+    return answers.value({"status": status, "checks": [database, nats, plugins, *own]}, status=200 if database.ok else 503)
 
 
 HANDLERS = (livez, readyz)

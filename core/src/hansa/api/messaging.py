@@ -51,8 +51,7 @@ class NatsCredentials(msgspec.Struct, frozen=True):
 @get("/v1/nats-account", opt={"permission": "messages:read", "answer": NatsAccount})
 async def get_nats_account(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """The tenant's account on NATS, and whether the server knows it."""
-    async with services(request).equipment.database.tenant(principal.tenant_id) as connection:
-        known, found = await services(request).messaging.state(connection)
+    known, found = await services(request).messaging.state(principal.tenant_id)
     return answers.value(
         NatsAccount(
             account=known.account if known else None,

@@ -22,11 +22,12 @@ from hansa.apply.rollout.service import Rollouts, begin
 from hansa.apply.secrets import missing_secret
 from hansa.auth.identity import keep_issuers
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, enter_tenant
-from hansa.errors import FieldError, Invalid
+from hansa.db.pool import Connection, enter_each, enter_platform, enter_tenant, has_own
+from hansa.errors import FieldError, Invalid, Unavailable
 from hansa.plugins.model import Plugins
 from hansa.tenants import store as tenant_store
 from hansa.tenants.messaging import store as messaging_store
+from hansa.tenants.placing import copy_object, elsewhere, misplaced
 from hansa.tenants.service import closed, tenant_id
 from hansa_crds import Agent, Region, Tenant, ToolServer
 
@@ -65,9 +66,13 @@ class Applying:
         """What became of each object, in the order they were sent."""
         good, self._results = candidates(self._principal, self._asked.items, self._asked.leads.tenants)
         allowed = [each for each in good if not self._is_forbidden(each)]
-        await lock_tenants(self._connection, {self._principal.tenant, *(each.tenant for each in allowed)})
-        for (kind, tenant), group in groupby(allowed, key=lambda each: (each.kind, each.tenant)):
-            await enter_tenant(self._connection, tenant_id(tenant))
+        away = await lock_tenants(self._connection, {self._principal.tenant, *(each.tenant for each in allowed)})
+        for each in allowed:
+            if each.tenant in away:
+                self._refuse(each, (away[each.tenant],))
+        near = [each for each in allowed if each.tenant not in away]
+        for (kind, tenant), group in groupby(near, key=lambda each: (each.kind, each.tenant)):
+            await enter_place(self._connection, kind, tenant)
             await self._group(kind, tenant, list(group))
         return [self._results[number] for number in range(len(self._asked.items))]
 
@@ -117,6 +122,8 @@ class Applying:
             errors = (FieldError(field, "reference", text),)
         elif found is not None and found["state"] != "active":
             errors = (FieldError(field, "closed", closed(tenant, found["state"]).detail, closed(tenant, found["state"]).hint),)
+        elif kind != "Tenant":
+            errors = elsewhere(self._connection, tenant, found)
         for each in group if errors else ():
             self._refuse(each, errors)
         if errors or all(each.namespace == tenant for each in group) or kind in CLUSTER:
@@ -170,15 +177,23 @@ class Applying:
                 return (FieldError("metadata.name", "reference", f"there is no region {name!r}"),)
             case Tenant():
                 identity = tenant_id(found.metadata.name)
+                wrong = misplaced(connection, found, await tenant_store.lock_tenant(connection))
+                if wrong:
+                    return wrong
                 try:
                     async with connection.transaction():
-                        await tenant_store.ensure_tenant(connection, identity, found.metadata.name)
-                        await claim(connection, found, self._asked.leads.claimed)
-                        await tenant_store.update_tenant(connection, found.spec)
-                        await tenant_store.set_budget(connection, found.spec.quotas)
+                        async for _ in enter_each(connection, identity):
+                            await tenant_store.ensure_tenant(
+                                connection, identity, found.metadata.name, database=found.spec.isolation.database
+                            )
+                            await claim(connection, found, self._asked.leads.claimed)
+                            await tenant_store.update_tenant(connection, found.spec)
+                            await tenant_store.set_budget(connection, found.spec.quotas)
+                        await enter_platform(connection, identity)
                         await messaging_store.set_account(connection, identity, found.spec)
                         await keep_issuers(connection, identity, found.spec.identity)
                 except Invalid as error:
+                    await enter_platform(connection, identity)
                     return error.errors
                 return ()
             case _:
@@ -265,6 +280,8 @@ class Applying:
             self.trail.taken(each.candidate.kind, tenant, known, self._asked.owner)
         if isinstance(found, Tenant) and generation is not None:
             await tenant_store.set_generation(self._connection, generation)
+        if isinstance(found, Tenant):
+            await copy_object(self._connection, found.metadata.name)
         if action == "created" or (known is not None and known.digest != each.row.digest):
             self.trail.applied(found, tenant, before, action=action)
         if isinstance(found, Agent):
@@ -291,11 +308,24 @@ class Applying:
         return "" if status.reachable else f"not reachable: {status.reason}"
 
 
-async def lock_tenants(connection: Connection, tenants: set[str]) -> None:
-    """Of several tenants: take their rows in one order, or two requests might each hold what the other one wants."""
+async def lock_tenants(connection: Connection, tenants: set[str]) -> dict[str, FieldError]:
+    """Of several tenants: take their rows in one order, or two requests might each hold what the other one wants. Those whose own database
+    is away, and what is said of them."""
+    away: dict[str, FieldError] = {}
     for tenant in sorted(tenants) if len(tenants) > 1 else ():
-        await enter_tenant(connection, tenant_id(tenant))
-        await tenant_store.lock_tenant(connection)
+        try:
+            async for _ in enter_each(connection, tenant_id(tenant)):
+                await tenant_store.lock_tenant(connection)
+        except Unavailable as error:
+            if not has_own(connection, tenant_id(tenant)):
+                raise
+            away[tenant] = FieldError("metadata.namespace", "unavailable", error.detail)
+    return away
+
+
+async def enter_place(connection: Connection, kind: str, tenant: str) -> None:
+    """Go where objects of a kind of a tenant are: Tenants and Regions are in the platform's database, whoever has one of their own."""
+    await (enter_platform if kind in CLUSTER else enter_tenant)(connection, tenant_id(tenant))
 
 
 def digest(text: bytes) -> bytes:

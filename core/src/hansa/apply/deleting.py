@@ -9,7 +9,7 @@ from itertools import groupby
 import msgspec
 
 from hansa.apply import ownership, store
-from hansa.apply.applying import lock_tenants
+from hansa.apply.applying import enter_place, lock_tenants
 from hansa.apply.auditing import Trail
 from hansa.apply.candidates import tenant_of_name
 from hansa.apply.model import CLUSTER, ORDER, Applied, Kept, Named, Unwanted
@@ -70,13 +70,17 @@ class Deleting:
         names = self._asked.names
         targets = [each for each in map(self._target, range(len(names)), names) if each is not None]
         targets.sort(key=lambda each: (-ORDER.index(each.named.kind), each.tenant, each.named.name))
-        await lock_tenants(self._connection, {self._principal.tenant, *(each.tenant for each in targets)})
+        away = await lock_tenants(self._connection, {self._principal.tenant, *(each.tenant for each in targets)})
+        for each in targets:
+            if each.tenant in away:
+                self._fail(each.number, each.named, away[each.tenant])
+        targets = [each for each in targets if each.tenant not in away]
         groups = groupby(targets, key=lambda each: (each.named.kind, each.tenant))
         standing = [(kind, tenant, await self._standing(kind, tenant, list(group))) for (kind, tenant), group in groups]
         guard = await self._guard(standing)
         if not guard or self._asked.allow_mass:
             for kind, tenant, found in standing:
-                await enter_tenant(self._connection, tenant_id(tenant))
+                await enter_place(self._connection, kind, tenant)
                 await self._group(kind, tenant, found)
         return [self._results.get(number, _result(named, "absent")) for number, named in enumerate(names)], guard
 
@@ -99,7 +103,7 @@ class Deleting:
 
     async def _standing(self, kind: str, tenant: str, group: Sequence[Target]) -> list[tuple[Target, Kept]]:
         """Those objects that are there and the owner's own, locked. What is not there is `absent`."""
-        await enter_tenant(self._connection, tenant_id(tenant))
+        await enter_place(self._connection, kind, tenant)
         known = await store.lock(self._connection, kind, [each.named.name for each in group])
         found: list[tuple[Target, Kept]] = []
         taken = set[str]()

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from hansa import clock
 from hansa.apply.candidates import Candidate
 from hansa.apply.model import Discover, ToolServerStatus
-from hansa.tenants.allowance import Allowance
+from hansa.tenants.allowance import NO_BOUND, Allowance
 from hansa.tenants.service import tenant_id
 from hansa_crds import ToolServer
 
@@ -16,16 +16,19 @@ DISCOVERY_SECONDS = 20.0
 
 
 async def discovered(
-    candidates: list[Candidate], discover: Discover, allowance: Callable[[str], Awaitable[Allowance]]
+    candidates: list[Candidate], discover: Discover, allowance: Callable[[str], Awaitable[Allowance | None]]
 ) -> dict[tuple[str, str], ToolServerStatus]:
-    """What each ToolServer says, by its tenant and name. `allowance` tells what a tenant may use."""
+    """What each ToolServer says, by its tenant and name. `allowance` tells what a tenant may use; None: its database is away, and none of
+    its servers is asked."""
     servers = {(each.tenant, each.name): each.found for each in candidates if isinstance(each.found, ToolServer)}
     give_up, slots = clock.monotonic() + DISCOVERY_SECONDS, asyncio.Semaphore(DISCOVERIES)
     allowances = {tenant: await allowance(tenant) for tenant in {tenant for tenant, _ in servers}}
 
+    servers = {name: each for name, each in servers.items() if allowances[each[0]] is not None}
+
     async def ask(tenant: str, server: ToolServer) -> ToolServerStatus:
         async with slots:
-            refusal = allowances[tenant].endpoint_refusal(server.spec.endpoint)
+            refusal = (allowances[tenant] or NO_BOUND).endpoint_refusal(server.spec.endpoint)
             if refusal:
                 return ToolServerStatus(False, refusal)
             if clock.monotonic() >= give_up:

@@ -4,6 +4,7 @@ Applying and deleting are done in the caller's transaction, after `prepare`, whi
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, cast
 
 import msgspec
@@ -20,12 +21,14 @@ from hansa.apply.narrowing import Judges
 from hansa.apply.planning import undone
 from hansa.apply.rollout.service import Rollouts
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, Database
-from hansa.errors import Conflict, Forbidden, NotFound
+from hansa.db.joining import joining
+from hansa.db.pool import Connection, Database, enter_platform, enter_tenant
+from hansa.errors import Conflict, Forbidden, NotFound, Unavailable
 from hansa.plugins.model import Plugins
 from hansa.tenants import store as tenant_store
 from hansa.tenants.allowance import Allowance
 from hansa.tenants.deletion import Deletions, invalid
+from hansa.tenants.placing import copy_object
 from hansa.tenants.service import DEFAULT_TENANT, Tenants, TenantView, missing, tenant_id
 from hansa_crds import KINDS
 
@@ -68,15 +71,26 @@ class Objects:
         said = await discovered([each for each in good if forbidden(principal, each) is None], self._discover, self._allowance)
         return msgspec.structs.replace(asked, leads=leads, discovered=said)
 
-    async def _allowance(self, tenant: str) -> Allowance:
-        async with self._database.tenant(tenant_id(tenant)) as connection:
-            return allowance_of(await store.allowed(connection))
+    async def _allowance(self, tenant: str) -> Allowance | None:
+        """What a tenant may use; None: its own database is away, and nothing of it is applied now."""
+        try:
+            async with self._database.tenant(tenant_id(tenant)) as connection:
+                return allowance_of(await store.allowed(connection))
+        except Unavailable:
+            if self._database.of(tenant_id(tenant)) is self._database:
+                raise
+            return None
+
+    def _joined(self, connection: Connection, principal: Principal) -> AbstractAsyncContextManager[Connection]:
+        """The caller's connection, made to reach the own databases of tenants too."""
+        return joining(self._database, connection, self._database.of(principal.tenant_id))
 
     async def apply(self, connection: Connection, principal: Principal, asked: Asked) -> list[Applied]:
-        """Apply objects; the answers stand in the order of the items."""
-        applying = Applying(connection, principal, asked, plugins=self._plugins, judges=self._judges, rollouts=self._rollouts)
-        results = await applying.apply()
-        await applying.trail.record(connection, applying.changed)
+        """Apply objects, in the caller's transaction and one in each tenant's own database; the answers stand in the order of the items."""
+        async with self._joined(connection, principal) as joined:
+            applying = Applying(joined, principal, asked, plugins=self._plugins, judges=self._judges, rollouts=self._rollouts)
+            results = await applying.apply()
+            await applying.trail.record(joined, applying.changed)
         return results
 
     async def leads(self, principal: Principal, names: Sequence[Named]) -> dict[str, str]:
@@ -85,9 +99,10 @@ class Objects:
 
     async def delete_all(self, connection: Connection, principal: Principal, asked: Unwanted) -> Deleted:
         """Delete what an owner has; the answers stand in the order of the names. Raises `MassDeletion`."""
-        deleted = await self._delete_all(connection, principal, asked)
-        if deleted.guard and not asked.allow_mass:
-            raise MassDeletion(deleted.guard, hint="Nothing was deleted. If it is meant: allow_mass_delete, or --allow-mass-delete.")
+        async with self._joined(connection, principal) as joined:
+            deleted = await self._delete_all(joined, principal, asked)
+            if deleted.guard and not asked.allow_mass:
+                raise MassDeletion(deleted.guard, hint="Nothing was deleted. If it is meant: allow_mass_delete, or --allow-mass-delete.")
         return deleted
 
     async def _delete_all(self, connection: Connection, principal: Principal, asked: Unwanted) -> Deleted:
@@ -98,9 +113,9 @@ class Objects:
 
     async def plan(self, connection: Connection, principal: Principal, asked: Asked, unwanted: Unwanted) -> tuple[list[Applied], Deleted]:
         """What applying objects and then deleting others would do: it is done, and undone. The guard does not refuse it."""
-        async with undone(connection):
-            applied = await self.apply(connection, principal, msgspec.structs.replace(asked, explain=True))
-            deleted = await self._delete_all(connection, principal, msgspec.structs.replace(unwanted, allow_mass=True))
+        async with self._joined(connection, principal) as joined, undone(joined):
+            applied = await self.apply(joined, principal, msgspec.structs.replace(asked, explain=True))
+            deleted = await self._delete_all(joined, principal, msgspec.structs.replace(unwanted, allow_mass=True))
         return applied, deleted
 
     async def told(self, closed: Sequence[str]) -> None:
@@ -194,7 +209,7 @@ class Objects:
 
     async def close_tenant(self, principal: Principal, name: str, *, confirm: str | None, policy: str | None) -> TenantView:
         """Archive or begin to delete a tenant whose object people own, as it says or as `policy` does. Safe to repeat."""
-        async with self._database.tenant(tenant_id(name)) as connection:
+        async with self._deletions.joined(name) as connection:
             if await tenant_store.lock_tenant(connection) is None:
                 raise missing(name)
             known = (await store.lock(connection, "Tenant", [name])).get(name)
@@ -213,12 +228,16 @@ class Objects:
         if _known_kind(kind) in CLUSTER and not principal.may("platform:write"):
             raise Forbidden(f"a {kind} needs the permission platform:write", hint="A platform-admin has it.")
         tenant = DEFAULT_TENANT if kind == "Region" else principal.tenant
-        async with self._database.tenant(tenant_id(tenant)) as connection:
+        identity = tenant_id(tenant)
+        async with self._database.tenant(identity) as own, joining(self._database, own, self._database.of(identity)) as connection:
+            await (enter_platform if kind in CLUSTER else enter_tenant)(connection, identity)
             known = (await store.lock(connection, kind, [name])).get(name)
             if known is None:
                 raise NotFound(f"there is no {kind} {name!r}", hint="What nobody has applied yet belongs to whoever does so first.")
             if known.owner != owner:
                 await store.take_over(connection, kind, name, owner, by=principal.name)
+                if kind == "Tenant":
+                    await copy_object(connection, name)
                 trail = Trail(principal)
                 trail.taken(kind, tenant, known, owner)
                 await trail.record(connection, set())

@@ -246,13 +246,17 @@ async def tenants_of(database: Database, names: Sequence[str]) -> dict[str, str]
 
 
 async def tenants_owned(database: Database, filters: Filters, since: str, limit: int) -> list[str]:
-    """Names of tenants, from one on, in which objects are that the filters admit by kind, manager and origin."""
-    rows = await database.system(
-        "SELECT t.name FROM hansa.tenants t WHERE t.name >= $4 AND EXISTS (SELECT FROM hansa.objects o WHERE o.tenant_id = t.tenant_id "
-        "AND ($1::text IS NULL OR o.kind = $1) AND o.manager = $2 AND o.origin = $3) ORDER BY t.name LIMIT $5",
-        *(filters.kind, filters.manager, filters.origin, since, limit),
-    )
-    return [row["name"] for row in rows]
+    """Names of tenants, from one on, in which objects are that the filters admit by kind, manager and origin; in all databases.
+    Raises `Unavailable` when one is away."""
+    found = set[str]()
+    for each in database.every:
+        rows = await each.system(
+            "SELECT t.name FROM hansa.tenants t WHERE t.name >= $4 AND EXISTS (SELECT FROM hansa.objects o WHERE o.tenant_id = t.tenant_id "
+            "AND ($1::text IS NULL OR o.kind = $1) AND o.manager = $2 AND o.origin = $3) ORDER BY t.name LIMIT $5",
+            *(filters.kind, filters.manager, filters.origin, since, limit),
+        )
+        found |= {row["name"] for row in rows}
+    return sorted(found)[:limit]
 
 
 async def claim(connection: Connection, names: Sequence[str]) -> set[str]:

@@ -30,7 +30,7 @@ LONGEST_PAUSE = 15.0
 
 
 class Keeper:
-    """One process's share. Without a signer it only makes partitions."""
+    """One process's share, of one database. Without a signer it only makes partitions."""
 
     def __init__(self, database: Database, outside: Outside, signer: Signer | None, settings: AuditSettings) -> None:
         self._outside = outside
@@ -117,11 +117,14 @@ class Keeper:
 @asynccontextmanager
 async def keeping(database: Database, settings: Settings) -> AsyncIterator[None]:
     """Have the audit trail sealed and kept meanwhile. Raises `Misconfigured`."""
-    keeper = Keeper(database, open_outside(settings), read_signer(settings.audit.key_file), settings.audit)
-    task = asyncio.create_task(keeper.run(), name="audit.keeper")
+    outside, signer = open_outside(settings), read_signer(settings.audit.key_file)
+    keepers = [(each.name, Keeper(each, outside, signer, settings.audit)) for each in database.every]
+    tasks = [asyncio.create_task(keeper.run(), name=f"audit.keeper {name}".rstrip()) for name, keeper in keepers]
     try:
         yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task

@@ -13,7 +13,7 @@ from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth import store
 from hansa.auth.bindings import account_roles, roles_of
-from hansa.auth.model import PERMISSIONS, ROLES, Grant, Principal, permissions_of
+from hansa.auth.model import PERMISSIONS, ROLES, Grant, Principal, permissions_of, within_tenant
 from hansa.auth.service import Authenticator, issue_key
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
@@ -45,7 +45,9 @@ class ApiKeys:
         roles = await self._roles(connection, grant)
         check_names(roles, grant.scopes)
         check_within(principal, roles, grant.scopes)
-        made = await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        if self._database.of(principal.tenant_id).name and within_tenant(roles) != roles:
+            raise _invalid("roles", "range", "the tenant has a database of its own, whose keys have no role of the platform")
+        made = await self._issue(connection, principal, grant)
         await record(connection, principal.did(Action.KEY_MADE, _target(made[1]), after=msgspec.json.decode(made[1])))
         return made
 
@@ -67,10 +69,14 @@ class ApiKeys:
         check_within(principal, await self._roles(connection, grant), grant.scopes)
         until = clock.now() + grace
         await store.expire_key(connection, key_id, until)
-        made = await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper)
+        made = await self._issue(connection, principal, grant)
         change = {"successor": msgspec.json.decode(made[1]), "good_until": until}
         await record(connection, principal.did(Action.KEY_ROTATED, f"ApiKey/{key_id}", after=change))
         return made
+
+    async def _issue(self, connection: Connection, principal: Principal, grant: Grant) -> Made:
+        own = self._database.of(principal.tenant_id).name
+        return await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper, own=own)
 
     async def _roles(self, connection: Connection, grant: Grant) -> tuple[str, ...]:
         """The roles that a key of this grant has now."""

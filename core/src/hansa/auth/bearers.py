@@ -53,6 +53,7 @@ class Bearers:
         """Until when (monotonic) a token needs no second look, and whom it names. Raises `Unauthenticated`, `Unavailable`."""
         token = tokens.read(text)
         stored = _meant(token, await self._named(token.issuer))
+        self._database.expect(stored.tenant_id, stored.database)
         mark = hashlib.sha256(text.encode()).digest()
         known = self._checked.get(mark)
         if known is None or not self._stands(known[0], known[1], stored):

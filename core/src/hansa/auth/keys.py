@@ -17,6 +17,7 @@ from hansa.errors import Misconfigured, Unauthenticated
 from hansa.ids import new_secret
 
 BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
+MARK = 4
 FORM = re.compile(r"hsa_([a-z]{2,8})_([0-9A-Za-z]{12})_([0-9A-Za-z]{30})([0-9A-Za-z]{6})")
 
 
@@ -27,11 +28,16 @@ class ParsedKey(msgspec.Struct, frozen=True):
     secret: str
 
 
-def make(environment: str) -> tuple[str, str, str]:
-    """A new key: (text to show once, id, secret)."""
-    key_id, secret = new_secret(12, BASE62), new_secret(30, BASE62)
+def make(environment: str, *, mark: str = "") -> tuple[str, str, str]:
+    """A new key: (text to show once, id, secret); its id begins with the `mark` of its database."""
+    key_id, secret = mark + new_secret(12 - len(mark), BASE62), new_secret(30, BASE62)
     body = f"hsa_{environment}_{key_id}_{secret}"
     return body + _checksum(body), key_id, secret
+
+
+def mark_of(tenant: str) -> str:
+    """How the ids of keys begin that a tenant's own database keeps, so that they are looked for there; empty for the platform's."""
+    return "".join(BASE62[byte % 62] for byte in hashlib.sha256(tenant.encode()).digest()[:MARK]) if tenant else ""
 
 
 def parse(text: str) -> ParsedKey:

@@ -68,6 +68,11 @@ def permissions_of(roles: Iterable[str], scopes: Iterable[str] | None) -> frozen
     return found if scopes is None else found & frozenset(scopes)
 
 
+def within_tenant(roles: Iterable[str]) -> tuple[str, ...]:
+    """Those of the roles that mean nothing beyond a tenant."""
+    return tuple(role for role in roles if not ROLES.get(role, PLATFORM) & PLATFORM)
+
+
 Kind = Literal["key", "service", "user", "agent", "rollout"]
 """What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run, the check of an
 agent's revision."""
@@ -137,13 +142,14 @@ class StoredAccount(msgspec.Struct, frozen=True):
 
 
 class StoredIssuer(msgspec.Struct, frozen=True):
-    """An issuer as a Tenant names it, and the roles that the tenant binds; `rated`: see `Principal`."""
+    """An issuer as a Tenant names it, and the roles that the tenant binds; `rated`: see `Principal`; `database`: where the tenant is."""
 
     tenant_id: UUID
     tenant: str
     rated: bool
     entry: Issuer
     bindings: tuple[RoleBinding, ...]
+    database: str = "Shared"
 
 
 class CredentialRefused(Unauthenticated):
@@ -170,7 +176,7 @@ class StoredKey(msgspec.Struct, frozen=True):
     """A key as the database has it. `unused`: its last use is not known, or was more than a minute ago; `rated`: see `Principal`;
     `state`: that of the tenant, which lets people in while it is active.
 
-    `account_roles`, `bindings`: of its service account, if it is one's, and of the tenant.
+    `account_roles`, `bindings`: of its service account, if it is one's, and of the tenant. `database`: where it is kept.
     """
 
     tenant_id: UUID
@@ -187,3 +193,4 @@ class StoredKey(msgspec.Struct, frozen=True):
     account_roles: tuple[str, ...] | None = None
     bindings: tuple[RoleBinding, ...] = ()
     state: str = "active"
+    database: str = "Shared"

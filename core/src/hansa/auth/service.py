@@ -15,7 +15,7 @@ from hansa import clock
 from hansa.auth import keys, store
 from hansa.auth.bearers import Bearers
 from hansa.auth.bindings import account_roles
-from hansa.auth.model import CredentialRefused, Grant, Principal, StoredKey
+from hansa.auth.model import CredentialRefused, Grant, Principal, StoredKey, within_tenant
 from hansa.db.pool import Connection, Database
 from hansa.errors import Forbidden, Unauthenticated, Unavailable
 
@@ -82,12 +82,14 @@ class Authenticator:
         if stored.unused:
             await self._used(stored)
         account = stored.service_account
+        roles = account_roles(account, stored.account_roles or (), stored.bindings) if account else stored.roles
         return until, Principal(
             tenant_id=stored.tenant_id,
             tenant=stored.tenant,
             name=f"service:{account}" if account else f"key:{stored.id}",
             kind="service" if account else "key",
-            roles=account_roles(account, stored.account_roles or (), stored.bindings) if account else stored.roles,
+            # Whoever looks after a tenant's own database could write anything there: it opens this tenant and nothing else.
+            roles=within_tenant(roles) if stored.database == "Dedicated" else roles,
             scopes=stored.scopes,
             rated=stored.rated,
         )
@@ -95,7 +97,7 @@ class Authenticator:
     async def _used(self, stored: StoredKey) -> None:
         self._cache.pop(stored.id, None)
         try:
-            await store.key_used(self._database, stored.id)
+            await store.key_used(self._database, stored)
         except Unavailable as error:  # a full disk, say: who may come in does not depend on it
             log.warning("auth.use_not_kept", key=stored.id, error=str(error))
 
@@ -124,7 +126,8 @@ def _refused(stored: StoredKey, detail: str, hint: str) -> CredentialRefused:
     return CredentialRefused(detail, stored.tenant_id, f"key:{stored.id}", hint=hint)
 
 
-async def issue_key(connection: Connection, tenant_id: UUID, *, grant: Grant, pepper: bytes) -> tuple[str, str]:
-    """Make and store a key in the tenant's transaction: (its text, never to be had again; how people see it, as JSON text)."""
-    text, key_id, secret = keys.make("live")
+async def issue_key(connection: Connection, tenant_id: UUID, *, grant: Grant, pepper: bytes, own: str = "") -> tuple[str, str]:
+    """Make and store a key in the tenant's transaction: (its text, never to be had again; how people see it, as JSON text). `own`: the
+    name of a tenant in whose own database that is."""
+    text, key_id, secret = keys.make("live", mark=keys.mark_of(own))
     return text, await store.insert_key(connection, tenant_id, key_id, digest=keys.digest(secret, pepper), grant=grant)

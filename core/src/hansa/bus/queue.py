@@ -83,6 +83,8 @@ class Queue:
         self._stream: Any = untyped.jetstream(timeout=MANAGE_SECONDS)
         self._mending = asyncio.Lock()
         self._checked: float | None = None
+        self.begun = 0
+        """How often it was found new and empty."""
 
     @property
     def connected(self) -> bool:
@@ -108,6 +110,7 @@ class Queue:
             except (NatsError, OSError, TimeoutError) as error:
                 raise Unavailable(f"JetStream does not make the queue {self._spec.name}: {_told(error)}") from error
             self._checked = loop.time()
+            self.begun += fresh
             return fresh
 
     async def purge(self, subject: str) -> None:

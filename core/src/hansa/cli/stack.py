@@ -38,6 +38,9 @@ def up(
     *,
     where: Where | None = None,
     workers: Annotated[int, Parameter(help="Worker processes.", validator=validators.Number(gte=1, lte=64))] = 1,
+    dedicated: Annotated[
+        list[str] | None, Parameter(negative=(), help="Tenant that has a database to itself, on the same server; may be repeated.")
+    ] = None,
     detach: Annotated[bool, Parameter(negative=(), help="Return when it is ready and let it run.")] = False,
 ) -> int:
     """Start PostgreSQL, NATS and Hansa on this machine, until Ctrl-C.
@@ -53,6 +56,7 @@ def up(
         postgres_port=where.postgres_port,
         nats_port=where.nats_port,
         workers=workers,
+        dedicated=tuple(dedicated or ()),
         environ=dict(os.environ),
     )
     if not detach:

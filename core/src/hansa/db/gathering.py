@@ -1,8 +1,8 @@
 """Carries many small pieces of work to the database: those of one tenant that come at the same time together, in one transaction.
 
 Nobody waits for company: the first goes at once, and while it is being committed the next ones gather; so the more there is to do,
-the less each costs. A batch that the database refuses is done again one by one, so that one caller's defect is no other's.
-Must not know what the pieces are.
+the less each costs. A batch that the database refuses is done again one by one, so that one caller's defect is no other's. Each database
+has lanes of its own, so that one which is slow or away holds up no other. Must not know what the pieces are.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from hansa.db.pool import Database
 from hansa.errors import Unavailable
 
 log = structlog.stdlib.get_logger("hansa.db")
@@ -23,16 +24,25 @@ A = TypeVar("A")
 
 class Gatherer(Generic[T, A]):
     """Works inside `carrying`. `do` does a batch of one tenant, all of it or nothing, and answers for each piece; pieces with the same
-    `mark` are never in one batch. `abreast`: so many batches of a tenant at once; the fewer, the larger they are."""
+    `mark` are never in one batch. `abreast`: so many batches of a tenant at once; the fewer, the larger they are. `database`: knows
+    where each tenant is; None: all in one."""
 
     def __init__(
-        self, do: Callable[[Sequence[T]], Awaitable[Sequence[A]]], *, size: int, abreast: int = 1, mark: Callable[[T], Hashable] = id
+        self,
+        do: Callable[[Sequence[T]], Awaitable[Sequence[A]]],
+        *,
+        size: int,
+        database: Database | None = None,
+        abreast: int = 1,
+        mark: Callable[[T], Hashable] = id,
     ) -> None:
         self._do = do
+        self._database = database
         self._size = size
         self._abreast = abreast
         self._mark = mark
         self._busy: Counter[UUID] = Counter()
+        self._taken: Counter[Database | None] = Counter()
         self._waiting: dict[UUID, list[tuple[T, asyncio.Future[A]]]] = {}
         self._ready = asyncio.Event()
 
@@ -43,22 +53,30 @@ class Gatherer(Generic[T, A]):
         self._ready.set()
         return await done
 
-    async def carry(self) -> None:
-        """Carry batches until cancelled; several of these run side by side."""
+    @property
+    def databases(self) -> int:
+        """In how many databases the tenants are."""
+        return len(self._database.every) if self._database is not None else 1
+
+    async def carry(self, lanes: int) -> None:
+        """Carry batches until cancelled; several of these run side by side, and have so many lanes in each database."""
         while True:
             await self._ready.wait()
-            tenant_id = next((each for each in self._waiting if self._busy[each] < self._abreast), None)
+            tenant_id = next((each for each in self._waiting if self._free(each, lanes)), None)
             if tenant_id is None:
                 self._ready.clear()
                 continue
             batch, later = self._parted(self._waiting.pop(tenant_id))
             if later:
                 self._waiting[tenant_id] = later  # to the end of the line: other tenants first
+            database = self._of(tenant_id)
             self._busy[tenant_id] += 1
+            self._taken[database] += 1
             try:
                 await self._carry(batch)
             finally:
                 self._busy[tenant_id] -= 1
+                self._taken[database] -= 1
                 if not self._busy[tenant_id]:
                     del self._busy[tenant_id]
                 self._ready.set()
@@ -69,6 +87,12 @@ class Gatherer(Generic[T, A]):
             for _, done in waiting:
                 done.cancel()
         self._waiting.clear()
+
+    def _of(self, tenant_id: UUID) -> Database | None:
+        return None if self._database is None else self._database.of(tenant_id)
+
+    def _free(self, tenant_id: UUID, lanes: int) -> bool:
+        return self._busy[tenant_id] < self._abreast and self._taken[self._of(tenant_id)] < lanes
 
     def _parted(self, waiting: list[tuple[T, "asyncio.Future[A]"]]) -> tuple[list[tuple[T, "asyncio.Future[A]"]], ...]:
         """A batch, and the rest."""
@@ -112,8 +136,9 @@ def _fail(batch: "Sequence[tuple[T, asyncio.Future[A]]]", error: Exception) -> N
 
 @asynccontextmanager
 async def carrying(gatherer: Gatherer[T, A], *, lanes: int = 2) -> AsyncIterator[None]:
-    """Let a gatherer work, so many transactions at a time at most."""
-    tasks = [asyncio.create_task(gatherer.carry(), name=f"gatherer {lane}") for lane in range(lanes)]
+    """Let a gatherer work, so many transactions at a time at most in each database."""
+    count = lanes * gatherer.databases
+    tasks = [asyncio.create_task(gatherer.carry(lanes), name=f"gatherer {lane}") for lane in range(count)]
     try:
         yield
     finally:

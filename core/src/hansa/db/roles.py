@@ -14,8 +14,9 @@ from hansa.settings import DatabaseSettings
 LOGIN_ROLES = ("hansa_app", "hansa_system")
 
 
-async def ensure_roles(settings: DatabaseSettings) -> None:
-    """Create or repair the roles, their passwords (from the app and system URLs) and the schema. Safe to run at any time, by many."""
+async def ensure_roles(settings: DatabaseSettings, *, ours: bool = True) -> None:
+    """Create or repair the roles, their passwords (from the app and system URLs) and the schema. Safe to run at any time, by many.
+    `ours`: whether roles that are there may be given another password; on a server that others use too they may not."""
     if not settings.url:
         raise Misconfigured("HANSA_DATABASE_URL, the admin URL, is not set", hint="It is needed only to migrate.")
     passwords = {"hansa_app": _password(settings.app_url), "hansa_system": _password(settings.system_url)}
@@ -25,9 +26,9 @@ async def ensure_roles(settings: DatabaseSettings) -> None:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended('hansa.roles', 0))")
         await _ensure_role(connection, "hansa_owner", "NOLOGIN")
         for role in LOGIN_ROLES:
-            await _ensure_role(connection, role, "LOGIN")
-            literal = await connection.fetchval("SELECT quote_literal($1::text)", passwords[role])
-            await connection.execute(f"ALTER ROLE {role} PASSWORD {literal}")
+            if await _ensure_role(connection, role, "LOGIN") or ours:
+                literal = await connection.fetchval("SELECT quote_literal($1::text)", passwords[role])
+                await connection.execute(f"ALTER ROLE {role} PASSWORD {literal}")
         # PostgreSQL 16 and later: the right to SET ROLE is granted apart from membership.
         await connection.execute("GRANT hansa_owner TO CURRENT_USER WITH SET TRUE")
         await connection.execute("CREATE SCHEMA IF NOT EXISTS hansa AUTHORIZATION hansa_owner")
@@ -41,13 +42,15 @@ async def ensure_roles(settings: DatabaseSettings) -> None:
         await connection.close()
 
 
-async def _ensure_role(connection: asyncpg.Connection, role: str, login: str) -> None:
+async def _ensure_role(connection: asyncpg.Connection, role: str, login: str) -> bool:
+    """Whether it is new."""
     attributes = f"{login} NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
     known = await connection.fetchrow("SELECT rolsuper OR rolbypassrls AS too_much FROM pg_roles WHERE rolname = $1", role)
     if known is None:
         await connection.execute(f"CREATE ROLE {role} {attributes}")
     elif known["too_much"]:
         await connection.execute(f"ALTER ROLE {role} {attributes}")
+    return known is None
 
 
 def _password(url: str) -> str:

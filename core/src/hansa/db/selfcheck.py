@@ -1,11 +1,14 @@
 """The start-up check: the process refuses to serve when the database would not keep tenants apart.
 
-Reads only the catalogue. Each finding names the table or role and the SQL that mends it.
+Reads only the catalogue, and whose database it is. Each finding names the table or role and the SQL that mends it.
 """
+
+from uuid import UUID
 
 from hansa.db.pool import Database
 from hansa.db.revision import HEAD
 from hansa.errors import Misconfigured
+from hansa.ids import tenant_id
 
 ROLE = """
 SELECT current_user AS role, rolsuper, rolbypassrls, pg_has_role(current_user, 'hansa_owner', 'MEMBER') AS owner
@@ -31,6 +34,15 @@ SELECT p.proname FROM pg_proc p
 WHERE p.pronamespace = 'hansa'::regnamespace AND p.prosecdef AND has_function_privilege('hansa_app', p.oid, 'EXECUTE')
 """
 
+UNBOUND = """
+SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+WHERE c.relnamespace = 'hansa'::regnamespace AND c.relkind IN ('r', 'p') AND NOT EXISTS (
+  SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.conname = 'own' AND k.convalidated
+    AND pg_get_constraintdef(k.oid) = format('CHECK ((tenant_id = %L::uuid))', $1::text))
+ORDER BY c.relname
+"""
+"""Tables of a tenant's own database that would take rows of others."""
+
 
 async def check(database: Database) -> None:
     """Raise `Misconfigured` unless roles, policies and revision are as they must be."""
@@ -39,14 +51,14 @@ async def check(database: Database) -> None:
         raise Misconfigured("the database would not keep tenants apart: " + "; ".join(found), hint="Mend what is named, then start again.")
 
 
-async def findings(database: Database) -> list[str]:
-    """All that is not as it must be, each with what mends it."""
+async def findings(database: Database, *, platform: UUID | None = None) -> list[str]:
+    """All that is not as it must be, each with what mends it. `platform`: of a tenant's own database, to which installation it belongs."""
     findings: list[str] = []
     app, (system,) = await database.call_row(ROLE), await database.system(ROLE)
     for login, variable, wanted in ((app, "APP", "hansa_app"), (system, "SYSTEM", "hansa_system")):
         if login is None or login["rolsuper"] or login["rolbypassrls"] or login["owner"]:
             role = login["role"] if login else "?"
-            findings.append(f"HANSA_DATABASE_{variable}_URL logs in as {role}, which is above row-level security; use the role {wanted}")
+            findings.append(f"{_url(database, variable)} logs in as {role}, which is above row-level security; use the role {wanted}")
     revision = (
         await database.call("SELECT version_num FROM hansa.alembic_version")
         if await database.call("SELECT to_regclass('hansa.alembic_version') IS NOT NULL")
@@ -55,6 +67,7 @@ async def findings(database: Database) -> list[str]:
     if revision != HEAD:
         findings.append(f"the schema is at revision {revision}, this code needs {HEAD}; run `hansa migrate`")
     else:
+        findings += await _whose(database, platform)
         for row in await database.system(TABLES):
             table = f"hansa.{row['relname']}"
             if not row["relrowsecurity"]:
@@ -77,3 +90,22 @@ async def findings(database: Database) -> list[str]:
         for row in await database.system(VIEWS):
             findings.append(f"view hansa.{row['relname']} bypasses row-level security; drop it or set security_invoker = true")
     return findings
+
+
+def _url(database: Database, variable: str) -> str:
+    return f"{variable.lower()}_url of {database.name}" if database.name else f"HANSA_DATABASE_{variable}_URL"
+
+
+async def _whose(database: Database, platform: UUID | None) -> list[str]:
+    """What is wrong with whose database it is."""
+    (row,) = await database.system("SELECT platform, tenant, name FROM hansa.installation")
+    if not database.name:
+        return [f"it is the own database of a tenant, {row['name']!r}, and no platform's"] if row["tenant"] is not None else []
+    own = tenant_id(database.name)
+    if row["tenant"] is None:
+        return ["it is not the tenant's yet; run `hansa migrate`"]
+    if (row["platform"], row["tenant"]) != (platform, own):
+        whose = "this installation" if row["platform"] == platform else "another installation"
+        return [f"it is that of tenant {row['name']!r} of {whose}; make a new one"]
+    found = await database.system(UNBOUND, str(own))
+    return [f"hansa.{each['relname']} would take rows of other tenants; run `hansa migrate`" for each in found]

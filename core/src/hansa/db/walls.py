@@ -69,6 +69,10 @@ VERBS = (
 """Verbs of the engine, asked as one tenant ($1) for what another has ($2): true, when they find nothing."""
 
 
+OWN = 'violates check constraint "own"'
+"""What is said of a row that a tenant's own database does not take."""
+
+
 class Table(msgspec.Struct, frozen=True):
     """A table, and the statements that try it. `inserts`: ways to write a row, of which rules of the table may refuse the first ones."""
 
@@ -112,6 +116,23 @@ async def probe(database: Database) -> Probed:
                 await canary.meddle(tables, who)
             await canary.enter(other)
             await canary.call_verbs()
+            raise _Undone
+    except _Undone:
+        return probed
+
+
+async def probe_own(database: Database) -> Probed:
+    """Try to bring a row of a stranger into each table of a tenant's own database: none may take one. Raises `Unavailable`."""
+    stranger = uuid4()
+    probed = Probed(0)
+    try:
+        async with database.here(stranger) as connection:
+            tables = [msgspec.convert(dict(row), Table) for row in await connection.fetch(TABLES)]
+            probed.tables = len(tables)
+            canary = Canary(connection, stranger, stranger, probed)
+            written = await canary.write(tables)
+            probed.holes += [f"hansa.{name}: takes a row of another tenant than its own; run `hansa migrate`" for name in sorted(written)]
+            probed.unwritten = {name: why for name, why in probed.unwritten.items() if OWN not in why}
             raise _Undone
     except _Undone:
         return probed

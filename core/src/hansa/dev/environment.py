@@ -11,7 +11,7 @@ import msgspec
 from hansa.dev.failures import StackFailure
 from hansa.dev.folder import DataFolder
 
-ADMIN_URL = "HANSA_DATABASE_URL"
+ADMIN_URL, DEDICATED = "HANSA_DATABASE_URL", "HANSA_DATABASE_DEDICATED_FILE"
 ROLES = {"HANSA_DATABASE_APP_URL": ("hansa_app", "app-password"), "HANSA_DATABASE_SYSTEM_URL": ("hansa_system", "system-password")}
 PEPPER, AUDIT_KEY, KEY_ENCRYPTION = "key-pepper", "audit-key", "key-encryption-keys"
 NATS_OPERATOR, NATS_LOGINS = "HANSA_NATS_OPERATOR_FILE", ("HANSA_NATS_TOKEN_FILE", "HANSA_NATS_CREDS_FILE", "HANSA_NATS_OPERATOR_FILE")
@@ -20,6 +20,7 @@ NATS_OPERATOR, NATS_LOGINS = "HANSA_NATS_OPERATOR_FILE", ("HANSA_NATS_TOKEN_FILE
 class Places(msgspec.Struct, frozen=True):
     """Where the servers are: the admin's database URL with its password, NATS, and the files with the platform's credentials and with
     the operator's seed of an embedded one (empty: a server of your own, which the caller's environment tells how to log in to).
+    `dedicated_files`: those that name the databases that tenants have to themselves, for processes and for `hansa migrate`.
     """
 
     folder: DataFolder
@@ -27,6 +28,7 @@ class Places(msgspec.Struct, frozen=True):
     nats: str
     nats_credentials_file: str = ""
     nats_operator_file: str = ""
+    dedicated_files: tuple[str, str] = ("", "")
 
 
 def for_processes(environ: Mapping[str, str], places: Places) -> dict[str, str]:
@@ -47,6 +49,8 @@ def for_processes(environ: Mapping[str, str], places: Places) -> dict[str, str]:
             env.pop(login, None)
         env["HANSA_NATS_CREDS_FILE"] = places.nats_credentials_file
         env[NATS_OPERATOR] = places.nats_operator_file
+    if places.dedicated_files[0]:
+        env[DEDICATED] = places.dedicated_files[0]
     for private in (ADMIN_URL, "HANSA_SERVER_FD"):
         env.pop(private, None)
     return env
@@ -58,8 +62,9 @@ def for_worker(env: Mapping[str, str]) -> dict[str, str]:
 
 
 def for_migrate(environ: Mapping[str, str], places: Places) -> dict[str, str]:
-    """For `hansa migrate`: the same, and the admin's URL."""
-    return {**for_processes(environ, places), ADMIN_URL: places.database}
+    """For `hansa migrate`: the same, and the admin's URLs."""
+    env = {**for_processes(environ, places), ADMIN_URL: places.database}
+    return {**env, DEDICATED: places.dedicated_files[1]} if places.dedicated_files[1] else env
 
 
 def role_url(url: str, role: str, password: str) -> str:

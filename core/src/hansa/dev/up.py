@@ -19,7 +19,8 @@ import msgspec
 
 from hansa import clock
 from hansa.dev import ports
-from hansa.dev.environment import Places, for_migrate, for_processes, for_worker, shown
+from hansa.dev.dedicated import keep_dedicated
+from hansa.dev.environment import DEDICATED, Places, for_migrate, for_processes, for_worker, shown
 from hansa.dev.folder import DataFolder, ReadyFile
 from hansa.dev.launch import Launch, run_to_end
 from hansa.dev.nats import EmbeddedNats
@@ -49,6 +50,8 @@ class UpOptions(msgspec.Struct, frozen=True, kw_only=True):
     postgres_port: int = 0
     nats_port: int = 0
     workers: int = 1
+    dedicated: tuple[str, ...] = ()
+    """Tenants that have a database to themselves."""
     ready_seconds: float = 60.0
     """How long the control plane may take to get ready."""
     grace_seconds: float = 15.0
@@ -109,7 +112,7 @@ class _Stack:
             listener = owned.enter_context(ports.listen(options.host, options.port))
             self._supervisor = supervisor = await owned.enter_async_context(Supervisor(folder, report=self._report))
             owned.callback(self._begin_end)
-            places = await self._servers(folder, supervisor)
+            places = self._dedicated(await self._servers(folder, supervisor))
             status = await self._migrate(for_migrate(options.environ, places))
             if status:
                 return status
@@ -156,6 +159,15 @@ class _Stack:
             nats_credentials_file=str(nats.credentials_file) if nats else "",
             nats_operator_file=str(nats.operator_file) if nats else "",
         )
+
+    def _dedicated(self, places: Places) -> Places:
+        """With the databases that tenants have to themselves; where the caller's environment names them, it is as that says."""
+        options = self._options
+        if not options.environ.get(DEDICATED):
+            return msgspec.structs.replace(places, dedicated_files=keep_dedicated(places, options.dedicated))
+        if options.dedicated:
+            raise Misconfigured(f"{DEDICATED} names the databases of tenants already", hint="Leave --dedicated out, or that unset.")
+        return places
 
     async def _migrate(self, env: Mapping[str, str]) -> int:
         began = clock.monotonic()

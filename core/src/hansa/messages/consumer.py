@@ -30,10 +30,17 @@ class Unreceivable(Exception):
 
 
 class Consumer:
-    """Receives from a queue. `followed` is called when the next message of a key can be sent."""
+    """Receives from a queue. `followed` is called with the bell of a database when the next message of a key there can be sent."""
 
     def __init__(
-        self, database: Database, bus: Bus, queue: Queue, receivers: Receivers, *, settings: MessageSettings, followed: Callable[[], None]
+        self,
+        database: Database,
+        bus: Bus,
+        queue: Queue,
+        receivers: Receivers,
+        *,
+        settings: MessageSettings,
+        followed: Callable[[bytes], None],
     ) -> None:
         self._database = database
         self._bus = bus
@@ -76,6 +83,8 @@ class Consumer:
     async def _attempt(self, envelope: Envelope, *, repeated: bool) -> float | None:
         """Try to handle a message; None when there is nothing left to do, else seconds after which to try again."""
         tenant_id, message_id = envelope.tenant_id, envelope.id
+        if envelope.database != self._database.of(tenant_id).name:
+            return PAUSE_SECONDS  # it lies in a database that this worker does not know, and another one may
         attempts: int | Outcome = 0
         if repeated:  # the worker that had it may have died of it
             attempts = await self._count(tenant_id, message_id)
@@ -107,10 +116,11 @@ class Consumer:
                 return PAUSE_SECONDS
             if accepted.message is not None:
                 rings = tuple(await self._receiver(accepted.message)(connection, accepted.message))
+        bell = self._database.of(tenant_id).bell
         if accepted.followed:
-            self._followed()
+            self._followed(bell)
         for ring in rings:
-            await self._bus.ring(ring.subject, ring.payload)
+            await self._bus.ring(ring.subject, ring.payload or bell)
         return None
 
     def _receiver(self, message: Message) -> Receiver:
@@ -128,4 +138,4 @@ class Consumer:
             buried = await store.bury(connection, tenant_id, message_id, reason[:REASON_CHARACTERS].replace("\x00", ""))
         if buried:
             log.error("messages.dead_letter", tenant_id=str(tenant_id), message_id=str(message_id), reason=reason)
-        self._followed()
+        self._followed(self._database.of(tenant_id).bell)

@@ -34,18 +34,27 @@ def queue_of(bus: Bus, settings: MessageSettings, *, region: str, replicas: int)
 async def open_courier(
     database: Database, bus: Bus, receivers: Receivers, settings: MessageSettings, *, region: str, replicas: int = 1
 ) -> AsyncIterator[Relay]:
-    """Carry messages while the context is open; the relay can be woken. A task that fails of itself ends the context's body too."""
+    """Carry messages while the context is open, those of each database by a relay of its own; the platform's can be woken. A task that
+    fails of itself ends the context's body too."""
     queue = queue_of(bus, settings, region=region, replicas=replicas)
-    relay = Relay(database, queue, settings, region=region)
-    consumer = Consumer(database, bus, queue, receivers, settings=settings, followed=relay.wake)
-    async with bus.listen(messages_ready(region), relay.rung), asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(relay.run(), name="messages.relay"),
-            group.create_task(_sweep(database, settings), name="messages.sweep"),
-        ]
+    relays = {each.bell: Relay(each, queue, settings, region=region) for each in database.every}
+
+    def wake(bell: bytes) -> None:
+        if bell in relays:
+            relays[bell].wake()
+
+    async def rung(bell: bytes) -> None:
+        wake(bell)
+
+    consumer = Consumer(database, bus, queue, receivers, settings=settings, followed=wake)
+    async with bus.listen(messages_ready(region), rung), asyncio.TaskGroup() as group:
+        tasks: list[asyncio.Task[None]] = []
+        for each in database.every:
+            tasks.append(group.create_task(relays[each.bell].run(), name=f"messages.relay {each.name}"))
+            tasks.append(group.create_task(_sweep(each, settings), name=f"messages.sweep {each.name}"))
         tasks += [group.create_task(consumer.run(), name=f"messages.receive.{number}") for number in range(settings.concurrency)]
         try:
-            yield relay
+            yield relays[database.bell]
         finally:
             await _end(tasks)
 

@@ -36,11 +36,13 @@ Receivers = Mapping[str, Receiver]
 """By kind of message."""
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """What travels within a region: which message, and not what it says. Its content never leaves the database."""
+class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What travels within a region: which message, and not what it says. Its content never leaves the database. `database`: the tenant in
+    whose own one it is; empty: the platform's."""
 
     tenant_id: UUID
     id: UUID
+    database: str = ""
 
 
 class Due(msgspec.Struct, frozen=True, array_like=True):

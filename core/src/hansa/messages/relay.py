@@ -23,7 +23,7 @@ PAUSE_SECONDS = 0.2
 
 
 class Relay:
-    """One relay. `wake` makes it look at once instead of after the poll interval."""
+    """One relay, of one database. `wake` makes it look at once instead of after the poll interval."""
 
     def __init__(self, database: Database, queue: Queue, settings: MessageSettings, *, region: str) -> None:
         self._database = database
@@ -32,12 +32,9 @@ class Relay:
         self._region = region
         self._wake = asyncio.Event()
         self._told = ""
+        self._begun = queue.begun
 
     def wake(self) -> None:
-        self._wake.set()
-
-    async def rung(self, _: bytes) -> None:
-        """A doorbell was heard."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -60,8 +57,11 @@ class Relay:
         """Publish a batch; whether there is more to do at once. Raises `Unavailable`."""
         if not self._queue.connected:
             raise Unavailable("NATS is not connected")  # nothing is claimed that could not be sent
-        if await self._queue.ensure():
+        await self._queue.ensure()
+        begun = self._queue.begun
+        if begun != self._begun:
             await store.rewind(self._database)
+            self._begun = begun
         claimed = await store.claim(self._database, limit=BATCH, window=self._settings.window)
         results = await asyncio.gather(*(self._publish(each) for each in claimed.due), return_exceptions=True)
         published = [each for each, failed in zip(claimed.due, results, strict=True) if failed is None]
@@ -77,7 +77,7 @@ class Relay:
         await store.sent(self._database, published, patience=self._settings.resend_seconds)
 
     async def _publish(self, due: Due) -> None:
-        payload = msgspec.json.encode(Envelope(due.tenant_id, due.id))
+        payload = msgspec.json.encode(Envelope(due.tenant_id, due.id, self._database.name))
         await self._queue.publish(messages_sent(self._region, due.tenant_id.hex), payload, message_id=due.publication)
 
     def _tell(self, detail: str) -> None:

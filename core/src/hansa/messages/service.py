@@ -58,9 +58,9 @@ class DeadLetters:
             raise _missing(message_id)  # someone else did, between the two
         return body
 
-    async def ring(self) -> None:
-        """There is something to send."""
-        await self._bus.ring(messages_ready(self._region))
+    async def ring(self, tenant_id: UUID) -> None:
+        """There is something of a tenant to send."""
+        await self._bus.ring(messages_ready(self._region), self._database.of(tenant_id).bell)
 
 
 async def _find(connection: Connection, message_id: UUID) -> str:

@@ -24,19 +24,21 @@ class Acceptor:
         self._database = database
         self._bus = bus
         self._region = region
-        self.gatherer = Gatherer(self._start_many, size=BATCH)
+        self.gatherer = Gatherer(self._start_many, database=database, size=BATCH)
 
     async def accept(self, accept: Accept) -> Accepted:
         """(outcome, answer as JSON text); the outcomes are in the SQL function run_start."""
         if accept.new.session_id is None:
             return await self.gatherer.done(accept.principal.tenant_id, accept)
-        answer = await store.start(self._database, self._region, accept)  # it may wait for its session
-        await self._bus.ring(runs_ready(self._region))
+        database = self._database.of(accept.principal.tenant_id)
+        answer = await store.start(database, self._region, accept)  # it may wait for its session
+        await self._bus.ring(runs_ready(self._region), database.bell)
         return answer
 
     async def _start_many(self, accepts: Sequence[Accept]) -> list[Accepted]:
-        answers = await store.start_many(self._database, self._region, accepts)
-        await self._bus.ring(runs_ready(self._region))
+        database = self._database.of(accepts[0].principal.tenant_id)
+        answers = await store.start_many(database, self._region, accepts)
+        await self._bus.ring(runs_ready(self._region), database.bell)
         return answers
 
 

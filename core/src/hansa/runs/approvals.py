@@ -97,7 +97,7 @@ class Approvals:
 
         answer = await once(self._database, principal, key, operation)
         for outcome, run_id in told:
-            await ring_for(self._bus, self._region, outcome, run_id)
+            await ring_for(self._bus, self._region, outcome, run_id, bell=self._database.of(principal.tenant_id).bell)
         return Answer(answer.status, (await self._shown(principal, [answer.body]))[0], replayed=answer.replayed)
 
     async def _shown(self, principal: Principal, bodies: list[str]) -> list[str]:

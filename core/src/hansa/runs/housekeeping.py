@@ -30,12 +30,10 @@ async def open_housekeeping(equipment: Equipment, settings: Settings, queue: Que
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(Remover(equipment, queue).run(), name="tenants.remove"),
-            group.create_task(watch_limits(equipment.database), name="tenants.limits"),
+            *(group.create_task(watch_limits(each), name="tenants.limits") for each in equipment.database.every),
         ]
         if settings.worker.probe_seconds > 0:
-            prober = Prober(equipment.database, equipment.region, settings.worker.probe_seconds)
-            prober.also(lambda: messaging_store.holes(equipment.database, equipment.region))
-            tasks.append(group.create_task(prober.run(), name="tenants.probe"))
+            tasks += [group.create_task(prober.run(), name="tenants.probe") for prober in await _probers(equipment, settings)]
         if settings.worker.tenant:
             tasks.append(group.create_task(_seen(equipment, settings.worker.tenant), name="tenants.worker"))
         try:
@@ -43,6 +41,15 @@ async def open_housekeeping(equipment: Equipment, settings: Settings, queue: Que
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _probers(equipment: Equipment, settings: Settings) -> list[Prober]:
+    """One a database."""
+    database, region, seconds = equipment.database, equipment.region, settings.worker.probe_seconds
+    ours = Prober(database, region, seconds)
+    ours.also(lambda: messaging_store.holes(database, region))
+    platform = await database.call("SELECT id FROM hansa.installation") if database.own else None
+    return [ours, *(Prober(own, region, seconds, platform=platform) for own in database.own)]
 
 
 async def _seen(equipment: Equipment, tenant: str) -> None:

@@ -99,7 +99,7 @@ class Participants:
                 limit = await budget_store.count_message_here(connection, sender.tenant_id, message_id)
                 if limit is not None:
                     raise unsent_refusal(limit)
-        await self._equipment.bus.ring(messages_ready(self._equipment.region))
+        await self._equipment.bus.ring(messages_ready(self._equipment.region), self._equipment.database.of(sender.tenant_id).bell)
         return message_id
 
     async def _sender(self, account: str) -> Sender:

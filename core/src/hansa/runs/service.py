@@ -100,8 +100,11 @@ class Runs:
 
         answer = await once(self._database, principal, key, operation)
         await self._bus.ring(runs_told(self._region), f"{WORDS[action]} {run_id}".encode())
-        await self._bus.ring(runs_ready(self._region))  # what it held up may go on
+        await self._ready(principal)  # what it held up may go on
         return await self._answer(principal, answer)
+
+    async def _ready(self, principal: Principal) -> None:
+        await self._bus.ring(runs_ready(self._region), self._database.of(principal.tenant_id).bell)
 
     async def resume(self, principal: Principal, run_id: UUID, *, decision: str | None, answer: Any, key: IdempotencyKey | None) -> Answer:
         """Let a suspended run go on, or decide about a call in doubt: `done` (with what it answered), `retry` or `fail`."""
@@ -120,7 +123,7 @@ class Runs:
             return 202, body
 
         told = await once(self._database, principal, key, operation)
-        await self._bus.ring(runs_ready(self._region))
+        await self._ready(principal)
         return await self._answer(principal, told)
 
     async def fork(self, principal: Principal, run_id: UUID, *, at: int, key: IdempotencyKey | None) -> Answer:
@@ -142,7 +145,7 @@ class Runs:
             return 202, body
 
         answer = await once(self._database, principal, key, operation)
-        await self._bus.ring(runs_ready(self._region))
+        await self._ready(principal)
         return await self._answer(principal, answer)
 
     async def send_event(self, principal: Principal, session_id: UUID, name: str, *, data: Any, key: IdempotencyKey | None) -> Answer:
@@ -165,7 +168,7 @@ class Runs:
 
         answer = await once(self._database, principal, key, operation)
         for outcome, run_id in told:
-            await ring_for(self._bus, self._region, outcome, run_id)
+            await ring_for(self._bus, self._region, outcome, run_id, bell=self._database.of(principal.tenant_id).bell)
         return answer
 
     async def get(self, principal: Principal, run_id: UUID) -> str:

@@ -70,7 +70,7 @@ START_MANY = "SELECT outcome, answer FROM hansa.run_start_many($1, $2, $3, $4, $
 
 async def start(database: Database, region: str, accept: Accept) -> tuple[str, str | None]:
     """Accept a run in one round trip: (outcome, answer as JSON text); the outcomes are in the SQL function."""
-    row = await database.call_row(START, *_accepted(region, accept))
+    row = await database.of(accept.principal.tenant_id).call_row(START, *_accepted(region, accept))
     return ("", None) if row is None else (row["outcome"], row["answer"])
 
 
@@ -97,7 +97,7 @@ def _accepted(region: str, accept: Accept) -> tuple[Any, ...]:
 async def start_many(database: Database, region: str, accepts: Sequence[Accept]) -> list[tuple[str, str | None]]:
     """Accept runs of one tenant, each in a session of its own, in one transaction."""
     keys = [accept.key for accept in accepts]
-    rows = await database.call_rows(
+    rows = await database.of(accepts[0].principal.tenant_id).call_rows(
         START_MANY,
         accepts[0].principal.tenant_id,
         region,
@@ -112,7 +112,7 @@ async def start_many(database: Database, region: str, accepts: Sequence[Accept])
 
 
 async def claim(database: Database, worker: str, limit: int, *, pool: str, turn: Turn, lease: float) -> tuple[list[Claim], Turn]:
-    """Take up to `limit` runs of a pool for `lease` seconds; and whose turn it is next."""
+    """Take up to `limit` runs of a pool of this database for `lease` seconds; and whose turn it is next."""
     sql = "SELECT tenant_id, id, session_id, epoch, turn, credit FROM hansa.run_claim($1, $2, $3, $4, $5, $6)"
     rows = await database.system(sql, worker, limit, timedelta(seconds=lease), pool, turn.tenant_id, turn.credit)
     claims = [Claim(row["tenant_id"], row["id"], row["session_id"], row["epoch"]) for row in rows[:-1]]
@@ -136,7 +136,7 @@ def _columns(claims: list[Claim]) -> tuple[list[UUID], list[UUID], list[int]]:
 
 async def load(database: Database, tenant_id: UUID, claims: Sequence[Claim]) -> dict[UUID, Loaded]:
     """Everything needed to drive claimed runs of one tenant; those missing are fenced."""
-    rows = await database.call_rows(
+    rows = await database.of(tenant_id).call_rows(
         "SELECT * FROM hansa.run_load($1, $2, $3)", tenant_id, [claim.id for claim in claims], [claim.epoch for claim in claims]
     )
     sessions = {claim.id: claim.session_id for claim in claims}
@@ -193,7 +193,7 @@ def _row(claim: Claim, write: Write) -> Row:
 
 async def write(database: Database, batch: Sequence[tuple[Claim, Write]], values: Columns) -> dict[UUID, Written]:
     """Make writes of runs of one tenant, each run once, with the values that they refer to; those missing are fenced."""
-    rows = await database.call_rows(
+    rows = await database.of(batch[0][0].tenant_id).call_rows(
         "SELECT run, seq, state, metered FROM hansa.run_write($1, $2, $3, $4, $5)",
         batch[0][0].tenant_id,
         msgspec.json.encode([_row(claim, write) for claim, write in batch]).decode(),
@@ -220,7 +220,7 @@ async def results(database: Database, claim: Claim, steps: Sequence[str]) -> lis
 
 async def hold(database: Database, claim: Claim) -> None:
     """Suspend a run that its worker has let go of, if that is still wanted."""
-    await database.call("SELECT hansa.run_hold($1, $2, $3)", claim.tenant_id, claim.id, claim.epoch)
+    await database.of(claim.tenant_id).call("SELECT hansa.run_hold($1, $2, $3)", claim.tenant_id, claim.id, claim.epoch)
 
 
 async def due(database: Database, limit: int, *, again: float) -> tuple[list[Due], float | None]:
@@ -231,7 +231,7 @@ async def due(database: Database, limit: int, *, again: float) -> tuple[list[Due
 
 async def expire(database: Database, wait: Due) -> str:
     """Settle a wait whose time has come: what became of its run, see hansa.wait_resolve."""
-    return await database.call("SELECT hansa.wait_expire($1, $2, $3)", wait.tenant_id, wait.run_id, wait.step)
+    return await database.of(wait.tenant_id).call("SELECT hansa.wait_expire($1, $2, $3)", wait.tenant_id, wait.run_id, wait.step)
 
 
 async def cancel(connection: Connection, tenant_id: UUID, run_id: UUID) -> str | None:
@@ -387,4 +387,4 @@ async def list_sessions(connection: Connection, agent: str | None, before: UUID 
 
 async def list_events(database: Database, tenant_id: UUID, session_id: UUID, *, after: int, limit: int) -> list[asyncpg.Record]:
     """Events of a session after a number, oldest first: records (seq, run_id, type, body as JSON text)."""
-    return await database.call_rows("SELECT * FROM hansa.session_events($1, $2, $3, $4)", tenant_id, session_id, after, limit)
+    return await database.of(tenant_id).call_rows("SELECT * FROM hansa.session_events($1, $2, $3, $4)", tenant_id, session_id, after, limit)

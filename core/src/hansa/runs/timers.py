@@ -20,7 +20,7 @@ AGAIN_SECONDS = 5.0
 
 
 class Timers:
-    """Looks for what is due, at the latest every `poll` seconds."""
+    """Looks for what is due in one database, at the latest every `poll` seconds."""
 
     def __init__(self, database: Database, bus: Bus, region: str, *, poll: float) -> None:
         self._database = database
@@ -32,11 +32,14 @@ class Timers:
         """Look until cancelled."""
         while True:
             pause = self._poll
+            if self._database.trouble is not None:
+                await asyncio.sleep(pause)  # which was told when it began
+                continue
             try:
                 waits, next_one = await store.due(self._database, BATCH, again=AGAIN_SECONDS)
                 for wait in waits:
                     outcome = await store.expire(self._database, wait)
-                    await ring_for(self._bus, self._region, outcome, str(wait.run_id))
+                    await ring_for(self._bus, self._region, outcome, str(wait.run_id), bell=self._database.bell)
                 if len(waits) == BATCH:
                     pause = 0.0
                 elif next_one is not None:
@@ -46,9 +49,9 @@ class Timers:
             await asyncio.sleep(pause)
 
 
-async def ring_for(bus: Bus, region: str, outcome: str, run_id: str) -> None:
-    """Tell workers what has become of a wait of a run, see hansa.wait_resolve."""
+async def ring_for(bus: Bus, region: str, outcome: str, run_id: str, *, bell: bytes) -> None:
+    """Tell workers what has become of a wait of a run, see hansa.wait_resolve; `bell` is that of the run's database."""
     if outcome == "queued":
-        await bus.ring(runs_ready(region))
+        await bus.ring(runs_ready(region), bell)
     elif outcome == "running":
         await bus.ring(runs_told(region), f"look {run_id}".encode())

@@ -1,17 +1,19 @@
 """The worker: claims runs, drives them side by side, renews their leases, hears what is wanted of them, hands over when told to stop.
 
-Recovery has no step of its own: a run whose lease has run out is claimed like any other, by anyone.
+Recovery has no step of its own: a run whose lease has run out is claimed like any other, by anyone. Each database has its own loops, so
+that one which is slow or away holds up no other.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 import structlog
 
 from hansa.auth import store as auth_store
 from hansa.bus.subjects import runs_ready, runs_told
+from hansa.db.pool import Database
 from hansa.errors import HansaError, Unavailable
 from hansa.runs import store
 from hansa.runs.equipment import Equipment
@@ -23,6 +25,8 @@ from hansa.tenants.service import tenant_id as id_of
 
 log = structlog.stdlib.get_logger("hansa.worker")
 SWEEP_SECONDS = 600.0
+AGAIN_SECONDS = 1.0
+"""After so many seconds a loop over a tenant's own database is begun again that broke."""
 STOP_SECONDS = 5.0
 """How long a cancelled run is waited for: a plugin that will not stop holds up no hand-over, and its writes are fenced."""
 
@@ -33,6 +37,18 @@ def pools(settings: WorkerSettings) -> list[str]:
     return [f"{prefix}{pool.strip()}" for pool in settings.pools.split(",") if pool.strip()]
 
 
+class Source:
+    """One database from which runs are taken. `hungry`: all slots were taken when it was its turn."""
+
+    def __init__(self, database: Database, equipment: Equipment, settings: WorkerSettings) -> None:
+        self.database = database
+        self.wake = asyncio.Event()
+        self.hungry = False
+        self.turns = {pool: store.Turn() for pool in pools(settings)}
+        self.timers = Timers(database, equipment.bus, equipment.region, poll=settings.poll_seconds)
+        self.retention = equipment.retention if database is equipment.database else equipment.retention.of(database)
+
+
 class Worker:
     """One worker process's share of the work. `run` returns after `stopping` is set and the grace time is over."""
 
@@ -40,26 +56,27 @@ class Worker:
         self._equipment = equipment
         self._settings = settings
         self._stopping = stopping
-        self._wake = asyncio.Event()
         self._active: dict[UUID, tuple[asyncio.Task[None], Driven]] = {}
         self._loading: dict[UUID, Wish | None] = {}
-        self._turns = {pool: store.Turn() for pool in pools(settings)}
-        self._timers = Timers(equipment.database, equipment.bus, equipment.region, poll=settings.poll_seconds)
+        self._reserved = 0
+        """Slots for which a claim is under way."""
+        self._sources = {each: Source(each, equipment, settings) for each in equipment.database.every}
 
     async def run(self) -> None:
         bus, region = self._equipment.bus, self._equipment.region
         async with bus.listen(runs_ready(region), self._rung), bus.listen(runs_told(region), self._told):
-            loops = [
-                asyncio.create_task(self._claim_loop(), name="worker.claim"),
-                asyncio.create_task(self._renew_loop(), name="worker.renew"),
-                asyncio.create_task(self._sweep_loop(), name="worker.sweep"),
-                asyncio.create_task(self._timers.run(), name="worker.timers"),
-            ]
+            claiming = [self._loop(source, self._claim_loop, "claim") for source in self._claimed_from()]
+            loops = list(claiming)
+            for source in self._sources.values():
+                loops.append(self._loop(source, self._renew_loop, "renew"))
+                loops.append(self._loop(source, self._sweep_loop, "sweep"))
+                loops.append(self._loop(source, lambda each: each.timers.run(), "timers"))
             stop = asyncio.create_task(self._stopping.wait(), name="worker.stop")
             done, _ = await asyncio.wait([stop, *loops], return_when=asyncio.FIRST_COMPLETED)
             self._stopping.set()
-            self._wake.set()
-            await asyncio.wait([loops[0]])  # ends by itself: what it has just claimed must be handed over too
+            for source in self._sources.values():
+                source.wake.set()
+            await asyncio.wait(claiming)  # they end by themselves: what they have just claimed must be handed over too
             await self._drain()
             for task in (stop, *loops):
                 task.cancel()
@@ -67,8 +84,33 @@ class Worker:
             for task in done - {stop}:
                 task.result()  # a loop that ended has failed: let the process say so and be started again
 
-    async def _rung(self, _: bytes) -> None:
-        self._wake.set()
+    def _claimed_from(self) -> Sequence[Source]:
+        """Where there may be runs of the pools that this worker serves."""
+        if not self._settings.tenant:
+            return list(self._sources.values())
+        return [self._sources[self._equipment.database.of(id_of(self._settings.tenant))]]
+
+    def _loop(self, source: Source, loop: Callable[[Source], Awaitable[None]], name: str) -> asyncio.Task[None]:
+        """A task for it. What goes wrong with a tenant's own database in a way that nobody thought of ends no other tenant's runs."""
+
+        async def kept() -> None:
+            while True:
+                try:
+                    await loop(source)
+                    return
+                # Whatever it is, it is told, and the others go on; with the platform's own database the process ends of it, as ever.
+                except Exception:
+                    if not source.database.name:
+                        raise
+                    log.exception("worker.loop_broke", loop=name, database=source.database.name)
+                    await asyncio.sleep(AGAIN_SECONDS)
+
+        return asyncio.create_task(kept(), name=f"worker.{name} {source.database.name}".rstrip())
+
+    async def _rung(self, bell: bytes) -> None:
+        for source in self._sources.values():
+            if source.database.bell == bell:
+                source.wake.set()
 
     async def _told(self, payload: bytes) -> None:
         word, _, run_id = payload.decode().partition(" ")
@@ -85,31 +127,54 @@ class Worker:
         except Unavailable as error:
             log.warning("worker.look_waits", run_id=run_id, error=error.detail)
 
-    async def _claim_loop(self) -> None:
+    async def _claim_loop(self, source: Source) -> None:
         while not self._stopping.is_set():
-            self._wake.clear()
-            free = self._settings.concurrency - len(self._active)
-            claims = await self._claim(free) if free > 0 else []
-            await self._begin(claims)
-            if (len(claims) < free or free <= 0) and not self._stopping.is_set():
+            source.wake.clear()
+            free = self._settings.concurrency - len(self._active) - self._reserved
+            # Where others claim too, never all that is free: a database that does not answer must not hold it.
+            share = free if len(self._sources) == 1 else (free + 1) // 2
+            source.hungry = free <= 0
+            claims = await self._claimed(source, share) if free > 0 else []
+            if (len(claims) < share or free <= 0) and not self._stopping.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._settings.poll_seconds)
+                    await asyncio.wait_for(source.wake.wait(), self._settings.poll_seconds)
 
-    async def _claim(self, free: int) -> list[Claim]:
+    async def _claimed(self, source: Source, share: int) -> list[Claim]:
+        """Runs that were claimed and are driven from now on."""
+        self._reserved += share
+        try:
+            claims = await self._claim(source, share)
+            await self._begin(claims)
+        finally:
+            self._reserved -= share
+        if len(claims) < share:
+            self._feed()
+        return claims
+
+    def _feed(self) -> None:
+        """There are free slots: whoever went without shall look again."""
+        for source in self._sources.values():
+            if source.hungry:
+                source.wake.set()
+
+    async def _claim(self, source: Source, free: int) -> list[Claim]:
         """Runs of the pools that this worker serves, the first named first."""
         claims: list[Claim] = []
+        if source.database.trouble is not None:
+            return claims  # which was told when it began
         try:
-            for pool, turn in self._turns.items():
+            for pool, turn in source.turns.items():
                 if len(claims) < free:
-                    found, self._turns[pool] = await store.claim(
-                        self._equipment.database,
+                    found, source.turns[pool] = await store.claim(
+                        source.database,
                         self._equipment.worker,
                         free - len(claims),
                         pool=pool,
                         turn=turn,
                         lease=self._settings.lease_seconds,
                     )
-                    claims.extend(found)
+                    # What a tenant's own database says of other tenants is not believed.
+                    claims.extend(each for each in found if self._equipment.database.of(each.tenant_id) is source.database)
         except Unavailable as error:
             log.warning("worker.claim_waits", error=error.detail)
         return claims
@@ -119,17 +184,17 @@ class Worker:
         tenants: dict[UUID, list[Claim]] = {}
         for claim in claims:
             tenants.setdefault(claim.tenant_id, []).append(claim)
-        self._loading = {claim.id: None for claim in claims}
+        self._loading |= {claim.id: None for claim in claims}
         for tenant_id, own in tenants.items():
             try:
                 loaded = await store.load(self._equipment.database, tenant_id, own)
             except Unavailable as error:
                 log.warning("worker.load_waits", runs=len(own), error=error.detail)
-                continue
+                loaded = {}
             for claim in own:
+                wish = self._loading.pop(claim.id, None)
                 if claim.id in loaded:
-                    self._drive(claim, loaded[claim.id], self._loading[claim.id])
-        self._loading = {}
+                    self._drive(claim, loaded[claim.id], wish)
 
     def _drive(self, claim: Claim, loaded: Loaded, wish: Wish | None) -> None:
         older = self._active.get(claim.id)
@@ -159,17 +224,19 @@ class Worker:
             active = self._active.get(claim.id)
             if active is not None and active[1] is driven:
                 del self._active[claim.id]
-            self._wake.set()
+            self._sources[self._equipment.database.of(claim.tenant_id)].wake.set()
+            self._feed()
 
-    async def _renew_loop(self) -> None:
+    async def _renew_loop(self, source: Source) -> None:
         pause = min(self._settings.renew_seconds, self._settings.lease_seconds / 3)
         while True:
             await asyncio.sleep(pause)
-            driven = [each for _, each in self._active.values() if not each.is_stuck]
+            mine = [each for _, each in self._active.values() if self._equipment.database.of(each.claim.tenant_id) is source.database]
+            driven = [each for each in mine if not each.is_stuck]
             if not driven:
                 continue
             try:
-                held = await store.renew(self._equipment.database, [each.claim for each in driven], lease=self._settings.lease_seconds)
+                held = await store.renew(source.database, [each.claim for each in driven], lease=self._settings.lease_seconds)
             except Unavailable as error:
                 log.warning("worker.renew_waits", error=error.detail)
                 continue
@@ -178,11 +245,11 @@ class Worker:
                 if wish is not None:
                     each.want(Wish(wish))
 
-    async def _sweep_loop(self) -> None:
+    async def _sweep_loop(self, source: Source) -> None:
         while True:
             try:
-                await auth_store.sweep(self._equipment.database)
-                await self._equipment.retention.sweep()
+                await auth_store.sweep(source.database)
+                await source.retention.sweep()
             except Unavailable as error:
                 log.warning("worker.sweep_waits", error=error.detail)
             await asyncio.sleep(SWEEP_SECONDS)
@@ -197,11 +264,19 @@ class Worker:
         if rest:
             await asyncio.wait([task for task, _ in rest], timeout=STOP_SECONDS)
             await self._release([driven.claim for _, driven in rest])
-            await self._equipment.bus.ring(runs_ready(self._equipment.region))
+            for bell in {self._equipment.database.of(driven.claim.tenant_id).bell for _, driven in rest}:
+                await self._equipment.bus.ring(runs_ready(self._equipment.region), bell)
         log.info("worker.stopped", handed_over=len(rest))
 
     async def _release(self, claims: list[Claim], *, pause: float = 0.0) -> None:
-        try:
-            await store.release(self._equipment.database, claims, pause=pause)
-        except Unavailable as error:
-            log.warning("worker.release_failed", error=error.detail, runs=len(claims))
+        databases: dict[Database, list[Claim]] = {}
+        for claim in claims:
+            databases.setdefault(self._equipment.database.of(claim.tenant_id), []).append(claim)
+        await asyncio.gather(*(_release(database, own, pause) for database, own in databases.items()))
+
+
+async def _release(database: Database, claims: list[Claim], pause: float) -> None:
+    try:
+        await store.release(database, claims, pause=pause)
+    except Unavailable as error:
+        log.warning("worker.release_failed", error=error.detail, runs=len(claims))

@@ -30,8 +30,8 @@ class GroupedWriter:
         self._values = values
         self._lease = lease
         # A fenced claim may write beside its successor: each run stands once in a batch.
-        self.gatherer = Gatherer(self._write, size=BATCH, abreast=2, mark=lambda item: item[0].id)
-        self.reserving = Gatherer(self._reserve, size=BATCH)
+        self.gatherer = Gatherer(self._write, database=database, size=BATCH, abreast=2, mark=lambda item: item[0].id)
+        self.reserving = Gatherer(self._reserve, database=database, size=BATCH)
 
     async def write(self, claim: Claim, write: Write) -> Written | None:
         large = self._values.large(write.taken)

@@ -51,9 +51,10 @@ class Crossed(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What the rows of a tenant say. `workers_seen`: how many of its own workers are there, `workers_since`: since when; `messaged`:
-    accounts on NATS are made here, `messaging_told`: NATS knows this one as it shall be; `limits`: names of those that are used up bit
-    by bit, `crossed`: of which much is used."""
+    """What the rows of a tenant say. `workers_seen`: how many of its own workers are there, `workers_since`: since when;
+    `database_trouble`: reason and message of why its own database is not used; `messaged`: accounts on NATS are made here,
+    `messaging_told`: NATS knows this one as it shall be; `limits`: names of those that are used up bit by bit, `crossed`: of which
+    much is used."""
 
     state: str
     suspended: bool
@@ -64,6 +65,8 @@ class Facts(msgspec.Struct, frozen=True):
     workers: str
     workers_seen: int
     workers_since: datetime | None
+    database: str = "Shared"
+    database_trouble: tuple[str, str] | None = None
     messaged: bool | None = None
     messaging_told: bool = False
     messaging_blocked: bool = False
@@ -90,7 +93,7 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
     def say(type_: str, reason: str, message: str, *, status: Status = "True", since: datetime | None = None) -> Condition:
         return Condition(type_, status, reason, message, facts.generation, since or facts.created_at)
 
-    yield say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
+    yield _of_database(facts)
     if facts.messaged and not facts.messaging_told:
         message = facts.messaging_trouble or "NATS has not been told of the tenant's account yet"
         yield say("MessagingReady", "AccountNotMade", message, status="False")
@@ -118,6 +121,23 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
     elif facts.workers == "Dedicated":
         message = "no worker that was started for it is there (HANSA_WORKER_TENANT), so its runs wait"
         yield say("WorkersReady", "NoWorker", message, status="False", since=facts.workers_since)
+
+
+def _of_database(facts: Facts) -> Condition:
+    def say(type_: str, reason: str, message: str, *, status: Status = "True") -> Condition:
+        return Condition(type_, status, reason, message, facts.generation, facts.created_at)
+
+    match facts.database_trouble:
+        case ("Unreachable", message):
+            return say("DatabaseReady", "Unreachable", message, status="False")
+        case ("NotConfigured", message):
+            return say("DatabaseReady", "NotConfigured", message, status="False")
+        case (_, message):
+            return say("DatabaseReady", "NotUsable", message, status="False")
+        case None if facts.database == "Dedicated":
+            return say("DatabaseReady", "Dedicated", "its rows are in a database of its own, which takes no row of anybody else")
+        case _:
+            return say("DatabaseReady", "Provisioned", "its rows are in the shared database, behind forced row-level security")
 
 
 def _of_region(facts: Facts, region: Region | None, stale_seconds: float) -> Iterable[Condition]:

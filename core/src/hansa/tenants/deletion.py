@@ -2,7 +2,8 @@
 by workers (`hansa.runs.leaving`); from here on nobody gets in.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
 from hansa import ids
@@ -10,7 +11,8 @@ from hansa.audit import service as audit
 from hansa.audit.model import Action, AuditEvent
 from hansa.auth import store as key_store
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, Database, enter_tenant
+from hansa.db.joining import joining
+from hansa.db.pool import Connection, Database, enter_each, enter_platform, enter_tenant
 from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.tenants import store
 from hansa.tenants.messaging import store as messaging_store
@@ -31,15 +33,18 @@ class Deletions:
 
     async def close(self, connection: Connection, principal: Principal, name: str, *, policy: str | None) -> AuditEvent | None:
         """Archive or begin to delete a tenant, as its `deletionPolicy` says, or `policy` instead of it, in the caller's transaction, whose
-        connection is in that tenant. What is to be audited of it, there and where the caller is at home; None: it is so already.
+        connection is in that tenant, and joined. What is to be audited, there and where the caller is at home; None: it is so already.
 
         Raises `NotFound`, `Conflict`, `Invalid`. After the commit, `told` is to be called.
         """
         if policy not in (None, *POLICIES):
             raise invalid("policy", f"must be one of {', '.join(POLICIES)}, got {policy[:40]!r}")
+        tenant = tenant_id(name)
+        await enter_platform(connection, tenant)
         found = await store.lock_tenant(connection)
         if found is None:
             raise missing(name)
+        self._database.expect(tenant, found["database"])
         if name in (DEFAULT_TENANT, principal.tenant):
             what = "the installation's own" if name == DEFAULT_TENANT else "the one that you act in"
             raise Conflict(f"the tenant {name!r} can't be deleted: it is {what}", hint="Suspend it, if nothing is to run in it.")
@@ -49,17 +54,24 @@ class Deletions:
         state = found["state"]
         if state == "deleting" or (state == "archived" and chosen == "Retain"):
             return None
-        await store.suspend(connection, suspended=True)
-        await messaging_store.block(connection, blocked=True)
-        if chosen == "Retain":
-            await store.set_state(connection, "archived")
-            return principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}")
         deletion = ids.new_id()
-        await store.set_state(connection, "deleting")
-        await key_store.revoke_all(connection)
-        await store.insert_deletion(connection, deletion, tenant_id(name), name=name, policy=chosen, by=principal.name)
+        async for _ in enter_each(connection, tenant):
+            await store.suspend(connection, suspended=True)
+            await messaging_store.block(connection, blocked=True)
+            await store.set_state(connection, "archived" if chosen == "Retain" else "deleting")
+            if chosen != "Retain":
+                await key_store.revoke_all(connection)
+                await store.insert_deletion(connection, deletion, tenant, name=name, policy=chosen, by=principal.name)
+        if chosen == "Retain":
+            return principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}")
         told = {"deletion": str(deletion), "policy": chosen}
         return principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told)
+
+    @asynccontextmanager
+    async def joined(self, name: str) -> AsyncIterator[Connection]:
+        """What the platform keeps of the tenant, in a transaction that reaches its own database too."""
+        async with self._database.here(tenant_id(name)) as connection, joining(self._database, connection, self._database) as joined:
+            yield joined
 
     async def recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
         """Audit it in the trail of the tenant itself, which may go with it, and in that of who did it."""
@@ -69,17 +81,19 @@ class Deletions:
 
     async def restore(self, principal: Principal, name: str) -> TenantView:
         """Bring an archived tenant back, as its object says it is; its keys are good again."""
-        async with self._database.tenant(tenant_id(name)) as connection:
+        async with self.joined(name) as connection:
             found = await store.lock_tenant(connection)
             if found is None:
                 raise missing(name)
+            self._database.expect(tenant_id(name), found["database"])
             if found["state"] == "deleting":
                 raise Conflict(f"the tenant {name!r} is being deleted, and can't be brought back", hint="Import its export, if it has one.")
             if found["state"] == "archived":
-                await store.set_state(connection, "active")
                 suspended = await store.is_suspended_by_object(connection)
-                await store.suspend(connection, suspended=suspended)
-                await messaging_store.block(connection, blocked=suspended)
+                async for _ in enter_each(connection, tenant_id(name)):
+                    await store.set_state(connection, "active")
+                    await store.suspend(connection, suspended=suspended)
+                    await messaging_store.block(connection, blocked=suspended)
                 await self.recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
         await self.told([name])
         return await self._tenants.get(name)

@@ -1,8 +1,10 @@
 """Probes the walls between tenants again and again, one worker of a region at a time, and keeps what it found: the condition
-`IsolationVerified` of every tenant is made of that.
+`IsolationVerified` of every tenant is made of that. Each database is probed by itself: that of a tenant's own must not even take a row of
+anyone else.
 """
 
 import asyncio
+from uuid import UUID
 
 import structlog
 
@@ -23,7 +25,9 @@ def stale_seconds(seconds: float) -> float:
 class Prober:
     """One worker's share. `extra` has what else is to be tried, such as what NATS lets through; each gives the holes it found."""
 
-    def __init__(self, database: Database, region: str, seconds: float) -> None:
+    def __init__(self, database: Database, region: str, seconds: float, *, platform: UUID | None = None) -> None:
+        """`platform`: of a tenant's own database, to which installation it belongs."""
+        self._platform = platform
         self._database = database
         self._region = region
         self._seconds = seconds
@@ -49,16 +53,16 @@ class Prober:
         """Probe, if it is time and nobody else does; the holes that were found, None: it was not our turn."""
         if not await store.take_probe(self._database, self._region, self._seconds):
             return None
-        holes = await selfcheck.findings(self._database)
-        probed = await walls.probe(self._database)
+        holes = await selfcheck.findings(self._database, platform=self._platform)
+        probed = await (walls.probe_own(self._database) if self._database.name else walls.probe(self._database))
         holes += probed.holes
         for probe in self._extra:
             holes += await probe()
         await store.keep_probe(self._database, self._region, "; ".join(holes)[:MESSAGE_CHARACTERS])
         if holes:
-            log.error("isolation.breached", holes=holes)
+            log.error("isolation.breached", database=self._database.name, holes=holes)
         else:
-            log.debug("isolation.verified", tables=probed.tables)
+            log.debug("isolation.verified", database=self._database.name, tables=probed.tables)
         if probed.unwritten:
             log.warning("isolation.unwritten", tables=probed.unwritten)
         return holes

@@ -52,7 +52,7 @@ class Rates:
         self._now = now
         self._leases: dict[UUID, Lease] = {}
         # Requests of a tenant are all alike, and each is one: without a mark of its own no two would be counted in one round trip.
-        self.gatherer = Gatherer(self._take, size=BATCH, mark=lambda _: object())
+        self.gatherer = Gatherer(self._take, database=database, size=BATCH, mark=lambda _: object())
 
     async def admit(self, principal: Principal) -> None:
         """Count one request of the caller's tenant. Raises `LimitExceeded`."""

@@ -3,32 +3,31 @@
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from hansa import clock
+from hansa import clock, ids
 from hansa.auth import keys
 from hansa.auth import store as key_store
 from hansa.auth.model import Grant, Principal
 from hansa.auth.service import issue_key
 from hansa.db.pool import Connection, Database
-from hansa.errors import Conflict, Forbidden, Misconfigured, NotFound, Unauthenticated
+from hansa.errors import Conflict, Forbidden, Misconfigured, NotFound, Unauthenticated, Unavailable
 from hansa.tenants import store
 from hansa.tenants.conditions import Condition, Crossed, Facts, Region, conditions_of
 
 DEFAULT_TENANT = "default"
 FIRST_KEY = "first"
 KNOWN, KNOWN_SECONDS = 10_000, 2.0
-NAMESPACE = uuid.UUID("6b1f0a52-6d1d-5f0e-9a51-3f2f3f8c7a10")
-"""Tenant ids follow from their names, so that an installation made again over an old database finds its rows."""
 
 
 def tenant_id(name: str) -> uuid.UUID:
     """The id of a tenant by its name."""
-    return uuid.uuid5(NAMESPACE, name)
+    return ids.tenant_id(name)
 
 
 class TenantView(msgspec.Struct, frozen=True):
@@ -44,6 +43,7 @@ class TenantView(msgspec.Struct, frozen=True):
     concurrent_runs: int | None
     requests_per_second: int | None
     workers: str
+    database: str
     deletion_policy: str
     prevent_deletion: bool
     generation: int
@@ -74,6 +74,7 @@ class Tenants:
                 raise missing(name)
             if found["state"] != "active":
                 raise closed(name, found["state"])
+            self._database.expect(found["tenant_id"], found["database"])
             if len(self._known) >= KNOWN:
                 self._known.clear()
             self._known[name] = clock.monotonic() + KNOWN_SECONDS
@@ -104,15 +105,37 @@ class Tenants:
         return msgspec.json.encode({**msgspec.json.decode(body), "status": status}).decode()
 
     async def _views(self, rows: Sequence[Any]) -> list[TenantView]:
-        found = await store.read_region(self._database, self._region)
-        region = msgspec.convert(dict(found), Region) if found is not None else None
-        return [_view(row, region, self._stale_seconds) for row in rows]
+        region = await self._region_of(self._database)
+        return [await self._view(row, region) for row in rows]
+
+    async def _region_of(self, database: Database) -> Region | None:
+        found = await store.read_region(database, self._region)
+        return msgspec.convert(dict(found), Region) if found is not None else None
+
+    async def _view(self, row: Any, region: Region | None) -> TenantView:
+        trouble = place_trouble(self._database, row)
+        if row["database"] == "Dedicated" and region is not None and (region.verified or not region.probed):
+            # Unless something is open in the platform's, which it shares: of its walls says what was probed there.
+            probed = None
+            with suppress(Unavailable):
+                probed = await self._region_of(self._database.of(row["tenant_id"])) if trouble is None else None
+            told = probed or Region(region.name, region.cordoned, region.changed_at)
+            region = msgspec.structs.replace(told, cordoned=region.cordoned, changed_at=region.changed_at)
+        return _view(row, region, trouble, self._stale_seconds)
 
 
-def _view(row: Any, region: Region | None, stale_seconds: float) -> TenantView:
+def place_trouble(database: Database, row: Any) -> tuple[str, str] | None:
+    """Why a tenant can't be worked with in its database: (reason, message) of its condition DatabaseReady."""
+    own = database.of(row["tenant_id"])
+    if (row["database"] == "Dedicated") != (own is not database):
+        return "NotConfigured", "this control plane looks for its rows in another database than they are in (HANSA_DATABASE_DEDICATED_FILE)"
+    return None if own.trouble is None else (own.trouble.reason, own.trouble.message)
+
+
+def _view(row: Any, region: Region | None, trouble: tuple[str, str] | None, stale_seconds: float) -> TenantView:
     put = msgspec.json.decode(row["put"], type=tuple[Condition, ...])
     crossed = msgspec.json.decode(row["crossed"], type=tuple[Crossed, ...])
-    facts = msgspec.convert({**dict(row), "put": put, "crossed": crossed}, Facts)
+    facts = msgspec.convert({**dict(row), "put": put, "crossed": crossed, "database_trouble": trouble}, Facts)
     conditions = conditions_of(facts, region, stale_seconds=stale_seconds)
     return msgspec.convert(
         {**dict(row), "id": row["tenant_id"], "ready": conditions[-1].status == "True", "conditions": conditions}, TenantView

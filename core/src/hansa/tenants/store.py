@@ -7,14 +7,14 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from hansa.db.pool import Connection, Database, enter_tenant
+from hansa.db.pool import Connection, Database, enter_here
 from hansa.tenants.conditions import Condition
 from hansa_crds import TenantQuotas, TenantSpec
 
 Probe = Callable[[], Awaitable[list[str]]]
 """Tries something that must not be possible; what was, in words."""
 FACTS = """SELECT t.name, t.tenant_id, t.display_name, t.suspended, t.weight, t.concurrent_runs, t.requests_per_second, t.created_at,
-  t.state, t.generation, t.workers, t.deletion_policy, t.prevent_deletion, w.workers_seen, w.workers_since,
+  t.state, t.generation, t.workers, t.database, t.deletion_policy, t.prevent_deletion, w.workers_seen, w.workers_since,
   m.told IS NOT NULL OR m.reason <> '' AS messaged, coalesce(m.told LIKE '%:' || m.version, false) AS messaging_told,
   coalesce(m.blocked, false) AS messaging_blocked, coalesce(m.reason, '') AS messaging_trouble,
   (SELECT coalesce(json_agg(json_build_object('type', c.type, 'status', c.status, 'reason', c.reason, 'message', c.message,
@@ -53,11 +53,13 @@ async def lock_defaults(connection: Connection) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('hansa.defaults', 0))")
 
 
-async def ensure_tenant(connection: Connection, tenant_id: UUID, name: str) -> UUID:
+async def ensure_tenant(connection: Connection, tenant_id: UUID, name: str, *, database: str = "Shared") -> UUID:
     """Make the tenant unless one of this name is there; its id. Its name leads to it, unless another one has claimed that as a namespace.
     The connection acts in it from here on."""
-    await enter_tenant(connection, tenant_id)
-    await connection.execute("INSERT INTO hansa.tenants (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
+    await enter_here(connection, tenant_id)
+    await connection.execute(
+        "INSERT INTO hansa.tenants (tenant_id, name, database) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING", tenant_id, name, database
+    )
     await connection.execute("INSERT INTO hansa.namespaces (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
     return tenant_id
 
@@ -82,6 +84,19 @@ async def update_tenant(connection: Connection, spec: TenantSpec) -> None:
     )
     await connection.execute("SELECT hansa.tenant_changed((SELECT hansa.tenant()), $1)", spec.suspend)
     await connection.execute("SELECT hansa.tenant_workers_changed((SELECT hansa.tenant()), $1)", spec.isolation.workers)
+
+
+async def tenant_object(connection: Connection) -> str:
+    """The row of the connection's tenant's own object, as JSON text."""
+    return await connection.fetchval(
+        "SELECT to_json(o) FROM hansa.objects o WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Tenant'"
+    )
+
+
+async def put_tenant_object(connection: Connection, row: str) -> None:
+    """Make that the row of the connection's tenant's own object."""
+    await connection.execute("DELETE FROM hansa.objects WHERE tenant_id = (SELECT hansa.tenant()) AND kind = 'Tenant'")
+    await connection.execute("INSERT INTO hansa.objects SELECT * FROM json_populate_record(NULL::hansa.objects, $1)", row)
 
 
 async def set_generation(connection: Connection, generation: int) -> None:
@@ -145,7 +160,7 @@ async def take_requests(database: Database, tenant_id: UUID, wanted: int, *, ahe
     """Ask for so many requests of a tenant, and so many ahead: record (admitted, bound, pause, ahead, lease); pause and
     lease in seconds."""
     sql = "SELECT admitted, bound, pause, ahead, lease FROM hansa.requests_take($1, $2, $3)"
-    return (await database.call_rows(sql, tenant_id, wanted, ahead))[0]
+    return (await database.of(tenant_id).call_rows(sql, tenant_id, wanted, ahead))[0]
 
 
 async def untold_limits(database: Database, limit: int) -> list[UUID]:
@@ -159,17 +174,17 @@ async def tell_limits(connection: Connection, tenant_id: UUID) -> list[asyncpg.R
 
 
 async def lock_tenant(connection: Connection) -> asyncpg.Record | None:
-    """Lock the tenant of the connection for its transaction: record (name, state, deletion_policy, prevent_deletion); None: it is not
-    there."""
+    """Lock the tenant of the connection for its transaction: record (name, state, deletion_policy, prevent_deletion, database); None: it
+    is not there."""
     return await connection.fetchrow(
-        "SELECT name, state, deletion_policy, prevent_deletion FROM hansa.tenants WHERE tenant_id = (SELECT hansa.tenant()) "
+        "SELECT name, state, deletion_policy, prevent_deletion, database FROM hansa.tenants WHERE tenant_id = (SELECT hansa.tenant()) "
         "FOR NO KEY UPDATE"
     )
 
 
 async def find_tenant(database: Database, name: str) -> asyncpg.Record | None:
-    """Any tenant by its name: record (tenant_id, state)."""
-    rows = await database.system("SELECT tenant_id, state FROM hansa.tenants WHERE name = $1", name)
+    """Any tenant by its name: record (tenant_id, state, database)."""
+    rows = await database.system("SELECT tenant_id, state, database FROM hansa.tenants WHERE name = $1", name)
     return rows[0] if rows else None
 
 
@@ -252,13 +267,33 @@ async def keep_probe(database: Database, region: str, message: str) -> None:
 
 
 async def worker_seen(database: Database, tenant_id: UUID, worker: str) -> None:
-    """Keep that a worker of a tenant's own is there."""
+    """Keep that a worker of a tenant's own is there, with what the platform keeps of the tenant."""
     await database.call("SELECT hansa.tenant_worker_seen($1, $2)", tenant_id, worker)
 
 
 async def objects_changed(connection: Connection) -> None:
     """Count a change of the tenant's objects: what processes keep of them is out of date."""
     await connection.execute("UPDATE hansa.tenants SET objects_version = objects_version + 1 WHERE tenant_id = (SELECT hansa.tenant())")
+
+
+async def shared_among(database: Database, names: Sequence[str]) -> list[str]:
+    """Those of the tenants that have their rows in the platform's database."""
+    if not names:
+        return []
+    rows = await database.system("SELECT name FROM hansa.tenants WHERE name = ANY ($1) AND database = 'Shared'", names)
+    return [row["name"] for row in rows]
+
+
+async def copy_region(database: Database, own: Database, name: str) -> None:
+    """Let a tenant's own database say of a region what the platform's says."""
+    row = await database.call_row("SELECT name, display_name, cordoned, changed_at FROM hansa.regions WHERE name = $1", name)
+    if row is not None:
+        await own.call(
+            "INSERT INTO hansa.regions AS r (name, display_name, cordoned, changed_at) VALUES ($1, $2, $3, $4) "
+            "ON CONFLICT (name) DO UPDATE SET display_name = $2, cordoned = $3, changed_at = $4 "
+            "WHERE (r.display_name, r.cordoned) IS DISTINCT FROM (excluded.display_name, excluded.cordoned)",
+            *row,
+        )
 
 
 async def update_region(connection: Connection, name: str, *, display_name: str, cordoned: bool) -> bool:

@@ -13,7 +13,7 @@ async def reserve(database: Database, batch: Sequence[tuple[Claim, Ask]]) -> lis
     """Reserve what calls of models of one tenant's runs can take at most, see the SQL function."""
     asks = [{"run": claim.id, "epoch": claim.epoch, **msgspec.to_builtins(ask)} for claim, ask in batch]
     sql = "SELECT outcome, output_tokens, told FROM hansa.budget_reserve($1, $2) ORDER BY n"
-    rows = await database.call_rows(sql, batch[0][0].tenant_id, msgspec.json.encode(asks).decode())
+    rows = await database.of(batch[0][0].tenant_id).call_rows(sql, batch[0][0].tenant_id, msgspec.json.encode(asks).decode())
     return [
         Grant(row["outcome"], row["output_tokens"], msgspec.json.decode(row["told"], type=Told) if row["told"] else None) for row in rows
     ]
@@ -21,7 +21,7 @@ async def reserve(database: Database, batch: Sequence[tuple[Claim, Ask]]) -> lis
 
 async def count_message(database: Database, tenant_id: UUID) -> Unsent | None:
     """Count a message before it is sent, for good; why it may not be sent, if so."""
-    return _unsent(await database.call("SELECT hansa.message_take($1)", tenant_id))
+    return _unsent(await database.of(tenant_id).call("SELECT hansa.message_take($1)", tenant_id))
 
 
 async def count_message_here(connection: Connection, tenant_id: UUID, message_id: UUID) -> Unsent | None:
@@ -37,4 +37,4 @@ async def hold_for_budget(database: Database, claim: Claim, told: Told) -> None:
     """Suspend a run that has nothing left to spend, unless there is more by now."""
     said = {"by": "budget", **msgspec.to_builtins(told)}
     sql = "SELECT hansa.budget_hold($1, $2, $3, $4, $5)"
-    await database.call(sql, claim.tenant_id, claim.id, claim.epoch, told.version, msgspec.json.encode(said).decode())
+    await database.of(claim.tenant_id).call(sql, claim.tenant_id, claim.id, claim.epoch, told.version, msgspec.json.encode(said).decode())

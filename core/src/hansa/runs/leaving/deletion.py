@@ -22,6 +22,7 @@ import structlog
 from hansa import ids
 from hansa.bus.queue import Queue
 from hansa.bus.subjects import messages_sent
+from hansa.db.pool import Database
 from hansa.errors import Damaged, Unavailable
 from hansa.runs.equipment import Equipment
 from hansa.runs.leaving import exporting, store
@@ -64,7 +65,11 @@ class Remover:
         """Go one step on with every tenant that is to go, as far as nobody else does; whether there was one."""
         busy = False
         for leaving in await store.open_deletions(self._database):
-            busy = await self._go_on(leaving) or busy
+            try:
+                self._database.expect(leaving.tenant, leaving.database)
+                busy = await self._go_on(leaving) or busy
+            except Unavailable as error:  # the others go on
+                log.warning("leaving.waits", tenant=leaving.name, error=error.detail)
         await self._sweep_late()
         return busy
 
@@ -78,6 +83,7 @@ class Remover:
             case "export":
                 await self._export(leaving)
             case "purge":
+                await store.condemn(self._database, leaving)
                 await self._purge(leaving.tenant)
                 await store.set_step(self._database, leaving.id, before="purge", step="scan")
             case _:
@@ -109,23 +115,37 @@ class Remover:
         await self._queue.purge(messages_sent(self._equipment.region, tenant.hex))
         await self._equipment.artifacts.purge(tenant)
         await asyncio.to_thread(shutil.rmtree, self._equipment.workspaces / str(tenant), ignore_errors=True)
-        while await store.purge(self._database, tenant, ROWS):
-            pass
+        for database in self._places(tenant):
+            while await store.purge(database, tenant, ROWS):
+                pass
+
+    def _places(self, tenant: UUID) -> list[Database]:
+        """The databases that have rows of a tenant, its own first."""
+        own = self._database.of(tenant)
+        return [self._database] if own is self._database else [own, self._database]
 
     async def _scan(self, leaving: Leaving) -> None:
         residue = await self._residue(leaving.tenant)
         await store.keep_residue(self._database, leaving.id, residue)
-        if not residue:
-            async with self._database.system_transaction() as connection:
-                if await store.finish(connection, leaving):
-                    log.info("leaving.done", tenant=leaving.name)
-                    return
-        log.warning("leaving.residue", tenant=leaving.name, **residue)
+        if not residue and await self._finished(leaving):
+            log.info("leaving.done", tenant=leaving.name)
+            return
+        log.warning("leaving.residue", tenant=leaving.name, residue=residue)
         await store.set_step(self._database, leaving.id, before="scan", step="purge")
+
+    async def _finished(self, leaving: Leaving) -> bool:
+        for database in self._places(leaving.tenant):
+            async with database.system_transaction() as connection:
+                if not await store.finish(connection, leaving):
+                    return False
+        return True
 
     async def _residue(self, tenant: UUID) -> dict[str, int]:
         """What there is of a tenant: place -> how much."""
         found = await store.residue(self._database, tenant)
+        own = self._database.of(tenant)
+        if own is not self._database:
+            found |= {f"its own database: {table}": much for table, much in (await store.residue(own, tenant)).items()}
         found["artifacts"] = await self._equipment.artifacts.residue(tenant)
         found["workspaces"] = int(await asyncio.to_thread((self._equipment.workspaces / str(tenant)).exists))
         found["messages"] = await self._queue.count(messages_sent(self._equipment.region, tenant.hex))
@@ -139,10 +159,13 @@ class Remover:
         self._late_at = now + LATE_SECONDS
         await asyncio.to_thread(self._remove_workspaces, await store.deleted_among(self._database, self._own_workspaces()))
         for tenant in await store.late_tenants(self._database):
-            residue = await self._residue(tenant)
-            if residue:
-                log.warning("leaving.late", tenant_id=str(tenant), **residue)
-                await self._purge(tenant)
+            try:
+                residue = await self._residue(tenant)
+                if residue:
+                    log.warning("leaving.late", tenant_id=str(tenant), residue=residue)
+                    await self._purge(tenant)
+            except Unavailable as error:
+                log.warning("leaving.waits", tenant_id=str(tenant), error=error.detail)
 
     def _own_workspaces(self) -> list[UUID]:
         """Tenants that have a folder on this machine."""

@@ -57,7 +57,8 @@ class Importer:
         """Read a bundle twice: whether it is whole, then into a tenant. Raises `Invalid` before anything is changed."""
         head = await asyncio.to_thread(_checked, file)
         tenant = name or head.name
-        (made,) = await self._apply(principal, [_tenant_item(head, tenant)])
+        database = "Shared" if self._database.of(tenant_id(tenant)) is self._database else "Dedicated"
+        (made,) = await self._apply(principal, [_tenant_item(head, tenant, database)])
         if made.action == "failed":
             raise Invalid(f"the tenant {tenant!r} can't be made: {made.errors[0].message}", errors=made.errors)
         inside = msgspec.structs.replace(principal, tenant_id=tenant_id(tenant), tenant=tenant)
@@ -114,9 +115,11 @@ def _checked(file: IO[bytes]) -> Head:
     return head_of(first)
 
 
-def _tenant_item(head: Head, name: str) -> Item:
+def _tenant_item(head: Head, name: str, database: str) -> Item:
+    """The Tenant as the bundle has it; in which database it was is no matter here."""
     # Under another name it leaves its namespaces, which lead to one tenant, to the one that may still be there.
     spec = {key: value for key, value in (head.manifest or {}).get("spec", {}).items() if key != "namespaces" or name == head.name}
+    spec |= {"isolation": {**spec.get("isolation", {}), "database": database}}
     return Item({"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": spec})
 
 

@@ -35,6 +35,7 @@ class Bundles:
         found = await tenant_store.find_tenant(self._equipment.database, name)
         if found is None:
             raise missing(name)
+        self._equipment.database.expect(found["tenant_id"], found["database"])
         return _told(exporting.members(self._equipment.database, self._equipment.values, found["tenant_id"], name))
 
     async def kept(self, deletion_id: UUID, export: UUID, parts: int) -> AsyncIterator[bytes]:

@@ -9,7 +9,8 @@ from hansa.db.pool import Connection, Database
 
 
 class Leaving(msgspec.Struct, frozen=True):
-    """A deletion that is not done. `settled`: it was asked for so long ago that no request that came before it is still under way."""
+    """A deletion that is not done. `settled`: it was asked for so long ago that no request that came before it is still under way;
+    `database`: where the tenant's rows are."""
 
     id: UUID
     tenant: UUID
@@ -17,10 +18,12 @@ class Leaving(msgspec.Struct, frozen=True):
     policy: str
     step: str
     settled: bool
+    database: str
 
 
-OPEN = """SELECT id, tenant, name, policy, step, requested_at < clock_timestamp() - interval '3 seconds' AS settled
-FROM hansa.deletions WHERE finished_at IS NULL ORDER BY requested_at LIMIT 20"""
+OPEN = """SELECT d.id, d.tenant, d.name, d.policy, d.step, d.requested_at < clock_timestamp() - interval '3 seconds' AS settled,
+  coalesce(t.database, 'Shared') AS database
+FROM hansa.deletions d LEFT JOIN hansa.tenants t ON t.tenant_id = d.tenant WHERE finished_at IS NULL ORDER BY requested_at LIMIT 20"""
 LATE = """SELECT DISTINCT d.tenant FROM hansa.deletions d WHERE d.finished_at > clock_timestamp() - interval '1 hour'
   AND NOT EXISTS (SELECT FROM hansa.tenants t WHERE t.tenant_id = d.tenant)"""
 
@@ -43,6 +46,14 @@ async def hold(database: Database, deletion_id: UUID) -> bool:
         deletion_id,
     )
     return bool(rows)
+
+
+async def condemn(database: Database, leaving: Leaving) -> None:
+    """Have a tenant's own database know that the tenant is being deleted, in case it was made anew since."""
+    sql = "INSERT INTO hansa.deletions (id, tenant, name, policy, requested_by) VALUES ($1, $2, $3, $4, 'worker') ON CONFLICT DO NOTHING"
+    own = database.of(leaving.tenant)
+    if own is not database:
+        await own.call(sql, leaving.id, leaving.tenant, leaving.name, leaving.policy)
 
 
 async def let_go(database: Database, deletion_id: UUID) -> None:
@@ -80,19 +91,19 @@ async def finish(connection: Connection, leaving: Leaving) -> bool:
 
 async def working(database: Database, tenant_id: UUID) -> int:
     """How many runs of a tenant a worker may be driving."""
-    rows = await database.system(
+    rows = await database.of(tenant_id).system(
         "SELECT count(*) AS n FROM hansa.runs WHERE tenant_id = $1 AND state = 'running' AND lease_until > clock_timestamp()", tenant_id
     )
     return rows[0]["n"]
 
 
 async def purge(database: Database, tenant_id: UUID, limit: int) -> int:
-    """Remove some rows of a tenant that is being deleted, in a transaction of its own; how many."""
+    """Remove some rows from this database of a tenant that is being deleted, in a transaction of its own; how many."""
     return (await database.system("SELECT hansa.tenant_purge($1, $2) AS n", tenant_id, limit))[0]["n"]
 
 
 async def residue(database: Database, tenant_id: UUID) -> dict[str, int]:
-    """Rows of a tenant that is being deleted, by table: those that have any."""
+    """Rows in this database of a tenant that is being deleted, by table: those that have any."""
     rows = await database.system("SELECT place, much FROM hansa.tenant_residue($1)", tenant_id)
     return {row["place"]: row["much"] for row in rows}
 

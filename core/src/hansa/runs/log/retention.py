@@ -25,7 +25,7 @@ FIRST = UUID(int=0)
 
 
 class Retention:
-    """One process's share. It remembers how far it has looked, and begins again when it is started again."""
+    """One process's share, of one database. It remembers how far it has looked, and begins again when it is started again."""
 
     def __init__(self, database: Database, artifacts: Artifacts, days: int) -> None:
         self._database = database
@@ -33,6 +33,10 @@ class Retention:
         self._days = days
         self._session = FIRST
         self._value: tuple[UUID, bytes] = (FIRST, b"")
+
+    def of(self, database: Database) -> "Retention":
+        """The same for another database."""
+        return Retention(database, self._artifacts, self._days)
 
     async def sweep(self) -> None:
         """Make partitions, then remove for a while. Raises `Unavailable` when the database or the artifact store is away."""

@@ -20,7 +20,8 @@ from hansa.bus import claims, subjects
 from hansa.bus.accounts import Accounts, Login, Refused
 from hansa.bus.claims import Rights
 from hansa.bus.reach import Reach, probe
-from hansa.db.pool import Connection, Database
+from hansa.db.joining import joining
+from hansa.db.pool import Connection, Database, enter_tenant
 from hansa.errors import Conflict, Forbidden, Unavailable
 from hansa.tenants.messaging import store
 from hansa.tenants.messaging.model import Condition, Known, condition
@@ -69,16 +70,16 @@ class Messaging:
         if self._accounts is not None:
             await self._accounts.forget([self._accounts.public(tenant_id)])
 
-    async def state(self, connection: Connection) -> tuple[Known | None, Condition]:
-        """The account of the connection's tenant."""
-        known = await store.read(connection)
+    async def state(self, tenant_id: UUID) -> tuple[Known | None, Condition]:
+        """The account of a tenant."""
+        known = await store.one(self._database, tenant_id)
         return known, condition(known, self._word(known) if self._accounts else None)
 
     async def login(self, connection: Connection, principal: Principal, name: str, *, seconds: int) -> Login:
         """Credentials that may do what the caller may: send events if it may start runs, hear news if it may read them."""
         accounts = self._configured()
         await self.settle(principal.tenant_id)
-        known, found = await self.state(connection)
+        known, found = await self.state(principal.tenant_id)
         if known is None or found.status != "True":
             if found.reason == "AccountBlocked":
                 raise Conflict(found.message)
@@ -90,9 +91,11 @@ class Messaging:
     async def revoke(self, principal: Principal) -> None:
         """Turn away all programs of the tenant; new credentials let them in again. Safe to repeat."""
         self._configured()
-        async with self._database.tenant(principal.tenant_id) as connection:
-            await store.revoke(connection, principal.tenant_id)
-            await record(connection, principal.did(Action.CREDENTIALS_REVOKED, "NatsCredentials"))
+        tenant = principal.tenant_id
+        async with self._database.here(tenant) as connection, joining(self._database, connection, self._database) as joined:
+            await store.revoke(joined, tenant)
+            await enter_tenant(joined, tenant)
+            await record(joined, principal.did(Action.CREDENTIALS_REVOKED, "NatsCredentials"))
         found = await self.settle(principal.tenant_id)
         if found.reason == "AccountNotMade":
             raise Unavailable(f"NATS does not know of it yet: {found.message}", hint="It will be told once it is back.", retry_after=1.0)

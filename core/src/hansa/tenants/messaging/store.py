@@ -10,7 +10,6 @@ from hansa.tenants.messaging.model import Known, Sender
 from hansa_crds import TenantSpec
 
 COLUMNS = "tenant_id, version, connections, subscriptions, payload_bytes, blocked, revoked_before, account, told, digest, reason"
-OF_TENANT = f"SELECT {COLUMNS} FROM hansa.messaging_accounts WHERE tenant_id = (SELECT hansa.tenant())"
 ALL = f"SELECT {COLUMNS} FROM hansa.messaging_accounts ORDER BY tenant_id"
 ONE = f"SELECT {COLUMNS} FROM hansa.messaging_accounts WHERE tenant_id = $1"
 MISSING = """
@@ -26,7 +25,7 @@ ON CONFLICT (region) DO UPDATE SET looked_at = clock_timestamp(), found_at = gre
 """
 HOLES_CHARACTERS = 2_000
 SENDER = """
-SELECT m.tenant_id, t.name AS tenant, t.requests_per_second IS NOT NULL AS rated
+SELECT m.tenant_id, t.name AS tenant, t.requests_per_second IS NOT NULL AS rated, t.database
 FROM hansa.messaging_accounts m JOIN hansa.tenants t USING (tenant_id) WHERE m.account = $1
 """
 
@@ -56,12 +55,6 @@ async def block(connection: Connection, *, blocked: bool) -> None:
 async def revoke(connection: Connection, tenant_id: UUID) -> None:
     """Turn away every user of the tenant's account that was made until now."""
     await connection.execute("SELECT hansa.messaging_revoke($1)", tenant_id)
-
-
-async def read(connection: Connection) -> Known | None:
-    """The account of the connection's tenant."""
-    row = await connection.fetchrow(OF_TENANT)
-    return msgspec.convert(dict(row), Known) if row else None
 
 
 async def add_missing(database: Database) -> None:
@@ -105,4 +98,7 @@ async def holes(database: Database, region: str) -> list[str]:
 async def sender(database: Database, account: str) -> Sender | None:
     """Whose account this is."""
     rows = await database.system(SENDER, account)
-    return msgspec.convert(dict(rows[0]), Sender) if rows else None
+    if not rows:
+        return None
+    database.expect(rows[0]["tenant_id"], rows[0]["database"])
+    return msgspec.convert(dict(rows[0]), Sender)

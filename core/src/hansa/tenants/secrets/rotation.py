@@ -10,7 +10,7 @@ from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.model import Principal
 from hansa.db.pool import Database
-from hansa.errors import Conflict, Damaged
+from hansa.errors import Conflict, Damaged, Unavailable
 from hansa.secrets import envelope
 from hansa.secrets.failures import SecretsRefused
 from hansa.secrets.keyring import Keyring, StoredKey
@@ -91,15 +91,36 @@ class Rotation:
     async def wrapping(self) -> Wrapping:
         """How far the data keys of all tenants have come under the current key-encryption key."""
         kek, key_id = await self._keyring.current()
-        total, left = await store.count_keys(self._database, kek, key_id)
+        total, left = await self._count(kek, key_id)
         return Wrapping(kek, key_id, total, left, finished=left == 0)
+
+    async def _count(self, kek: str, key_id: str) -> tuple[int, int]:
+        """Over all databases. Raises `Unavailable` when one of them is away: nobody can say that it is finished then."""
+        counts = [await store.count_keys(each, kek, key_id) for each in self._database.every]
+        return sum(total for total, _ in counts), sum(left for _, left in counts)
 
     async def rewrap(self, principal: Principal) -> Wrapping:
         """Bring data keys of all tenants under the current key-encryption key, for some seconds."""
         kek, key_id = await self._keyring.current()
-        until, at, failed = clock.monotonic() + WORK_SECONDS, (UUID(int=0), 0), list[FailedKey]()
+        until, failed, away = clock.monotonic() + WORK_SECONDS, list[FailedKey](), list[Unavailable]()
+        for each in self._database.every:
+            try:
+                await self._rewrap_all(each, (kek, key_id), failed, until)
+            except Unavailable as error:  # all others first
+                away.append(error)
+        for error in away:
+            raise error
+        total, left = await self._count(kek, key_id)
+        async with self._database.tenant(principal.tenant_id) as connection:
+            await record(
+                connection, principal.did(Action.DATA_KEYS_REWRAPPED, f"KeyEncryptionKey/{kek}", after={"total": total, "left": left})
+            )
+        return Wrapping(kek, key_id, total, left, tuple(failed[:MOST_SHOWN]), finished=left <= len(failed))
+
+    async def _rewrap_all(self, database: Database, key: tuple[str, str], failed: list[FailedKey], until: float) -> None:
+        at = (UUID(int=0), 0)
         while clock.monotonic() < until:
-            found = await store.other_keys(self._database, kek, key_id, after=at, limit=self._batch_size)
+            found = await store.other_keys(database, *key, after=at, limit=self._batch_size)
             for tenant_id, generation in found:
                 at = (tenant_id, generation)
                 try:
@@ -109,12 +130,6 @@ class Rotation:
                         failed.append(FailedKey(await store.tenant_name(connection), generation, error.detail))
             if not found:
                 break
-        total, left = await store.count_keys(self._database, kek, key_id)
-        async with self._database.tenant(principal.tenant_id) as connection:
-            await record(
-                connection, principal.did(Action.DATA_KEYS_REWRAPPED, f"KeyEncryptionKey/{kek}", after={"total": total, "left": left})
-            )
-        return Wrapping(kek, key_id, total, left, tuple(failed[:MOST_SHOWN]), finished=left <= len(failed))
 
     async def _rewrap(self, tenant_id: UUID, generation: int) -> None:
         async with self._database.tenant(tenant_id) as connection:

@@ -199,7 +199,7 @@ async def names(connection: Connection) -> set[str]:
 
 async def find(database: Database, tenant_id: UUID, name: str) -> Kept | None:
     """The version of a secret that counts, in one round trip."""
-    row = await database.call_row("SELECT * FROM hansa.secret_read($1, $2)", tenant_id, name)
+    row = await database.of(tenant_id).call_row("SELECT * FROM hansa.secret_read($1, $2)", tenant_id, name)
     return None if row is None else msgspec.convert(dict(row), Kept)
 
 
