@@ -18,7 +18,7 @@ from hansa_crds.definitions import definition
 from hansa_crds.expressions import expressions
 from hansa_crds.parts import PATTERN_WORDS
 from hansa_crds.rules import RULES
-from kubernetes.cluster import Cluster
+from kubernetes.cluster import Cluster, unique
 from kubernetes.conformance import Case, Mutation, Object, cases, differences, fields, mutations, objects
 from stack import Process, Stack
 
@@ -133,6 +133,24 @@ async def test_the_rest_api_says_the_same(api: httpx2.AsyncClient) -> None:
 async def test_the_rest_api_refuses_what_cannot_be_stored_as_it_comes_in(api: httpx2.AsyncClient, case: Case) -> None:
     answer = await api.post("/v1/objects:apply", json={"objects": [{"manifest": case.object}]})
     assert answer.status_code in (400, 422) or answer.json()["failed"] == 1, answer.text
+
+
+async def test_the_rest_api_refuses_what_may_not_change(api: httpx2.AsyncClient) -> None:
+    """As the API server does by `self == oldSelf`; that is in `test_definitions.py`."""
+    name = unique("issuer")
+    issuer = {"name": "corp", "issuer": "https://login.example.org", "audience": name}
+    found: Object = {"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": {}}
+    found["spec"] = {"identity": {"issuers": [issuer]}, "deletionPolicy": "Delete"}
+    made = (await api.post("/v1/objects:apply", json={"objects": [{"manifest": found}]})).json()
+    assert made["failed"] == 0, made
+    issuer["issuer"] = "https://elsewhere.example.org"
+    (refused,) = (await api.post("/v1/objects:apply", json={"objects": [{"manifest": found}]})).json()["results"]
+    assert [(each["path"], each["code"]) for each in refused["errors"]] == [("spec.identity.issuers[0].issuer", "immutable")]
+    assert "give another issuer another name" in refused["errors"][0]["suggestion"]
+    issuer["name"] = "elsewhere"
+    changed = (await api.post("/v1/objects:apply", json={"objects": [{"manifest": found}]})).json()
+    assert changed["failed"] == 0, changed
+    assert (await api.delete(f"/v1/tenants/{name}", params={"confirm": name})).is_success
 
 
 def test_the_command_line_says_the_same_with_the_place(stack: Stack, control_plane: Process, tmp_path: Path) -> None:
