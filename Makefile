@@ -20,7 +20,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 2)
 # Bytecode is kept, whatever the shell says: some hundred processes are started, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test kubernetes check lint rules generate constraints format bench chaos simulate isolation histories clean
+.PHONY: help setup run test kubernetes check lint rules generate platform constraints format bench chaos simulate isolation histories clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -59,6 +59,9 @@ rules: setup
 generate: setup ## Write what is generated: CRDs, JSON Schema, reference pages
 	@$(BIN)/python -m hansa_crds.generate
 	@$(BIN)/python .ci/reference.py
+
+platform: generate ## Write what is generated below gitops/: definitions, schema of the chart, kustomize base (builds Helm, if need be)
+	@PYTHONPATH=tests $(BIN)/python .ci/deployment.py
 
 constraints: ## Pin in constraints.txt what .venv holds now
 	@$(BIN)/python .ci/workspace.py constraints

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SETTINGS = (Path("core/src/hansa/settings.py"), Path("operator/src/hansa_operator/settings.py"))
+SETTINGS = (
+    Path("core/src/hansa/settings.py"),
+    Path("core/src/hansa/apply/repository/settings.py"),
+    Path("operator/src/hansa_operator/settings.py"),
+)
 METRICS = Path("operator/src/hansa_operator/metrics.py")
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")

@@ -29,6 +29,10 @@ from stack import Stack, plain_client
 
 BODIES: dict[str, Any] = {
     "apply_objects": {"objects": []},
+    "plan_objects": {"objects": []},
+    "delete_objects": {"objects": []},
+    "take_over_object": {},
+    "put_source": {"origin": "https://git.example/matrix//", "seen_at": "2026-01-01T00:00:00Z"},
     "start_run": {"input": "hello"},
     "open_session": {"agent": "{name}"},
     "post_event": {"type": "user.message", "content": "hello"},
@@ -90,6 +94,7 @@ class Place(msgspec.Struct, frozen=True):
     message_id: UUID
     key_id: str
     deletion_id: UUID
+    source_id: str
     event: str = "ready"
     kind: str = "Agent"
     digest: str = f"sha256:{'0' * 64}"
@@ -113,7 +118,7 @@ def case_of(value: Any) -> str:
 def nowhere() -> Place:
     """A place where nothing is."""
     name = f"none-{ids.new_id().hex[-8:]}"
-    return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id(), name[-12:], ids.new_id())
+    return Place(name, ids.new_id(), ids.new_id(), ids.new_id(), ids.new_id(), name[-12:], ids.new_id(), name)
 
 
 async def call(
@@ -135,14 +140,16 @@ async def call(
 GUARDED = [(method, handler) for handler in HANDLERS if not handler.opt.get("public") for method in sorted(handler.http_methods)]
 OF_TENANTS = [(method, handler) for method, handler in GUARDED if handler.opt["permission"] not in PLATFORM]
 """Routes that show what one tenant has, as against those that show all tenants to the platform's own people."""
-OWNED = [each for each in OF_TENANTS if re.search(r"\{\w+\}", path_of(each[1]) + str(BODIES.get(each[1].fn.__name__)))]
+OWNED = [each for each in OF_TENANTS if each[0] != "PUT" and re.search(r"\{\w+\}", path_of(each[1]) + str(BODIES.get(each[1].fn.__name__)))]
+"""Those that name something of the tenant's; PUT makes what it names."""
 
 
 async def settle(api: httpx2.AsyncClient, stack: Stack) -> Place:
     """Make a place of tenant `default` where everything is; `api` is a client of it that may do all."""
     name = "matrix"
-    applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": agent(name)}]})
+    applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": agent(name)}], "force": True})
     assert applied.json()["failed"] == 0, applied.text
+    assert (await api.put(f"/v1/sources/{name}", json=BODIES["put_source"])).status_code == 200
     run = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": LONG})).json()
     approval = (await asking_run(api))[1]["id"]
     digest = f"sha256:{hashlib.sha256(canonical(LONG)).hexdigest()}"
@@ -150,7 +157,7 @@ async def settle(api: httpx2.AsyncClient, stack: Stack) -> Place:
     key = (await api.post("/v1/api-keys", json={"name": "matrix", "roles": ["viewer"]})).json()["id"]
     assert (await api.post("/v1/service-accounts", json={"name": name, "roles": ["viewer"]})).status_code in (201, 409)
     assert (await api.post("/v1/secrets", json={"name": name, "value": "kept by the matrix"})).status_code == 201
-    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, ids.new_id(), digest=digest)
+    return Place(name, UUID(run["id"]), UUID(run["session_id"]), UUID(approval), letter, key, ids.new_id(), name, digest=digest)
 
 
 def without_names(answer: httpx2.Response, place: Place) -> str:

@@ -27,6 +27,10 @@ WORDS = (
     "type",
     "content",
     "manager",
+    "origin",
+    "commit",
+    "delete",
+    "namespace",
     "kind",
     "metadata",
     "name",
@@ -48,7 +52,7 @@ VALUES = ["Agent", "ModelProvider", "Region", "hansa.dev/v1alpha1", "user.messag
 
 PHASES = (Phase.explicit, Phase.generate)
 SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much)
-PARTS = ("name", "kind", "run_id", "session_id", "approval_id", "event", "message_id", "digest", "key_id", "deletion_id")
+PARTS = ("name", "kind", "run_id", "session_id", "approval_id", "event", "message_id", "digest", "key_id", "deletion_id", "source_id")
 """Every part of a path that a route may have."""
 
 
@@ -140,7 +144,7 @@ def test_a_method_that_is_not_possible_is_refused_with_those_that_are(client: ht
 
 
 def test_an_address_where_nothing_is_is_refused_with_a_problem(client: httpx2.Client) -> None:
-    for path in ("/", "/v1", "/v1/agents/a/b/c", "/v2/agents", "//v1/agents", "/v1/objects:plan"):
+    for path in ("/", "/v1", "/v1/agents/a/b/c", "/v2/agents", "//v1/agents", "/v1/objects:nothing"):
         answer = client.get(path)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found"), path
         assert answer.json().keys() >= MEMBERS

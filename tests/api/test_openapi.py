@@ -11,6 +11,7 @@ import pytest
 
 from api.asking import asking_run
 from api.letters import dead_letter
+from api.refused import refused_agent
 from api.sse import read
 from hansa.api.app import HANDLERS
 from hansa.runs.model import canonical
@@ -102,6 +103,10 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
     assert broken["error"], broken
     bodies: dict[str, Any] = {
         "apply_objects": objects,
+        "plan_objects": {**objects, "delete": [{"kind": "Agent", "name": "documented"}]},
+        "delete_objects": {"objects": [{"kind": "Agent", "name": "none"}]},
+        "take_over_object": {"manager": "rest"},
+        "put_source": {"origin": "https://git.example/x//", "seen_at": "2026-01-01T00:00:00Z", "errors": [{"message": "m", "line": 1}]},
         "start_run": {"input": "hello"},
         "open_session": {"agent": "echo"},
         "post_event": {"type": "user.message", "content": "hello"},
@@ -117,6 +122,7 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         "make_nats_credentials": {"name": "documented"},
     }
     await api.delete("/v1/service-accounts/echo")
+    await refused_agent(api, "refused")
     key = (await api.post("/v1/api-keys", json={"name": "documented", "roles": ["viewer"]})).json()["id"]
     asking, approval = await asking_run(api)
     letter = str(await dead_letter(api, stack))
@@ -133,11 +139,20 @@ async def test_real_answers_are_as_documented(api: httpx2.AsyncClient, document:
         },
         {"name": "default", "run_id": run["id"], "session_id": run["session_id"], "approval_id": "1"},
         {"name": "documented", "run_id": broken["id"], "session_id": broken["session_id"], "approval_id": "1"},
+        {"name": "refused", "run_id": run["id"], "session_id": run["session_id"], "approval_id": "1"},
         {"name": "asking", "run_id": asking["id"], "session_id": asking["session_id"], "approval_id": "1"},
         {"name": "none", "run_id": str(uuid4()), "session_id": str(uuid4()), "approval_id": str(uuid4()), "message_id": str(uuid4())},
         {"name": "none", "kind": "None", "run_id": "none", "session_id": "none", "approval_id": "none", "event": "e" * 300},
     ]
-    anywhere = {"kind": "Agent", "event": "e", "message_id": "none", "digest": "none", "key_id": "none", "deletion_id": "none"}
+    anywhere = {
+        "kind": "Agent",
+        "event": "e",
+        "message_id": "none",
+        "digest": "none",
+        "key_id": "none",
+        "deletion_id": "none",
+        "source_id": "documented",
+    }
     seen: set[tuple[str, str]] = set()
     for (method, path), operation in operations(document).items():
         if method == "DELETE" or "text/event-stream" in operation["responses"]["200" if method == "GET" else "default"]["content"]:

@@ -4,16 +4,18 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx2
 import pytest
 
+from api.keys import bearer
 from api.problem import problem
 from api.sse import FINAL, Message, events, numbered, opened, read
 from hansa import ids
-from samples import agent
-from stack import Process, Stack
+from samples import SCRIPTED, agent
+from stack import Process, Stack, plain_client
 
 
 def script(*turns: dict[str, Any]) -> str:
@@ -252,3 +254,35 @@ async def test_many_readers_come_and_go_and_the_platform_stays_quick(api: httpx2
     assert (await api.get("/v1/runs", params={"limit": 1})).status_code == 200
     assert time.monotonic() - begun < 3
     assert events(await read(api, session, run))[-1]["type"] == "run.completed"
+
+
+async def quiet_session(api: httpx2.AsyncClient, name: str, headers: dict[str, str]) -> str:
+    answer = await api.post("/v1/sessions", json={"agent": name}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
+@pytest.mark.parametrize("why", ["revoked", "expired", "closed", "kept"])
+async def test_a_stream_ends_when_its_reader_is_let_in_no_more(api: httpx2.AsyncClient, control_plane: Process, why: str) -> None:
+    """Kept is the control: nothing happens to the reader, and the stream goes on."""
+    tenant = f"w-{ids.new_id().hex[-10:]}"
+    acting = {"hansa-tenant": tenant}
+    manifests = [{"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": tenant}}]
+    manifests += [{**each, "metadata": {**each["metadata"], "namespace": tenant}} for each in (SCRIPTED, agent("streamer"))]
+    applied = await api.post("/v1/objects:apply", json={"objects": [{"manifest": each} for each in manifests]})
+    assert applied.json()["failed"] == 0, applied.text
+    soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+    asked = {"name": "reader", "roles": ["viewer"], **({"expires_at": soon} if why == "expired" else {})}
+    key = (await api.post("/v1/api-keys", json=asked, headers=acting)).json()
+    session = await quiet_session(api, "streamer", acting)
+    async with plain_client(control_plane.url, headers=bearer(key["key"])) as client, opened(client, session) as reader:
+        await reader.next()
+        if why == "revoked":
+            assert (await api.delete(f"/v1/api-keys/{key['id']}", headers=acting)).status_code == 204
+        elif why == "closed":
+            assert (await api.delete(f"/v1/tenants/{tenant}", params={"confirm": tenant})).status_code == 202
+        if why == "kept":
+            with pytest.raises(TimeoutError):
+                await reader.rest(4.5)
+        else:
+            await reader.rest(8.0)

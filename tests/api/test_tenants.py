@@ -69,7 +69,7 @@ async def test_an_object_in_a_tenant_that_is_not_there_is_refused_with_its_place
 async def test_nobody_else_acts_in_another_tenant_and_learns_whether_it_is_there(api: httpx2.AsyncClient, keys: Keys, name: str) -> None:
     await apply(api, tenant(name))
     for role, key in keys.of_role.items():
-        if role in ("platform-admin", "delegate"):  # may, or may not even read agents
+        if role in ("platform-admin", "reconciler", "delegate"):  # may, or may not even read agents
             continue
         there = await api.get("/v1/agents", headers={**key, "hansa-tenant": name})
         nowhere = await api.get("/v1/agents", headers={**key, "hansa-tenant": f"{name}-not"})

@@ -13,8 +13,9 @@ from uuid import UUID
 
 import msgspec
 
+from hansa.apply.model import Asked, Item, Owner
 from hansa.apply.narrowing import Judges
-from hansa.apply.service import Item, Objects
+from hansa.apply.service import Objects
 from hansa.auth.model import Principal
 from hansa.bus.subjects import session_live
 from hansa.egress.policy import EgressPolicy
@@ -29,6 +30,8 @@ from hansa.runs.values import columns
 from hansa.runs.worker import Worker
 from hansa.secrets.variables import admitted
 from hansa.settings import Settings
+from hansa.tenants.deletion import Deletions
+from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.service import DEFAULT_TENANT, Tenants, tenant_id
 from hansa.tools import expressions
 from hansa_sdk import Usage
@@ -73,17 +76,19 @@ class Engine:
     async def apply(self, caller: Principal) -> None:
         """Apply the workload's agents for a tenant."""
         discover = self.equipment.tool_servers.discover
+        tenants = Tenants(self.equipment.database, self.equipment.region, stale_seconds=60.0)
+        messaging = Messaging(self.equipment.database, None)
         objects = Objects(
             self.equipment.database,
             self.equipment.plugins,
             discover,
-            variables=admitted({}, ""),
-            judges=Judges(flaw=expressions.flaw, issuers=EgressPolicy()),
-            tenants=Tenants(self.equipment.database, self.equipment.region, stale_seconds=60.0),
+            judges=Judges(flaw=expressions.flaw, answer_flaw=expressions.answer_flaw, issuers=EgressPolicy(), variables=admitted({}, "")),
+            tenants=tenants,
+            deletions=Deletions(self.equipment.database, tenants, messaging, tell=tenants.forget),
         )
         async with self.equipment.database.tenant(caller.tenant_id) as connection:
             items = [Item(manifest) for manifest in manifests()]
-            applied = await objects.apply(connection, caller, items, manager="bench", discovered={})
+            applied = await objects.apply(connection, caller, Asked(items, Owner("bench")))
         assert all(each.action != "failed" for each in applied), applied
 
     @asynccontextmanager

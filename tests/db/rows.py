@@ -13,6 +13,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "tenant_conditions": {"type": "t", "status": "True", "reason": "r", "message": "secret of b", "observed_generation": 1},
     "tenant_workers": {"worker": "w"},
     "messaging_accounts": {"connections": 5},
+    "message_counts": {"day": date(2026, 1, 1), "sent": 1},
+    "limit_levels": {"name": "secret of b", "level": 1},
     "service_accounts": {"name": "s", "roles": ["viewer"], "description": "secret of b"},
     "issuers": {"issuer": "https://issuer.example", "audience": "secret of b", "entry": "{}"},
     "budgets": {
@@ -42,6 +44,18 @@ ROWS: dict[str, dict[str, Any]] = {
     "data_keys": {"generation": 1, "kek": "file", "key_id": "k", "wrapped": b"d"},
     "secrets": {"name": "s", "version": 1, "generation": 1, "sealed": b"d", "made_by": "secret of b"},
     "objects": {"kind": "Agent", "name": "a", "generation": 1, "manager": "m", "manifest": "{}", "digest": b"d"},
+    "namespaces": {"name": "n"},
+    "sources": {
+        "id": "s",
+        "origin": "secret of b",
+        "ref": "main",
+        "commit": "c",
+        "state": "synced",
+        "message": "secret of b",
+        "errors": "[]",
+        "seen_at": datetime.now(UTC),
+        "told_by": "p",
+    },
     "agent_revisions": {"agent": "a", "revision": 1, "digest": b"d", "manifest": "{}"},
     "sessions": {"id": UUID(int=1), "agent": "a", "last_seq": 1},
     "runs": {
@@ -54,6 +68,17 @@ ROWS: dict[str, dict[str, Any]] = {
         "input": '"secret of b"',
     },
     "agents": {"name": "a", "revision": 1, "suspended": False, "concurrency": "Enqueue", "pool": "default"},
+    "rollouts": {
+        "agent": "a",
+        "revision": 1,
+        "digest": b"d",
+        "state": "refused",
+        "reason": "r",
+        "message": "secret of b",
+        "seconds": 1,
+        "concurrency": "Enqueue",
+        "pool": "default",
+    },
     "waits": {"run_id": UUID(int=2), "step": "1", "kind": "timer"},
     "approvals": {"id": UUID(int=3), "run_id": UUID(int=2), "step": "1", "kind": "tool", "subject": '"secret of b"'},
     "mailbox": {"session_id": UUID(int=1), "id": UUID(int=4), "name": "e", "data": '"secret of b"'},
@@ -75,7 +100,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""
-ONE_A_TENANT = ("request_rates", "messaging_accounts", "audit_heads", "budgets", "storage", "data_keys")
+ONE_A_TENANT = ("request_rates", "message_counts", "messaging_accounts", "audit_heads", "budgets", "storage", "data_keys")
 NAMES = ("id", "name", "agent", "key", "principal", "type", "worker", "issuer")
 """Columns whose texts name something: they are told apart by a number."""
 

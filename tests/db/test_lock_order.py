@@ -124,3 +124,34 @@ async def test_nor_when_a_session_makes_way_for_a_new_run(scratch: Scratch, tena
     await scratch.execute("UPDATE hansa.agents SET concurrency = 'Interrupt' WHERE name = 'a'")
     await bound_meanwhile(scratch, tenant.start("a", session=first.session), run=first.run)
     assert await scratch.owner.fetchval("SELECT cancel_requested_at IS NOT NULL FROM hansa.runs WHERE id = $1", first.run)
+
+
+AGENTS_LOCK = "SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = 'agents_lock'"
+
+
+async def checks_under_way(tenant: Tenant) -> list[Held]:
+    """Runs that check revisions of both agents, that of b in the session that comes first."""
+    for revision in range(2, 40):
+        runs = {name: await tenant.rollout(name, revision, bytes([revision])) for name in ("a", "b")}
+        for name, run in runs.items():
+            await tenant.check(name, revision, run)
+        held = {each.run: each for each in await tenant.claim(8)}
+        first, second = held[runs["b"]], held[runs["a"]]
+        if first.session < second.session:
+            return [first, second]
+    raise AssertionError("sessions come in no other order")
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_agents_whose_revisions_are_checked_are_locked_in_the_order_of_their_names(
+    scratch: Scratch, tenant: Tenant, *, guarded: bool
+) -> None:
+    held = await checks_under_way(tenant)
+    if not guarded:
+        whole = await scratch.owner.fetchval(AGENTS_LOCK)
+        await scratch.execute(whole.replace(" OR a.checking", ""))
+    lock = "SELECT FROM hansa.agents WHERE name = 'a' FOR UPDATE"
+    verb = tenant.write(*((each, "completed", None) for each in held))
+    locked = await locked_meanwhile(scratch, verb, lock, "SELECT FROM hansa.agents WHERE name = 'b'")
+    assert locked == (0 if guarded else 1)
+    assert [row["revision"] > 1 for row in await scratch.fetch("SELECT revision FROM hansa.agents ORDER BY name")] == [True, True]

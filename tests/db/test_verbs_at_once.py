@@ -17,6 +17,7 @@ SECONDS = 8.0
 CLIENTS = 6
 SESSIONS = 6
 RUNS = "SELECT id, session_id, agent FROM hansa.runs WHERE tenant_id = $1 AND state NOT IN ('completed', 'failed', 'canceled') LIMIT 40"
+CHECKS = "SELECT agent, revision, smoke_run FROM hansa.rollouts WHERE tenant_id = $1 AND state = 'checking'"
 WAITS = "SELECT run_id, step, kind FROM hansa.waits WHERE tenant_id = $1 LIMIT 40"
 Line = tuple[Tenant, str]
 Done = dict[str, deque[str]]
@@ -52,7 +53,7 @@ class Client:
 
     async def _one(self, runs: list[dict[str, Any]]) -> None:
         chance, tenant = self.chance, self.tenant
-        verb = chance.choice(("claim", "claim", "write", "write", "end", "come", "person", "agent", "publish", "renew"))
+        verb = chance.choice(("claim", "claim", "write", "write", "end", "come", "person", "agent", "rollout", "publish", "renew"))
         if not runs or (verb != "claim" and len(runs) < SESSIONS):
             self._say("start_many")
             await tenant.start_many(chance.choices(AGENTS, k=3))
@@ -72,11 +73,25 @@ class Client:
                 await self._person(run)
             case "agent":
                 await tenant.agent(run["agent"], bound=chance.choice((None, 1, 2)), suspended=chance.random() < 0.2)
+            case "rollout":
+                await self._rollout()
             case "publish":
                 await tenant.publish()
             case _:
                 await self.owner.execute(LATE, tenant.id, run["id"])
                 await tenant.renew(self.held[:8])
+
+    async def _rollout(self) -> None:
+        """Revisions of both agents are applied, in the order of their names, or the checks begin of those that are."""
+        begun = await self.owner.fetch(CHECKS, self.tenant.id)
+        if begun and self.chance.random() < 0.6:
+            for row in begun:
+                await self.tenant.check(row["agent"], row["revision"], row["smoke_run"])
+            return
+        newest = await self.owner.fetchval("SELECT coalesce(max(revision), 1) FROM hansa.rollouts WHERE tenant_id = $1", self.tenant.id)
+        async with self.tenant.line.transaction():
+            for agent in AGENTS:
+                await self.tenant.rollout(agent, newest + 1, self.chance.randbytes(1), bound=self.chance.choice((None, 2)))
 
     async def _write(self, state: str | None) -> None:
         newest = {each.run: each for each in self.held}

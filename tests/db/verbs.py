@@ -24,6 +24,7 @@ FACTS = """SELECT json_build_object(
   'sessions', (SELECT coalesce(json_agg(s), '[]') FROM hansa.sessions s WHERE tenant_id = $1),
   'runs', (SELECT coalesce(json_agg(r ORDER BY r.session_id, r.queued_seq), '[]') FROM hansa.runs r WHERE tenant_id = $1),
   'agents', (SELECT coalesce(json_agg(a), '[]') FROM hansa.agents a WHERE tenant_id = $1),
+  'rollouts', (SELECT coalesce(json_agg(l), '[]') FROM hansa.rollouts l WHERE tenant_id = $1 AND state = 'checking'),
   'waits', (SELECT coalesce(json_agg(w), '[]') FROM hansa.waits w WHERE tenant_id = $1),
   'approvals', (SELECT coalesce(json_agg(p), '[]') FROM hansa.approvals p WHERE tenant_id = $1),
   'events', (SELECT coalesce(json_agg(json_build_object('session_id', e.session_id, 'seq', e.seq, 'run_id', e.run_id, 'type', e.type)
@@ -81,10 +82,13 @@ class Tenant:
         """The tenant itself, or let it go on."""
         await self.app("SELECT hansa.tenant_changed($1, $2)", suspended)
 
-    async def start(self, agent: str, *, session: UUID | None = None, priority: int = 0, later: bool = False) -> str:
+    async def start(
+        self, agent: str, *, session: UUID | None = None, priority: int = 0, later: bool = False, revision: int | None = None
+    ) -> str:
         new = {"id": str(self._new()), "agent": agent, "new_session_id": str(self._new()), "priority": priority}
         new |= {"session_id": str(session)} if session else {"start_at": "2999-01-01T00:00:00Z"} if later else {}
         new |= {} if priority else {"started_by": STARTER}
+        new |= {"revision": revision} if revision else {}
         sql = "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', $2, '\"in\"')"
         return await self.app(sql, json.dumps(new))
 
@@ -95,6 +99,21 @@ class Tenant:
         none = [None] * len(agents)
         sql = "SELECT count(*) FROM hansa.run_start_many($1, 'local', $2, $2, $3::text[], $4::bytea[], $5, $6)"
         await self.app(sql, ["p"] * len(agents), none, none, new, ["1"] * len(agents))
+
+    async def rollout(self, agent: str, revision: int, digest: bytes, *, bound: int | None = None) -> UUID:
+        """A revision that asks for a check is applied; the id of the run that would check it."""
+        run = self._new()
+        sql = "SELECT hansa.rollout_begin($1, $2, $3, $4, 600, $5, 'Enqueue', $6, $7, $8)"
+        await self.app(sql, agent, revision, digest, False, self.pool, bound, run)
+        return run
+
+    async def check(self, agent: str, revision: int, run: UUID) -> bool:
+        """The message that its check begins has come."""
+        sql = "SELECT hansa.rollout_start($1, $2, $3, $4, $5, $6, $7)"
+        return await self.app(sql, agent, revision, run, self._new(), '"in"', json.dumps(STARTER))
+
+    async def check_again(self, agent: str) -> str | None:
+        return await self.app("SELECT hansa.rollout_again($1, $2, $3)", agent, self._new())
 
     async def claim(self, limit: int, *, lease: str = "30 seconds") -> list[Held]:
         sql = f"SELECT * FROM hansa.run_claim('w', $1, '{lease}', $2, $3, $4)"
@@ -223,6 +242,8 @@ def broken_promises(found: Facts) -> list[str]:
     for agent in found["agents"]:
         own = [run for run in found["runs"] if run["agent"] == agent["name"]]
         wrong.extend(f"agent {agent['name']}: {told}" for told in _of_agent(agent, own))
+        if agent["checking"] != any(each["agent"] == agent["name"] for each in found["rollouts"]):
+            wrong.append(f"agent {agent['name']}: whether a revision is checked is not as its rollouts say")
     pending = {approval["run_id"] for approval in found["approvals"] if approval["state"] == "pending"}
     for run in found["runs"]:
         wrong.extend(

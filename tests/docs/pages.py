@@ -16,6 +16,8 @@ CLUSTERED = frozenset({"custom-resources"})
 """Pages that are typed against a Kubernetes cluster, by `tests/kubernetes/test_page.py`."""
 OPERATED = frozenset({"kubernetes"})
 """Pages that are typed against a cluster with the operator and the platform, by `tests/reconciling/test_page.py`."""
+DEPLOYED = frozenset({"deploy", "gitops-with-argo-cd", "gitops-with-flux"})
+"""Pages that are typed in a cluster that has nothing yet, by `tests/deploy/test_installed.py`."""
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from docs.pages import CLUSTERED, OPERATED, Step, steps
+from docs.pages import CLUSTERED, DEPLOYED, OPERATED, Step, steps
 from doubles.oidc_provider import OidcProvider, oidc_provider
 from stack import free_port
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *(each for each in sorted((ROOT / "docs").glob("*.md")) if each.stem not in CLUSTERED | OPERATED)]
+ELSEWHERE = CLUSTERED | DEPLOYED | OPERATED
+PAGES = [ROOT / "README.md", *(each for each in sorted((ROOT / "docs").glob("*.md")) if each.stem not in ELSEWHERE)]
 FIRST = """python3 -c 'import json, sys; print(json.load(sys.stdin)[0]["id"])'"""
 NEWEST = f"$(hansa runs --output json | {FIRST})"
 OPEN = f"hansa approvals --state pending --output json | {FIRST} 2> /dev/null"

@@ -121,7 +121,7 @@ BINDINGS = st.lists(st.builds(binding, st.lists(st.sampled_from(get_args(Role)),
 
 
 def test_the_roles_that_a_tenant_can_bind_are_all_but_the_platforms_own() -> None:
-    assert set(get_args(Role)) == ROLES.keys() - {"platform-admin"}
+    assert set(get_args(Role)) == ROLES.keys() - {"platform-admin", "reconciler"}
 
 
 @given(STARTERS, STARTERS, BINDINGS)

@@ -7,7 +7,7 @@ import msgspec
 
 from routes import Place, lasting_headers, without_names
 
-ASKED = re.compile(r'"target":"(GET|POST|DELETE) [^"]*"')
+ASKED = re.compile(r'"target":"(GET|POST|PUT|DELETE) [^"]*"')
 
 
 class Probes(msgspec.Struct):

@@ -124,9 +124,9 @@ async def ask_routes(scene: Scene, probes: Probes, *, as_whom: Mapping[str, Head
                 told=f"{named.status_code} {invented.status_code}",
             )
 
-    for verb in ("GET", "POST", "DELETE"):  # what would take something away comes last
+    for verb in ("GET", "POST", "DELETE", "PUT"):  # what takes something away comes late, and what makes something that it names the last
         await asyncio.gather(*(ask(*each) for each in sorted(documented & known.keys()) if each[0] == verb))
-    probes.expect("routes", "all methods were asked", holds={method for method, _ in documented} <= {"GET", "POST", "DELETE"})
+    probes.expect("routes", "all methods were asked", holds={method for method, _ in documented} <= {"GET", "POST", "DELETE", "PUT"})
     after = await _state(scene)
     for what, text in before.items():
         probes.expect("unchanged", what, holds=after[what] == text, told=f"{text} became {after[what]}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import reference
 from rules.source_tree import ROOT, made_up
 
-TYPE = re.compile(r"[A-Z][A-Za-z]+(Ready|Verified)|Reachable")
+TYPE = re.compile(r"[A-Z][A-Za-z]+(Ready|Verified)|Accepted|ResolvedRefs|Compatible|Reachable")
 ERRORS = '''"""Errors."""
 
 class Trouble(Exception):

@@ -178,6 +178,10 @@ async def test_the_audit_trail_says_of_a_change_what_its_route_names(
     match handler.fn.__name__:
         case "apply_objects":
             json = {"objects": [{"manifest": agent(f"audited-{ids.new_id().hex[-8:]}")}]}
+        case "delete_objects":
+            json = {"objects": [{"kind": "Agent", "name": mine.name}]}
+        case "take_over_object":
+            json = {"manager": "git", "origin": "https://git.example/matrix//"}
         case "resume_run":
             later = {"input": "later", "start_at": "2999-01-01T00:00:00Z"}
             run = (await api.post(f"/v1/agents/{mine.name}/runs", json=later)).json()

@@ -13,9 +13,10 @@ from hansa.egress.client import open_client
 from hansa.egress.policy import EgressPolicy
 from hansa.llm.metering import Meter
 from hansa.llm.model import LiveText
-from hansa.runs.context import DurableContext, NeedsReview, Parts
+from hansa.runs.calls import NeedsReview
+from hansa.runs.context import DurableContext, Parts
 from hansa.runs.journal import NOTHING, ReplayEnded, ReplayJournal
-from hansa.runs.model import Ask, End, Entry, EventType, Grant, Recorded, RunView, Spend, Wait, plain
+from hansa.runs.model import Ask, End, Entry, EventType, Grant, Recorded, RunView, Spend, Unsent, Wait, plain
 from hansa.runs.steps import Diverged, StepLog
 from hansa.runs.voice import Silence
 from hansa.runs.waiting import Waiting
@@ -64,6 +65,9 @@ class Pages:
 
     async def reserve(self, ask: Ask) -> Grant:
         return Grant("granted", ask.output_tokens)
+
+    async def count_message(self) -> Unsent | None:
+        return None
 
     def spend(self, spends: Sequence[Spend]) -> None:
         """No budget is looked at here."""

@@ -1,7 +1,7 @@
 """Secrets over the session's PostgreSQL, in this process: as many "processes" over one database as a test wants, and keys in a file."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,16 @@ class Safe:
         """A rotation that changes so many rows in one transaction."""
         return Rotation(self.database, self.secrets.keys, self.secrets.keyring, batch=batch)
 
-    async def put(self, who: Principal, name: str, value: str) -> dict[str, Any]:
+    async def put(self, who: Principal, name: str, value: str, hosts: Sequence[str] | None = None) -> dict[str, Any]:
         """Set a secret as the API does."""
         await self.secrets.prepare(who.tenant_id)
         async with self.database.tenant(who.tenant_id) as connection:
-            return msgspec.json.decode(await self.secrets.put(connection, who, name=name, value=value))
+            return msgspec.json.decode(await self.secrets.put(connection, who, name=name, value=value, hosts=hosts))
 
     async def refer(self, who: Principal, name: str, source: str, path: str) -> dict[str, Any]:
         """Set a secret that another system keeps."""
         async with self.database.tenant(who.tenant_id) as connection:
-            return msgspec.json.decode(await self.secrets.refer(connection, who, name=name, source=source, path=path))
+            return msgspec.json.decode(await self.secrets.refer(connection, who, name=name, place=(source, path)))
 
 
 @asynccontextmanager

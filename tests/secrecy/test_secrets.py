@@ -64,6 +64,18 @@ async def test_what_is_set_is_used_at_once_everywhere_and_the_last_version_count
     assert CANARY not in shown
 
 
+async def test_a_secret_stays_tied_to_its_hosts_until_it_is_said_otherwise(safe: Safe, mine: Principal) -> None:
+    hosts = ["api.example.org", "*.example.net:8443", "192.0.2.0/24"]
+    assert (await safe.put(mine, "smtp", CANARY))["hosts"] is None
+    assert (await safe.put(mine, "smtp", CANARY, hosts))["hosts"] == hosts
+    assert (await safe.put(mine, "smtp", CANARY))["hosts"] == hosts
+    assert (await safe.refer(mine, "smtp", "folder", "a"))["hosts"] == hosts
+    assert (await safe.put(mine, "smtp", CANARY, []))["hosts"] is None
+    for wrong in ("", "https://x.example", "a b", "*", "x:0", "1.2.3.4.5", "ä.example"):
+        with pytest.raises(Invalid, match="hosts"):
+            await safe.put(mine, "smtp", CANARY, [wrong])
+
+
 async def test_a_key_picks_a_text_of_a_json_object(safe: Safe, mine: Principal) -> None:
     await safe.put(mine, "mail", f'{{"user": "anna", "password": "{CANARY}", "port": 25}}')
     assert await safe.secrets.value(mine.tenant_id, "mail", "password") == CANARY

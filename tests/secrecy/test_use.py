@@ -245,3 +245,49 @@ async def test_a_tool_server_gets_the_token_as_it_is_now(safe: Safe, mine: Princ
                 await safe.put(mine, "token", value)
                 assert not (await calling.run(ToolCall("c", "echo", {}))).is_error
                 assert server.requests[-1].headers["authorization"] == f"Bearer {value}"
+
+
+@tool(effect="unsafe", secrets=("password",))
+async def sends(context: ToolContext, *, url: str, asking: bool) -> str:
+    """Send a secret somewhere."""
+    if asking:
+        await context.secret("password")
+    return str((await context.http.get(url)).status_code)
+
+
+@pytest.mark.parametrize(("hosts", "goes"), [(("127.0.0.1",), True), (("api.example.org",), False), (("127.0.0.1:1",), False), ((), True)])
+async def test_a_tool_sends_requests_only_where_the_secret_may_go_that_it_was_given(
+    safe: Safe, mine: Principal, hosts: tuple[str, ...], *, goes: bool
+) -> None:
+    await safe.put(mine, "smtp", CANARY, hosts)
+    async with mcp_server() as server, open_client(EgressPolicy(allow=(f"127.0.0.1:{server.port}",))) as http:
+        secrets = ToolSecrets(Lookup(admitted({}, "*"), safe.secrets, safe.redactor), mine.tenant_id)
+        given = {"sends": Policy(secrets={"password": SecretRef(secret="smtp")})}
+        calling = ToolBox(Selection({"sends": ("ours", sends)}, policies=given), Surroundings(Path("none"), http, {}, secrets=secrets))
+        outcome = await calling.run(ToolCall("c", "sends", {"url": server.url, "asking": True}))
+        assert outcome.is_error != goes, outcome.content
+        assert goes or "it is not on the list of the secret 'smtp' (hosts)" in outcome.content
+        other = await calling.run(ToolCall("d", "sends", {"url": server.url, "asking": False}))
+        assert not other.is_error, "the next call is as free as before"
+
+
+async def test_a_token_that_is_tied_to_other_hosts_does_not_reach_a_tool_server(safe: Safe, mine: Principal) -> None:
+    async with (
+        mcp_server(stateless=True, with_session=True) as server,
+        open_client(EgressPolicy(allow=(f"127.0.0.1:{server.port}",))) as http,
+    ):
+        servers = ToolServers(http, Lookup(admitted({}, "*"), safe.secrets, safe.redactor))
+        spec: dict[str, Any] = {"endpoint": server.url, "credentials": {"secret": "token"}}
+        asked = msgspec.convert(whole("ToolServer", "double", spec), ToolServer)
+        await safe.put(mine, "token", "first-token", ("tools.example.org",))
+        status = await servers.discover(mine.tenant_id, asked)
+        assert "it is not on the list of the secret 'token' (hosts)" in status.reason, status
+        assert server.requests == []
+        await safe.put(mine, "token", "first-token", ("127.0.0.1",))
+        known = KnownServer(asked, await servers.discover(mine.tenant_id, asked))
+        await safe.put(mine, "token", "second-token", ("tools.example.org",))
+        count = len(server.requests)
+        async with servers.connections(mine.tenant_id) as connections:
+            tools = {name: ("double", each) for name, each in connections.tools(known).items()}
+            outcome = await ToolBox(Selection(tools), Surroundings(Path("none"), http, {})).run(ToolCall("c", "echo", {}))
+        assert (outcome.is_error, len(server.requests)) == (True, count), outcome

@@ -149,6 +149,7 @@ class Control(Waits):
         _, name, revision, suspended, concurrency, pool, bound = arguments
         held = sum(run.slot for run in self.runs.values() if run.agent == name)
         held = self.agents[name].held if name in self.agents else held
+        self.rollout_stop(name)
         self.agents[name] = AgentRow(name, revision, suspended, concurrency, pool, bound, held)
         self.slots_fill(name)
         stopped = [run for run in self.runs.values() if run.agent == name and (run.state, run.suspended_by) == ("suspended", "agent")]
@@ -167,6 +168,7 @@ class Control(Waits):
         return suspended or bool(stopped)
 
     def agent_deleted(self, tenant: Any, name: str) -> None:
+        self.rollout_stop(name)
         self.agents.pop(name, None)
         self.slots_fill(name)
 
@@ -182,9 +184,13 @@ class Control(Waits):
             return [{"outcome": "tenant_suspended", "answer": encoded(old.agent)}]
         if agent is None or agent.suspended:
             return [{"outcome": "no_agent" if agent is None else "agent_suspended", "answer": encoded(old.agent)}]
+        if self.sessions[old.session_id].smoke:
+            return [{"outcome": "smoke_session", "answer": encoded(old.agent)}]
         if not old.queued_seq <= at <= old.events[-1].seq:
             return [{"outcome": "at_outside", "answer": encoded([old.queued_seq, old.events[-1].seq])}]
-        self.sessions[new_session] = SessionRow(new_session, old.agent, forked_from=old.session_id, forked_seq=old.queued_seq)
+        self.sessions[new_session] = SessionRow(
+            new_session, old.agent, forked_from=old.session_id, forked_seq=old.queued_seq, revision=old.revision
+        )
         run = RunRow(new_run, new_session, 1, old.agent, old.revision, old.input, pool=agent.pool, priority=old.priority, epoch=1)
         run.started_by = starter
         self.add_run(run)

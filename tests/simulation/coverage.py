@@ -76,6 +76,17 @@ OF_VERBS = (
     "a run is refused for its budget",
     "an answer is cut to what is left",
     "a budget was changed before a run is held for it",
+    "a revision is applied that asks for a check: Checking",
+    "a revision is applied that asks for a check: PassedBefore",
+    "a revision is served: Passed",
+    "a revision is refused: SmokeFailed",
+    "a revision is refused: SmokeCanceled",
+    "a check is superseded",
+    "a check ends that nobody wants any more",
+    "a check that waits has its time again",
+    "a run is refused before any revision serves",
+    "a run is refused on a revision that does not serve",
+    "somebody speaks in a session that is a check",
     "who holds a lease that is over is fenced for its reservation",
 )
 """The same, and what is too rare in worlds."""

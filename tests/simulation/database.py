@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from simulation.control import Control
+from simulation.checks import Checks
 from simulation.money import Spend
 from simulation.rows import FINAL, RunRow, SessionRow, WaitRow
 from simulation.tables import BEGIN, TENANT, Row, by, encoded
@@ -62,7 +62,7 @@ class Asked(msgspec.Struct):
 NEW, ASKED = msgspec.json.Decoder(New), msgspec.json.Decoder(list[Asked])
 
 
-class ModelDatabase(Control):
+class ModelDatabase(Checks):
     """One tenant's rows and the verbs over them: those of 0001_accept.sql and 0001_drive.sql are here."""
 
     # Accepting.
@@ -80,6 +80,10 @@ class ModelDatabase(Control):
         if spent is not None:
             self.seen["a run is refused for its budget"] += 1
             return [{"outcome": "budget_spent", "answer": spent}]
+        revision = new.revision or (session.revision if session else None) or agent.revision
+        unserved = self.unserved(agent, session, revision)
+        if unserved is not None:
+            return [unserved]
         if session is not None and session.active_run is not None and agent.concurrency != "Enqueue":
             if agent.concurrency == "Reject":
                 self.seen["a run is refused while its session is busy"] += 1
@@ -90,7 +94,8 @@ class ModelDatabase(Control):
         gate = "time" if timed else "session" if session and session.active_run else "agent" if agent.bound is not None else None
         if session is None:
             session = self.sessions[new.new_session_id] = SessionRow(new.new_session_id, agent.name)
-        run = RunRow(new.id, session.id, session.last_seq + 1, agent.name, agent.revision, text, gate=gate, pool=agent.pool)
+        session.revision = revision
+        run = RunRow(new.id, session.id, session.last_seq + 1, agent.name, revision, text, gate=gate, pool=agent.pool)
         run.priority, run.depth, run.parent_run, run.parent_step = new.priority, new.depth, new.parent_run, new.parent_step
         run.started_by = None if new.started_by is None else encoded(new.started_by)
         self.add_run(run)
@@ -108,6 +113,9 @@ class ModelDatabase(Control):
             return {"outcome": "no_session", "answer": None}
         if session is not None and session.agent != name:
             return {"outcome": "other_agent", "answer": encoded(session.agent)}
+        if session is not None and session.smoke:
+            self.seen["somebody speaks in a session that is a check"] += 1
+            return {"outcome": "smoke_session", "answer": None}
         if self.suspended and new.parent_run is None:
             self.seen["a run is refused in a suspended tenant"] += 1
             return {"outcome": "tenant_suspended", "answer": None}
@@ -119,7 +127,9 @@ class ModelDatabase(Control):
         news = list(zip(arguments[6], arguments[7], strict=True))
         agents = [self.agents.get(NEW.decode(new).agent or "") for new, _ in news]
         closed = self.suspended or self.budget_refusal() is not None
-        usual = [agent is not None and agent.bound is None and not agent.suspended and not closed for agent in agents]
+        usual = [
+            agent is not None and agent.bound is None and not agent.suspended and agent.revision > 0 and not closed for agent in agents
+        ]
         rows: list[Row] = []
         for n in sorted(range(len(news)), key=lambda n: not usual[n]):
             (row,) = self.run_start(arguments[0], None, None, None, None, arguments[1], *news[n])

@@ -90,6 +90,9 @@ class Money(Tables):
             return encoded({"limit": "tokensPerDay", "used": budget.tokens, "bound": budget.tokens_per_day, "resets_at": RESETS_AT})
         return None
 
+    def message_take(self, _: Any) -> None:
+        """Messages have no bound here."""
+
     def budget_reserve(self, tenant: Any, asks: str) -> list[Row]:
         found, lapsed = ASKS.decode(asks), False
         asking, rows = {ask.run for ask in found}, list[Row]()

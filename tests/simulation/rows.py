@@ -29,6 +29,8 @@ class SessionRow(msgspec.Struct):
     active_run: UUID | None = None
     forked_from: UUID | None = None
     forked_seq: int | None = None
+    revision: int | None = None
+    smoke: bool = False
     events: list[EventRow] = []
     runs: list["RunRow"] = []
 
@@ -101,6 +103,21 @@ class AgentRow(msgspec.Struct):
     pool: str = "default"
     bound: int | None = None
     held: int = 0
+    checking: bool = False
+
+
+class RolloutRow(msgspec.Struct):
+    agent: str
+    revision: int
+    digest: bytes
+    state: str
+    reason: str
+    smoke_run: UUID | None
+    seconds: int
+    concurrency: str
+    pool: str
+    bound: int | None
+    deadline: float | None = None
 
 
 class LetterRow(msgspec.Struct):

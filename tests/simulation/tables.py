@@ -17,6 +17,7 @@ from simulation.rows import (
     LetterRow,
     MessageRow,
     ReservationRow,
+    RolloutRow,
     RunRow,
     SessionRow,
     UsageRow,
@@ -66,6 +67,7 @@ class Tables:
         self.budget: BudgetRow | None = None
         self.reservations: dict[tuple[UUID, str], ReservationRow] = {}
         self.usage: dict[tuple[str, str], UsageRow] = {}
+        self.rollouts: dict[tuple[str, int], RolloutRow] = {}
         self.overdrawn: list[str] = []
         """When more was spent than the budget was at that moment."""
         self.seen = Counter[str]()
@@ -173,6 +175,42 @@ class Tables:
             elif wait.kind == "child":
                 self.seen["a called run is canceled with its caller"] += 1
                 self.send(named(f"{wait.key}.cancel"), "run.cancel", str(run.id), {"id": wait.key})
+            elif wait.kind == "rollout":
+                self.rollout_end(run)
+
+    def rollout_stop(self, name: str) -> None:
+        agent = self.agents.get(name)
+        if agent is None or not agent.checking:
+            return
+        agent.checking = False
+        for found in self.rollouts.values():
+            if (found.agent, found.state) == (name, "checking"):
+                self.seen["a check is superseded"] += 1
+                found.state, found.reason = "superseded", "Superseded"
+                self.send(named(f"{found.smoke_run}.cancel"), "run.cancel", str(found.smoke_run), {"id": found.smoke_run})
+
+    def rollout_of(self, run: RunRow) -> RolloutRow | None:
+        """What a run checks, as long as it is checked by this run."""
+        found = self.rollouts.get((run.agent, run.revision))
+        return found if found is not None and (found.smoke_run, found.state) == (run.id, "checking") else None
+
+    def rollout_end(self, run: RunRow) -> None:
+        found = self.rollout_of(run)
+        if found is None:
+            self.seen["a check ends that nobody wants any more"] += 1
+        elif run.state == "completed":
+            self.rollout_decide(found, "served", "Passed")
+        else:
+            self.rollout_decide(found, "refused", "SmokeFailed" if run.state == "failed" else "SmokeCanceled")
+
+    def rollout_decide(self, rollout: RolloutRow, state: str, reason: str) -> None:
+        self.seen[f"a revision is {state}: {reason}"] += 1
+        rollout.state, rollout.reason = state, reason
+        agent = self.agents[rollout.agent]
+        agent.checking = False
+        if state == "served":
+            agent.revision, agent.concurrency, agent.pool, agent.bound = rollout.revision, rollout.concurrency, rollout.pool, rollout.bound
+            self.slots_fill(rollout.agent)
 
 
 def _raw(text: str | None) -> msgspec.Raw | None:

@@ -22,7 +22,7 @@ from simulation.tables import Row
 CALL = re.compile(r"hansa\.(\w+)\((.*)\)")
 ARGUMENT = re.compile(r"\$(\d+)(?:::[a-z\[\]]+)?|'([^']*)'|(NULL)|(\d+)")
 TABLES = {
-    "sessions": ("id", "agent", "last_seq", "newest_run", "active_run", "forked_from", "forked_seq"),
+    "sessions": ("id", "agent", "last_seq", "newest_run", "active_run", "forked_from", "forked_seq", "revision", "smoke"),
     "runs": (
         *("id", "session_id", "queued_seq", "agent", "revision", "input", "state", "gate", "pool", "priority", "slot", "woken"),
         *("rolled_back", "interrupted", "output", "error", "input_tokens", "output_tokens", "epoch", "takeovers", "writes", "attempt"),
@@ -32,7 +32,8 @@ TABLES = {
     "waits": ("run_id", "step", "kind", "key", "look_at"),
     "approvals": ("id", "run_id", "step", "kind", "subject", "state", "decided_by", "comment", "answer", "expires_at"),
     "mailbox": ("session_id", "id", "name", "data"),
-    "agents": ("name", "revision", "suspended", "concurrency", "pool", "bound", "held"),
+    "agents": ("name", "revision", "suspended", "concurrency", "pool", "bound", "held", "checking"),
+    "rollouts": ("agent", "revision", "state", "reason", "smoke_run", "seconds", "concurrency", "pool", "bound"),
     "outbox": ("id", "kind", "key", "payload"),
     "budgets": ("amount", "on_limit", "charges_lost", "tokens_per_day", "spent", "reserved", "tokens", "tokens_reserved", "version"),
     "reservations": ("run_id", "step", "epoch", "agent", "model", "cost", "tokens"),
@@ -132,6 +133,7 @@ class Twin(Tenant):
             "approvals": list(model.approvals.values()),
             "mailbox": model.mailbox,
             "agents": list(model.agents.values()),
+            "rollouts": list(model.rollouts.values()),
             "outbox": list(model.outbox.values()),
             "budgets": [] if model.budget is None else [model.budget],
             "reservations": list(model.reservations.values()),

@@ -23,6 +23,7 @@ class Walk:
         self._random = random
         self._apart = Random(str(random.getstate()[1][:8]))  # so that what is seldom done does not change the rest of a walk
         self._held: list[Held] = []
+        self._checks = self._apart.random() < 0.6
         self._verbs: list[tuple[Callable[[], Awaitable[object]], int]] = [
             (self._start, 5),
             (self._start_many, 1),
@@ -56,6 +57,8 @@ class Walk:
             await verb()
             if self._apart.random() < 0.03:
                 await self._suspend_tenant()
+            if self._checks and self._apart.random() < 0.15:
+                await self._rollout()
             real, model = await self._tenant.rows(self._scratch)
             for name, rows in real.items():
                 compare(f"after {verb.__name__}, {name}", rows, model[name])
@@ -283,6 +286,53 @@ class Walk:
             run = self._random.choice(busy)
             await self._tenant.agent(run.agent, concurrency=self._random.choice(("Interrupt", "Interrupt", "Rollback")))
             await self._tenant.start(run.agent, session=run.session_id)
+
+    async def _revise(self, name: str, revision: int, digest: bytes) -> None:
+        insert = "INSERT INTO hansa.agent_revisions (tenant_id, agent, revision, digest, manifest) VALUES ($1, $2, $3, '', '{}')"
+        await self._scratch.execute(f"{insert} ON CONFLICT DO NOTHING", self._tenant.id, name, revision)
+        await self._tenant.rollout(name, revision, digest, bound=self._apart.choice((None, None, 1)))
+
+    async def _rollout(self) -> None:
+        """A revision is applied, its check begins, ends, is looked at, is tried again; or somebody meddles with it."""
+        name, rollouts = self._apart.choice(AGENTS), list(self._model.rollouts.values())
+        begun = [each for each in rollouts if each.state == "checking"]
+        ways = ("apply", "apply", "apply", "begin", "begin", "begin", "end", "end", "end", "end", "again", "due", "speak", "name", "delete")
+        match self._apart.choice(ways):
+            case "apply":
+                revision = 2 + sum(each.agent == name for each in rollouts) - (self._apart.random() < 0.1)
+                digest = self._apart.choice([b"1", b"2", *(each.digest for each in rollouts if each.state == "served")])
+                await self._revise(name, revision, digest)
+            case "begin" if rollouts:
+                each = self._apart.choice(begun or rollouts)
+                if each.smoke_run is not None:
+                    await self._tenant.check(each.agent, each.revision, each.smoke_run)
+            case "end":
+                smoke = {each.smoke_run for each in rollouts}
+                self._held.extend(await self._tenant.claim(4))
+                held = [each for each in self._held if each.run in smoke and self._model.owned(each.run, each.epoch)]
+                if held:
+                    await self._tenant.write((self._apart.choice(held), self._apart.choice(("completed", "completed", "failed")), None))
+            case "again":
+                await self._tenant.check_again(name)
+            case "due":
+                waits = [wait for wait in self._model.waits.values() if wait.kind == "rollout"]
+                if waits:
+                    wait = self._apart.choice(waits)
+                    await self._tenant.come({"run_id": str(wait.run_id), "step": wait.step, "kind": wait.kind})
+            case "speak":
+                for session in [session for session in self._model.sessions.values() if session.smoke][:1]:
+                    await self._tenant.start(session.agent, session=session.id)
+                    await self._tenant.fork(session.runs[0].id, 1)
+            case "name" if rollouts:
+                each = self._apart.choice(rollouts)
+                await self._tenant.start(each.agent, revision=each.revision)
+                await self._tenant.start(each.agent, revision=99)
+            case "delete":
+                await self._tenant.app("SELECT hansa.agent_deleted($1, $2)", name)
+                await self._revise(name, 90 + len(rollouts), b"9")
+                await self._tenant.start(name)
+            case _:
+                pass
 
     async def _suspend_tenant(self) -> None:
         """For a moment: a run is refused, one may be held and be let go on by nobody, and then all goes on."""

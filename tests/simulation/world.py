@@ -17,7 +17,7 @@ from hansa.runs.equipment import Equipment
 from hansa.runs.journal import Writer
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.retention import Retention
-from hansa.runs.model import Ask, Claim, EventType, Grant, Write, Written
+from hansa.runs.model import Ask, Claim, EventType, Grant, Unsent, Write, Written
 from hansa.runs.worker import Worker
 from hansa.runs.writer import open_writer
 from hansa.secrets.keyring import Keyring
@@ -61,6 +61,9 @@ class HastyWriter:
 
     async def reserve(self, claim: Claim, ask: Ask) -> Grant:
         return await self._writer.reserve(claim, ask)
+
+    async def count_message(self, claim: Claim) -> Unsent | None:
+        return await self._writer.count_message(claim)
 
     async def _after(self, last: "asyncio.Task[Written | None] | None", claim: Claim, write: Write) -> Written | None:
         if last is not None:

@@ -26,3 +26,8 @@ def new_secret(length: int, alphabet: str) -> str:
 def new_key(length: int = 32) -> bytes:
     """Random bytes of the operating system's generator: keys and nonces."""
     return os.urandom(length)
+
+
+def new_fraction() -> float:
+    """A number from 0 up to 1, drawn evenly: for pauses that should not be the same everywhere."""
+    return secrets.randbelow(1 << 53) / (1 << 53)

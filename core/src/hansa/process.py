@@ -45,6 +45,7 @@ from hansa.secrets.redaction import Redactor
 from hansa.secrets.variables import admitted
 from hansa.server.listening import serve_http
 from hansa.settings import Settings
+from hansa.telemetry.alive import beating
 from hansa.telemetry.logs import configure
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.secrets.lookup import Lookup
@@ -175,6 +176,7 @@ async def worker(settings: Settings) -> None:
         ),
         open_participants(equipment),
         keeping(equipment.database, settings),
+        beating(Path(settings.place.data_dir).resolve() / "run" / "worker.alive"),
     ):
         gc.freeze()
         cage = await equipment.cages.holding(equipment.workspaces) if equipment.cages else None

@@ -129,7 +129,7 @@ class KeySettings(msgspec.Struct, frozen=True):
     pepper_file: Annotated[str, env("HANSA_KEY_PEPPER_FILE")] = ""
     """File with the pepper mixed into every key's hash, so that a copy of the database alone verifies nothing."""
     file: Annotated[str, env("HANSA_API_KEY_FILE")] = ""
-    """Where `hansa migrate` writes the first key (mode 0600) and where the CLI reads it; empty: none is made."""
+    """Where `hansa migrate` writes the first key (mode 0600) or finds one of `hansa keys make`, and where the CLI reads it; empty: none."""
 
 
 class ClientSettings(msgspec.Struct, frozen=True):
@@ -360,7 +360,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     groups: dict[str, Any] = {}
     for field in msgspec.structs.fields(Settings):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
-            groups[field.name] = _group(field.type, environ, errors)
+            groups[field.name] = group(field.type, environ, errors)
     if errors:
         raise Misconfigured("; ".join(f"{e.path}: {e.message}" for e in errors), errors=tuple(errors))
     return Settings(**groups, tools=_prefixed(environ, "HANSA_TOOL_"), secret_options=_prefixed(environ, "HANSA_SECRETS_"))
@@ -373,7 +373,7 @@ def _prefixed(environ: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 def client(environ: Mapping[str, str]) -> ClientSettings:
     """What the command line reads of the environment as a client."""
-    return msgspec.convert(_group(ClientSettings, environ, []), ClientSettings, from_attributes=True)
+    return msgspec.convert(group(ClientSettings, environ, []), ClientSettings, from_attributes=True)
 
 
 def data_dir(settings: Settings) -> Path:
@@ -381,9 +381,10 @@ def data_dir(settings: Settings) -> Path:
     return Path(settings.place.data_dir)
 
 
-def _group(group: type[msgspec.Struct], environ: Mapping[str, str], errors: list[FieldError]) -> msgspec.Struct:
+def group(struct: type[msgspec.Struct], environ: Mapping[str, str], errors: list[FieldError]) -> msgspec.Struct:
+    """Read one group; what can't be read is told to `errors`, and stays at its default."""
     values: dict[str, Any] = {}
-    for name, annotation in get_type_hints(group, include_extras=True).items():
+    for name, annotation in get_type_hints(struct, include_extras=True).items():
         kind, meta = get_args(annotation)
         variable = str(meta.extra["env"])
         text = environ.get(variable, "")
@@ -393,4 +394,4 @@ def _group(group: type[msgspec.Struct], environ: Mapping[str, str], errors: list
             values[name] = msgspec.convert(text, kind, strict=False)
         except msgspec.ValidationError as error:
             errors.append(FieldError(variable, "type", f"{error}, got {text[:40]!r}"))
-    return group(**values)
+    return struct(**values)

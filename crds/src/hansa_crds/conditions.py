@@ -15,9 +15,30 @@ STALLED = "Only while it is true: it goes on when the object is changed, or a pe
 CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
         "Agent": {
-            "Accepted": {"": "What is written is right, and its tenant may have it."},
-            "ResolvedRefs": {"": "The models, tools and agents that it names are there."},
-            "Compatible": {"": "The workers have its runtime, and its models can do what it asks of them."},
+            "Accepted": {
+                "": "The object is kept. One that is refused when applied is not: whoever applies it is told why, and what was kept stays.",
+                "Accepted": "It is.",
+                "NotAllowed": "Its tenant's lists (`allowed`) no longer let it use something that it names; runs that need that fail.",
+            },
+            "ResolvedRefs": {
+                "": "What the object names is there: model, runtime, tools, agents that it calls.",
+                "Resolved": "All of it.",
+                "NotResolved": "Something is not, or is not any more; the message names it. What serves goes on with what is left.",
+            },
+            "Compatible": {
+                "": "This version, with the plugins that are loaded, can do all that the object says.",
+                "Supported": "It can.",
+                "NotSupported": "A rule of the object fits no tool that it has; the message names it.",
+                "NotUnderstood": "The object was kept by another version, and has fields that this one does not know.",
+            },
+            "Ready": {
+                "": "The revision that the object says serves, and all of the above is so.",
+                "Serving": "It does.",
+                "Suspended": "`spec.suspend` is set: no run starts, and those under way are held.",
+                "Checking": "The revision is being checked (`spec.rollout`) by the run that the message names; the last good one serves.",
+                "Refused": "The revision did not pass its check; the message says why. The last good one serves.",
+                "NotReady": "Another condition is not so; the message names it.",
+            },
         },
         "Tenant": {
             "DatabaseReady": {
@@ -38,6 +59,8 @@ CONDITIONS: Mapping[str, Mapping[str, Mapping[str, str]]] = MappingProxyType(
             "QuotaReady": {
                 "": "Its bounds are in force.",
                 "InForce": "What its object says is counted; the message names the bounds.",
+                "Warning": "They are, and of a limit more is used than it warns at (`warnAt`, or 80 %); the message names it.",
+                "Reached": "They are, and a limit is used wholly; the message names it.",
             },
             "RegionsReady": {
                 "": "A region takes its runs.",

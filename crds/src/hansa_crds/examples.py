@@ -22,6 +22,8 @@ runs under way keep the one they started with. A text input is put into `inputTe
 to the model as earlier turns of the conversation. With an `outputSchema` the answer is JSON that obeys it, or the run fails
 and says why.
 
+With `rollout` a new revision is checked by a run of it before it serves; sessions keep the revision that they were begun with.
+
 When the model cannot be used (its provider is down, refuses, or has no key), the `fallbacks` are tried in their order.""",
             example="""\
 apiVersion: hansa.dev/v1alpha1
@@ -53,6 +55,11 @@ spec:
   limits:
     turns: 4
     timeoutSeconds: 120
+  rollout:
+    smoke:
+      input: I would see it again tomorrow.
+      expect:
+        cel: output.sentiment == "positive"
   outputSchema:
     type: object
     properties:

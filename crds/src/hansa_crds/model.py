@@ -31,6 +31,7 @@ from hansa_crds.parts import (
     ToolNameOrAll,
 )
 from hansa_crds.policies import ArgumentRule, CageBounds
+from hansa_crds.rollout import AgentRollout
 from hansa_crds.tenant import TenantSpec
 
 
@@ -233,6 +234,9 @@ class AgentSpec(Part, frozen=True, kw_only=True):
     ] = "Enqueue"
     retry: Annotated[AgentRetry, Meta(description="What happens when a run fails for a passing reason.")] = AgentRetry()
     placement: Annotated[AgentPlacement, Meta(description="Where its runs are worked on.")] = AgentPlacement()
+    rollout: Annotated[
+        AgentRollout | None, Meta(description="How a new revision is checked before it serves; left out: it serves at once.")
+    ] = None
     suspend: Annotated[bool, Meta(description="True: no run of this agent starts, and those under way are held until it is false.")] = False
 
 

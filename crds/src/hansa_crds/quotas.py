@@ -78,5 +78,16 @@ class TenantQuotas(Part, frozen=True, kw_only=True):
             ),
         ),
     ] = 0
+    messages_per_day: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=2**53 - 1,
+            description=(
+                "Most messages of a day in UTC that its runs and programs send: events, and calls of agents by agents; 0: no bound. Further"
+                " events are answered with 429; a run is told that its call was not made, or fails when it publishes."
+            ),
+        ),
+    ] = 0
     budget: Annotated[TenantBudget | None, Meta(description="Most that its models may cost; left out: no bound.")] = None
     messaging: Annotated[MessagingQuotas, Meta(description="Bounds of its own programs on NATS.")] = MessagingQuotas()

@@ -23,7 +23,9 @@ from hansa_crds.model import (
 )
 from hansa_crds.policies import ArgumentRule
 from hansa_crds.problem import Keys, Problem, listed, meant, path_of, problem, shown
+from hansa_crds.rollout import AgentSmoke
 from hansa_crds.status import Status
+from hansa_crds.tenant import TenantSpec
 
 SCHEMA_TYPES = ("object", "array", "string", "number", "integer", "boolean", "null")
 
@@ -124,6 +126,8 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
             SchemaObject("outputSchema"),
             DistinctItems("tools", ("plugin", "toolServer", "agent"), "put all names in the `allow` of one entry"),
         ),
+        AgentSmoke: (DistinctItems("allow"),),
+        TenantSpec: (DistinctItems("namespaces"),),
         Status: (DistinctItems("conditions", ("type",), named=True),),
         ModelProviderSpec: (DistinctNames("models", "name", "aliases"),),
         ToolServerSpec: (DistinctItems("allow"),),

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from hansa_crds.identity import TenantIdentity
-from hansa_crds.parts import Part
+from hansa_crds.parts import DnsLabel, Part
 from hansa_crds.policies import TenantAllowed
 from hansa_crds.quotas import TenantQuotas
 
@@ -28,6 +28,16 @@ class TenantSpec(Part, frozen=True, kw_only=True):
     """Who shares the platform, kept apart from all others."""
 
     display_name: Annotated[str, Meta(max_length=200, description="Name for people.")] = ""
+    namespaces: Annotated[
+        tuple[DnsLabel, ...],
+        Meta(
+            max_length=64,
+            description=(
+                "Namespaces whose objects are this tenant's, each claimed by one tenant only. That of its own name always is; one in which"
+                " objects stand can't be left out."
+            ),
+        ),
+    ] = ()
     suspend: Annotated[bool, Meta(description="True: no run of it starts, and those under way are held until it is false.")] = False
     weight: Annotated[int, Meta(ge=1, le=1000, description="Share of the workers when tenants compete: 2 gets twice as much as 1.")] = 1
     quotas: Annotated[TenantQuotas, Meta(description="Bounds of what it may use.")] = TenantQuotas()

@@ -3,6 +3,7 @@
 import msgspec
 
 from hansa.agents import store
+from hansa.apply.rollout.service import Rollouts
 from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import NotFound
@@ -20,22 +21,24 @@ class AgentPage(msgspec.Struct, frozen=True):
 class Agents:
     """Agents of a tenant."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, rollouts: Rollouts) -> None:
         self._database = database
+        self._rollouts = rollouts
 
     async def get(self, principal: Principal, name: str) -> str:
         """An agent as JSON text."""
         async with self._database.tenant(principal.tenant_id) as connection:
             row = await store.find(connection, name)
-        if row is None:
-            raise NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
-        return row["body"]
+            if row is None:
+                raise NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
+            return (await self._rollouts.with_status(connection, [("Agent", name, row["body"])]))[0]
 
     async def page(self, principal: Principal, *, after: str, limit: int) -> AgentPage:
         """Agents by name."""
         async with self._database.tenant(principal.tenant_id) as connection:
             rows = await store.page(connection, after, limit + 1)
-        return AgentPage([row["body"] for row in rows[:limit]], rows[limit - 1]["name"] if len(rows) > limit else None)
+            bodies = await self._rollouts.with_status(connection, [("Agent", row["name"], row["body"]) for row in rows[:limit]])
+        return AgentPage(bodies, rows[limit - 1]["name"] if len(rows) > limit else None)
 
     async def revisions(self, principal: Principal, name: str, *, before: int | None, limit: int) -> AgentPage:
         """Revisions of an agent, newest first; they are kept when the agent is deleted."""

@@ -9,7 +9,7 @@ import msgspec
 from hansa.api import refusals, requests
 from hansa.api.services import AnyRequest, services
 from hansa.auth.model import ROLES, Principal
-from hansa.errors import Forbidden, Invalid, Malformed
+from hansa.errors import Forbidden, HansaError, Invalid, Malformed, Unavailable
 
 MAX_USER = 200
 
@@ -33,6 +33,20 @@ async def principal(request: AnyRequest) -> Principal:
         caller = await services(request).tenants.acting(caller, tenant)
     user = _end_user(request, caller)
     return caller if user is None else msgspec.structs.replace(caller, on_behalf_of=user)
+
+
+async def still_admitted(request: AnyRequest, caller: Principal) -> bool:
+    """Whether who was let in and reads on, as from a stream, would be let in now: its credential, its permission, its tenant. While
+    nobody can tell, because the database is away, it is."""
+    try:
+        now = await services(request).authenticator.authenticate(requests.header(request, b"authorization"))
+        if caller.home:
+            now = await services(request).tenants.acting(now, caller.tenant)
+    except Unavailable:
+        return True
+    except HansaError:
+        return False
+    return now.tenant_id == caller.tenant_id and now.may(request.route_handler.opt["permission"])
 
 
 def _end_user(request: AnyRequest, caller: Principal) -> str | None:

@@ -27,6 +27,7 @@ from hansa.api import (
     runs,
     secrets,
     sessions,
+    sources,
     tenants,
     usage,
 )
@@ -53,6 +54,7 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
     *runs.HANDLERS,
     *secrets.HANDLERS,
     *sessions.HANDLERS,
+    *sources.HANDLERS,
     *tenants.HANDLERS,
     *usage.HANDLERS,
 )

@@ -10,7 +10,9 @@ from hansa.api.envelope import Envelope, origins
 from hansa.api.services import Services
 from hansa.api.streams import Streams
 from hansa.apply.narrowing import Judges
+from hansa.apply.rollout.service import Rollouts
 from hansa.apply.service import Objects
+from hansa.apply.sources import Sources
 from hansa.audit.checkpoints import open_outside
 from hansa.audit.door import Door
 from hansa.audit.reading import Trails
@@ -52,13 +54,21 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
     api_keys = ApiKeys(equipment.database, authenticator, pepper=pepper, tell=lambda: equipment.bus.ring(keys_changed(equipment.region)))
     tenants = Tenants(equipment.database, equipment.region, stale_seconds=stale_seconds(settings.worker.probe_seconds))
     archives = Archives(equipment.database, equipment.values, equipment.workspaces.parent / "imports")
+    judges = Judges(
+        flaw=expressions.flaw,
+        answer_flaw=expressions.answer_flaw,
+        issuers=to_issuers,
+        variables=admitted(os.environ, settings.credentials.allow),
+    )
+    rollouts = Rollouts(equipment.database, equipment.plugins, judges)
+    deletions = Deletions(equipment.database, tenants, messaging, tell=api_keys.changed)
     objects = Objects(
         equipment.database,
         equipment.plugins,
         equipment.tool_servers.discover,
-        variables=admitted(os.environ, settings.credentials.allow),
-        judges=Judges(flaw=expressions.flaw, issuers=to_issuers),
+        judges=judges,
         tenants=tenants,
+        deletions=deletions,
     )
     services = Services(
         settings=settings,
@@ -67,7 +77,7 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         api_keys=api_keys,
         accounts=ServiceAccounts(equipment.database, changed=api_keys.changed),
         tenants=tenants,
-        deletions=Deletions(equipment.database, tenants, messaging, tell=api_keys.changed),
+        deletions=deletions,
         bundles=Bundles(equipment, archives, objects),
         rates=Rates(equipment.database),
         door=Door(equipment.database),
@@ -79,8 +89,10 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         equipment=equipment,
         plugins=equipment.plugins,
         gateway=equipment.gateway,
-        agents=Agents(equipment.database),
+        agents=Agents(equipment.database, rollouts),
+        rollouts=rollouts,
         objects=objects,
+        sources=Sources(equipment.database),
         approvals=Approvals(equipment.database, equipment.bus, equipment.region, values=equipment.values),
         dead_letters=DeadLetters(equipment.database, equipment.bus, equipment.region),
         runs=Runs(equipment.database, equipment.bus, equipment.region, acceptor, values=equipment.values),

@@ -17,7 +17,7 @@ REQUEST_ID = "request_id"
 """Where handlers find it in the state of their request."""
 TO_READ = "x-request-id, retry-after, idempotency-replayed, content-disposition, etag"
 PREFLIGHT = {
-    "access-control-allow-methods": "GET, POST, DELETE",
+    "access-control-allow-methods": "GET, POST, PUT, DELETE",
     "access-control-allow-headers": "authorization, content-type, hansa-on-behalf-of, hansa-tenant, idempotency-key, last-event-id, "
     "traceparent, x-request-id",
     "access-control-max-age": "600",

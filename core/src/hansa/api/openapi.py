@@ -60,7 +60,7 @@ def document(app: Litestar) -> dict[str, Any]:
 
 def _operations(route: Any) -> list[tuple[str, HTTPRouteHandler]]:
     handlers: dict[str, tuple[HTTPRouteHandler, Any]] = getattr(route, "route_handler_map", {})
-    return [(method, pair[0]) for method, pair in handlers.items() if method in ("GET", "POST", "DELETE")]
+    return [(method, pair[0]) for method, pair in handlers.items() if method in ("GET", "POST", "PUT", "DELETE")]
 
 
 def _types(handler: HTTPRouteHandler) -> list[Any]:

@@ -18,24 +18,31 @@ from hansa.tenants.secrets.model import Progress, Wrapping
 
 
 class Secret(msgspec.Struct, frozen=True):
-    """A secret, without what it holds. `source` and `path`: where another system keeps it; null: it is kept here."""
+    """A secret, without what it holds. `source` and `path`: where another system keeps it; null: it is kept here. `hosts`: the only ones
+    that it is sent to; null: it is tied to none."""
 
     name: str
     version: int
     versions: list[int]
     source: str | None
     path: str | None
+    hosts: list[str] | None
     made_by: str
     created_at: str
 
 
 class PutSecret(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A secret's next version: a `value` of 8 characters or more, or the `source` and `path` of one that another system keeps."""
+    """A secret's next version: a `value` of 8 characters or more, or the `source` and `path` of one that another system keeps.
+
+    `hosts`: the only ones that it is sent to, as `api.example.org`, `*.example.org` or with a port; empty: it is tied to none; left out:
+    those of the version before.
+    """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
     value: Annotated[str, msgspec.Meta(max_length=65_536)] | None = None
     source: Annotated[str, msgspec.Meta(min_length=1, max_length=63)] | None = None
     path: Annotated[str, msgspec.Meta(min_length=1, max_length=512)] | None = None
+    hosts: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=260)], ...], msgspec.Meta(max_length=32)] | None = None
 
 
 class RotateDataKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,8 +78,9 @@ async def put_secret(request: AnyRequest, principal: Principal) -> Response[byte
 
     async def operation(connection: Connection) -> tuple[int, str]:
         if asked.value is not None:
-            return 201, await secrets.put(connection, principal, name=asked.name, value=asked.value)
-        return 201, await secrets.refer(connection, principal, name=asked.name, source=asked.source or "", path=asked.path or "")
+            return 201, await secrets.put(connection, principal, name=asked.name, value=asked.value, hosts=asked.hosts)
+        place = (asked.source or "", asked.path or "")
+        return 201, await secrets.refer(connection, principal, name=asked.name, place=place, hosts=asked.hosts)
 
     return answers.kept(await once(services(request).equipment.database, principal, key, operation))
 

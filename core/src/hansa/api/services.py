@@ -8,7 +8,9 @@ from litestar import Request
 
 from hansa.agents.service import Agents
 from hansa.api.streams import Streams
+from hansa.apply.rollout.service import Rollouts
 from hansa.apply.service import Objects
+from hansa.apply.sources import Sources
 from hansa.audit.door import Door
 from hansa.audit.reading import Trails
 from hansa.auth.accounts import ServiceAccounts
@@ -59,7 +61,9 @@ class Services(msgspec.Struct, frozen=True):
     plugins: Plugins
     gateway: Gateway
     agents: Agents
+    rollouts: Rollouts
     objects: Objects
+    sources: Sources
     runs: Runs
     approvals: Approvals
     dead_letters: DeadLetters

@@ -1,7 +1,8 @@
 """/v1/sessions: sessions, their events and the live stream of them."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -9,7 +10,9 @@ import msgspec
 from litestar import Response, get, post
 from litestar.response import Stream
 
+from hansa import clock, ids
 from hansa.api import answers, bodies, requests
+from hansa.api.admission import still_admitted
 from hansa.api.runs import Run
 from hansa.api.services import IN_THE_LOG, AnyRequest, services
 from hansa.api.streams import Place
@@ -20,6 +23,8 @@ from hansa.runs.service import Start
 from hansa.runs.stream import Reading, Sent, follow
 
 KEEP_ALIVE_SECONDS = 5
+ADMITTED_SECONDS = 2.0
+"""Between two looks whether a reader would still be let in, at least."""
 LARGEST_SEQ = 2**53
 MAX_EVENT_NAME = 200
 AgentName = Annotated[str, msgspec.Meta(max_length=253, pattern=r"^[^\x00]*$")]
@@ -54,10 +59,13 @@ class Delivered(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A session as the API shows it."""
+    """A session as the API shows it. `revision`: what its runs are on; null: it is of an earlier version, and has had no run since.
+    `smoke`: it checks that revision of its agent."""
 
     id: UUID
     agent: str
+    revision: int | None
+    smoke: bool
     created_at: str
     last_seq: int
     active_run: UUID | None
@@ -160,15 +168,22 @@ async def stream_events(request: AnyRequest, principal: Principal, session_id: s
     place = services(request).streams.enter(principal)
     stream = follow(equipment, principal, reading)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return Stream(_server_sent(stream, services(request).stopping, place), media_type="text/event-stream", headers=headers)
+    sent = _server_sent(stream, services(request).stopping, place, partial(still_admitted, request, principal))
+    return Stream(sent, media_type="text/event-stream", headers=headers)
 
 
-async def _server_sent(stream: AsyncIterator[Sent | None], stopping: asyncio.Event, _: Place) -> AsyncIterator[bytes]:
+async def _server_sent(
+    stream: AsyncIterator[Sent | None], stopping: asyncio.Event, _: Place, admitted: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
     yield b": hansa\n\n"
-    silence = 0
+    silence, look_at = 0, _soon()
     async for sent in stream:
         if stopping.is_set():
             return
+        if clock.monotonic() >= look_at:
+            if not await admitted():
+                return
+            look_at = _soon()
         if sent is None:
             silence += 1
             if silence % KEEP_ALIVE_SECONDS == 0:
@@ -177,6 +192,11 @@ async def _server_sent(stream: AsyncIterator[Sent | None], stopping: asyncio.Eve
         silence = 0
         number = f"id: {sent.seq}\n" if sent.seq else ""
         yield f"{number}event: {sent.type}\ndata: {sent.data}\n\n".encode()
+
+
+def _soon() -> float:
+    """When to look whether a reader is still let in: not all readers at the same moment, or they would all ask the database."""
+    return clock.monotonic() + ADMITTED_SECONDS * (1 + ids.new_key(1)[0] / 512)
 
 
 HANDLERS = (open_session, list_sessions, get_session, list_events, post_event, send_event, stream_events)

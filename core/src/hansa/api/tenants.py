@@ -59,7 +59,7 @@ async def delete_tenant(request: AnyRequest, principal: Principal, name: str) ->
     """Close a tenant and do what its `deletionPolicy` says, or `policy` instead of it. `confirm` repeats its name. Nobody gets in from the
     answer on; workers remove what it has, after which it is not found, and /v1/deletions tells of it."""
     asked = requests.query(request)
-    view = await services(request).deletions.request(principal, name, confirm=asked.get("confirm"), policy=asked.get("policy"))
+    view = await services(request).objects.close_tenant(principal, name, confirm=asked.get("confirm"), policy=asked.get("policy"))
     return answers.value(view, status=202)
 
 

@@ -4,8 +4,13 @@ from typing import Any
 
 import msgspec
 
+from hansa.apply.model import Kept, Owner
 from hansa.audit.model import Action, AuditEvent, Outcome
+from hansa.audit.service import record
 from hansa.auth.model import Principal
+from hansa.db.pool import Connection, enter_tenant
+from hansa.tenants import store as tenant_store
+from hansa.tenants.service import tenant_id
 from hansa_crds import HansaObject, Tenant, kind_of
 
 
@@ -26,19 +31,44 @@ class Trail:
         else:
             verb = Action.OBJECT_CREATED if was is None else Action.OBJECT_CHANGED
         event = self._acting(tenant).did(verb, _target(found), before=was, after=msgspec.to_builtins(found))
-        self._events.setdefault(tenant, []).append(event)
+        self.add(tenant, event)
         # Also where the one who did it is at home: what is known of a tenant's making and changing outlives it there.
         if isinstance(found, Tenant) and tenant != self._principal.tenant:
-            self._events.setdefault(self._principal.tenant, []).append(event)
+            self.add(self._principal.tenant, event)
+
+    def deleted(self, kind: str, tenant: str, known: Kept, *, commit: str = "") -> None:
+        """An object was deleted; `commit`: the one that has it no more."""
+        reason = f"commit {commit} has it no more" if commit else ""
+        was = msgspec.json.decode(known.manifest)
+        event = self._acting(tenant).did(Action.OBJECT_DELETED, f"{kind}/{known.name}", before=was, reason=reason)
+        self.add(tenant, event)
+
+    def taken(self, kind: str, tenant: str, known: Kept, owner: Owner) -> None:
+        """An object was given another owner."""
+        was = {"manager": known.manager, "origin": known.origin, "commit": known.commit}
+        event = self._acting(tenant).did(Action.OBJECT_TAKEN, f"{kind}/{known.name}", before=was, after=msgspec.to_builtins(owner))
+        self.add(tenant, event)
+
+    def add(self, tenant: str, event: AuditEvent) -> None:
+        """Any other event of a tenant's trail."""
+        self._events.setdefault(tenant, []).append(event)
+
+    async def record(self, connection: Connection, changed: set[str]) -> None:
+        """Write it all, and count the change of the tenants whose objects are others now; the connection is in the caller's tenant then.
+
+        Last in a transaction: a tenant's row, and the end of its audit trail, are held until the commit.
+        """
+        mine = self._principal.tenant
+        for tenant in (*sorted((changed | self._events.keys()) - {mine}), mine):
+            await enter_tenant(connection, tenant_id(tenant))
+            if tenant in changed:
+                await tenant_store.objects_changed(connection)
+            await record(connection, *self._events.get(tenant, ()))
 
     def refused(self, found: HansaObject, tenant: str, reason: str) -> None:
         """The caller may not apply such an object: told in its own trail, for another tenant's is none of its business."""
         event = self._principal.did(Action.ACCESS_REFUSED, _target(found), after={"tenant": tenant}, reason=reason)
-        self._events.setdefault(self._principal.tenant, []).append(msgspec.structs.replace(event, outcome=Outcome.REFUSED))
-
-    def of(self, tenant: str) -> list[AuditEvent]:
-        """The events of a tenant's trail."""
-        return self._events.get(tenant, [])
+        self.add(self._principal.tenant, msgspec.structs.replace(event, outcome=Outcome.REFUSED))
 
     def _acting(self, tenant: str) -> Principal:
         mine = self._principal

@@ -91,6 +91,12 @@ class _Node(msgspec.Struct):
         return isinstance(self.value, dict) and self.key is None
 
 
+def is_text(plain: str) -> bool:
+    """Whether a word that stands without quotes is read as text, and not as a number, a truth or nothing."""
+    number = _INT.fullmatch(plain) or _FLOAT.fullmatch(plain) or _NOT_JSON.fullmatch(plain)
+    return not number and plain not in _NULL | _TRUE | _FALSE
+
+
 def documents(loader: Any, reject: Any) -> Iterator[Document]:
     """Yield the documents of a parser (`check_event`, `get_event`); `reject(flaw)` is told of each that can't be used.
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from hansa.apply.model import KnownServer
+from hansa.apply.model import Kept, KnownServer
 from hansa.apply.references import schema_flaw
 from hansa.egress.policy import EgressPolicy, parse_entry
 from hansa.errors import FieldError, Misconfigured
 from hansa.plugins.model import Plugins
+from hansa.secrets.variables import Variables
 from hansa.tenants.allowance import Allowance
 from hansa_crds import Agent, AgentTools, HansaObject, ModelChoice, ModelProvider, Tenant, ToolServer, changes
 from hansa_crds.problem import nearest
@@ -21,10 +22,13 @@ Flaw = Callable[[str], str]
 
 
 class Judges(msgspec.Struct, frozen=True):
-    """Who is asked what may stand in an object. `issuers`: what the door lets out to the issuers that Tenants name."""
+    """Who is asked what may stand in an object. `flaw`: of conditions on calls, `answer_flaw`: of those on answers; `issuers`: what the
+    door lets out to the issuers that Tenants name; `variables`: those that objects may have sent."""
 
     flaw: Flaw
+    answer_flaw: Flaw
     issuers: EgressPolicy
+    variables: Variables
 
 
 def beyond(
@@ -49,7 +53,7 @@ def beyond(
             return []
 
 
-def unreadable(found: HansaObject, flaw: Flaw, plugins: Plugins, servers: Sequence[KnownServer]) -> list[FieldError]:
+def unreadable(found: HansaObject, judges: Judges, plugins: Plugins, servers: Sequence[KnownServer]) -> list[FieldError]:
     """Everything in an object's own lists and rules that can't be obeyed."""
     match found:
         case Agent():
@@ -57,19 +61,19 @@ def unreadable(found: HansaObject, flaw: Flaw, plugins: Plugins, servers: Sequen
             own = [
                 error
                 for number, use in enumerate(found.spec.tools)
-                for error in _own_rules(use, f"spec.tools[{number}]", flaw, usable=use.allow or _offered(use, plugins, known))
+                for error in _own_rules(use, f"spec.tools[{number}]", judges.flaw, usable=use.allow or _offered(use, plugins, known))
             ]
-            return [*own, *_entries(found.spec.egress, "spec.egress")]
+            return [*own, *_entries(found.spec.egress, "spec.egress"), *_check(found, judges.answer_flaw, plugins, known)]
         case Tenant():
             return _entries(found.spec.allowed.egress, "spec.allowed.egress")
         case _:
             return []
 
 
-def turned(before: str | None, manifest: bytes) -> tuple[FieldError, ...]:
-    """Everything in an object that may not be other than it was; both as JSON texts, None: it is new."""
-    found = changes(msgspec.json.decode(before), msgspec.json.decode(manifest)) if before is not None else ()
-    return tuple(FieldError(each.path, each.code, each.message, each.suggestion or None) for each in found)
+def turned(known: Kept | None, found: HansaObject) -> tuple[FieldError, ...]:
+    """Everything in an object that may not be other than it was; `known` None: it is new."""
+    told = changes(msgspec.json.decode(known.manifest), msgspec.to_builtins(found)) if known is not None else ()
+    return tuple(FieldError(each.path, each.code, each.message, each.suggestion or None) for each in told)
 
 
 def _refused(path: str, refusal: str) -> list[FieldError]:
@@ -136,12 +140,24 @@ def _own_rules(use: AgentTools, path: str, flaw: Flaw, *, usable: Sequence[str])
     return errors
 
 
-def _unused(path: str, names: Sequence[str], usable: Sequence[str]) -> list[FieldError]:
+def _check(agent: Agent, flaw: Flaw, plugins: Plugins, known: Mapping[str, KnownServer]) -> list[FieldError]:
+    """What is wrong with the check that a revision has to pass."""
+    if agent.spec.rollout is None:
+        return []
+    smoke, path = agent.spec.rollout.smoke, "spec.rollout.smoke"
+    usable = [name for use in agent.spec.tools if use.agent is None for name in use.allow or _offered(use, plugins, known)]
+    errors = _unused(f"{path}.allow", smoke.allow, usable, who="agent")
+    if smoke.expect.cel is not None and (wrong := flaw(smoke.expect.cel)):
+        errors.append(FieldError(f"{path}.expect.cel", "pattern", f"is no condition on `output`: {wrong}"))
+    return errors
+
+
+def _unused(path: str, names: Sequence[str], usable: Sequence[str], *, who: str = "entry") -> list[FieldError]:
     outside = sorted(set(names) - set(usable))
     if not outside:
         return []
     near = nearest(outside[0], usable)
-    text = f"names {', '.join(outside)}, which the entry does not bring"
+    text = f"names {', '.join(outside)}, which the {who} does not bring"
     return [FieldError(path, "reference", text, f"did you mean `{near}`?" if near else None)]
 
 

@@ -16,6 +16,7 @@ class Action(StrEnum):
     OBJECT_CREATED = "object.created"
     OBJECT_CHANGED = "object.changed"
     OBJECT_DELETED = "object.deleted"
+    OBJECT_TAKEN = "object.taken_over"
     TENANT_CREATED = "tenant.created"
     TENANT_CHANGED = "tenant.changed"
     TENANT_ARCHIVED = "tenant.archived"
@@ -34,12 +35,14 @@ class Action(StrEnum):
     CREDENTIALS_MADE = "nats_credentials.made"
     CREDENTIALS_REVOKED = "nats_credentials.revoked"
     APPROVAL_DECIDED = "approval.decided"
+    ROLLOUT_RETRIED = "rollout.retried"
     RUN_CANCELED = "run.canceled"
     RUN_SUSPENDED = "run.suspended"
     RUN_RESUMED = "run.resumed"
     RUN_FORKED = "run.forked"
     SESSION_IMPORTED = "session.imported"
     MESSAGE_RETRIED = "message.retried"
+    LIMIT_CROSSED = "limit.crossed"
     LOGIN_DONE = "login.done"
     ACCESS_REFUSED = "access.refused"
     LOGIN_REFUSED = "login.refused"
@@ -49,6 +52,7 @@ ACTIONS: Mapping[Action, str] = {
     Action.OBJECT_CREATED: "an object was applied that was not there",
     Action.OBJECT_CHANGED: "an object was applied with another content",
     Action.OBJECT_DELETED: "an object was deleted",
+    Action.OBJECT_TAKEN: "an object was given another owner",
     Action.TENANT_CREATED: "a tenant was made",
     Action.TENANT_CHANGED: "a tenant was changed",
     Action.TENANT_ARCHIVED: "a tenant was closed, and is kept",
@@ -67,12 +71,14 @@ ACTIONS: Mapping[Action, str] = {
     Action.CREDENTIALS_MADE: "credentials for a program of the tenant on NATS were made",
     Action.CREDENTIALS_REVOKED: "all credentials of the tenant on NATS were revoked",
     Action.APPROVAL_DECIDED: "a call was approved or denied, or a question answered",
+    Action.ROLLOUT_RETRIED: "a revision of an agent that was refused was to be checked again",
     Action.RUN_CANCELED: "a run was to be canceled",
     Action.RUN_SUSPENDED: "a run was to be held",
     Action.RUN_RESUMED: "a suspended run was to go on, or a call in doubt was decided",
     Action.RUN_FORKED: "a run was begun out of another one's past",
     Action.SESSION_IMPORTED: "a session was imported, that is: a past was written",
     Action.MESSAGE_RETRIED: "a message that could not be received was sent again",
+    Action.LIMIT_CROSSED: "a limit of the tenant was used as far as it warns, or wholly; told once each time, by the platform",
     Action.LOGIN_DONE: "someone came in with a token of an issuer; told once an hour by each control plane",
     Action.ACCESS_REFUSED: "someone was refused what they may not do: a permission that is missing, or another tenant",
     Action.LOGIN_REFUSED: "a key or a token of the tenant was refused: revoked, expired, or not right",

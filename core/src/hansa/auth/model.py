@@ -20,6 +20,7 @@ PERMISSIONS: Mapping[str, str] = {
     "agents:read": "list and read agents and their revisions",
     "objects:read": "list and read objects",
     "objects:write": "apply and delete objects of the tenant",
+    "objects:takeover": "give objects another owner",
     "platform:write": "apply Tenant and Region objects; delete, restore, export and import tenants",
     "tenants:read": "list and read all tenants",
     "tenants:act": "act in any tenant, named by the header Hansa-Tenant or an object's namespace",
@@ -53,9 +54,10 @@ ROLES: Mapping[str, frozenset[str]] = {
     "auditor": READING | {"audit:read", "keys:read", "access:read"},
     "approver": READING | {"approvals:decide"},
     "operator": READING | {"runs:start", "runs:cancel", "approvals:decide", "messages:retry", "messages:join", "secrets:read"},
-    "developer": TENANT - {"sessions:import", "keys:read", "keys:write", "audit:read", "users:act", "access:read"},
+    "developer": TENANT - {"objects:takeover", "sessions:import", "keys:read", "keys:write", "audit:read", "users:act", "access:read"},
     "delegate": frozenset({"self:read", "users:act"}),
     "tenant-admin": TENANT,
+    "reconciler": PLATFORM | {"self:read", "agents:read", "objects:read", "objects:write", "runs:start", "secrets:read", "secrets:write"},
     "platform-admin": frozenset(PERMISSIONS),
 }
 
@@ -66,8 +68,9 @@ def permissions_of(roles: Iterable[str], scopes: Iterable[str] | None) -> frozen
     return found if scopes is None else found & frozenset(scopes)
 
 
-Kind = Literal["key", "service", "user", "agent"]
-"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run."""
+Kind = Literal["key", "service", "user", "agent", "rollout"]
+"""What a principal is: an API key by itself, a service account, a person whom an issuer has named, an agent's run, the check of an
+agent's revision."""
 IN_RUNS = frozenset({"runs:start"})
 """Permissions that mean something within a run: they bound the agents that it calls and the events that it publishes."""
 

@@ -171,6 +171,23 @@ async def revoke_key(connection: Connection, key_id: str) -> bool:
     return done != "UPDATE 0"
 
 
+async def admit_key(connection: Connection, tenant_id: UUID, key_id: str, *, digest: bytes, grant: Grant) -> bool:
+    """Store a key that somebody else has made; false when there is or was one of its id, for what was revoked stays so."""
+    return bool(
+        await connection.fetchval(
+            "INSERT INTO hansa.api_keys (tenant_id, id, digest, name, roles, scopes, made_by) VALUES ($1, $2, $3, $4, $5, $6, $7) "
+            "ON CONFLICT DO NOTHING RETURNING true",
+            tenant_id,
+            key_id,
+            digest,
+            grant.name,
+            grant.roles,
+            grant.scopes,
+            grant.made_by,
+        )
+    )
+
+
 async def revoke_keys(connection: Connection, name: str) -> None:
     """Revoke every live key of this name."""
     await connection.execute("UPDATE hansa.api_keys SET revoked_at = now() WHERE name = $1 AND revoked_at IS NULL", name)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter, validators
 
+from hansa.auth.keys import make as new_key
 from hansa.cli.client import Json, open_api, segment
 from hansa.cli.connection import Connection
 from hansa.cli.output import Column, OutputFlag, Row, age, field, say, show, show_value, write
@@ -115,6 +116,13 @@ def create_key(
         body["expires_at"] = time_of(expires, "--expires")
     with open_api(connection or Connection()) as api:
         _show_made(api.post("/v1/api-keys", body), output)
+
+
+@keys.command(name="make")
+def make_first_key() -> None:
+    """Make the text of an installation's first key, without asking a server: `hansa migrate` lets in what HANSA_API_KEY_FILE holds."""
+    text, _, _ = new_key("live")
+    write(f"{text}\n")
 
 
 @keys.command(name="rotate")

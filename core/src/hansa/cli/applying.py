@@ -1,8 +1,9 @@
 """`hansa apply`: objects from files to the control plane; what is wrong with one never stops the others."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -17,6 +18,23 @@ from hansa.errors import FieldError, TooLarge
 BATCH_BYTES = 256 * 1024
 """Size of one request; the server refuses bodies beyond 1 MiB."""
 BATCH_OBJECTS = 100
+
+
+# A dataclass and not a Struct: cyclopts makes options of the fields of dataclasses only.
+@Parameter(name="*", group="Ownership")
+@dataclass(frozen=True)
+class Owner:
+    """Options that say who owns the objects from then on. People leave them all out."""
+
+    manager: Annotated[Literal["rest", "git", "kubernetes"], Parameter(help="What manages the objects.")] = "rest"
+    origin: Annotated[str, Parameter(help="Which one of it: of git the repository and folder, as URL//path.")] = ""
+    commit: Annotated[str, Parameter(help="The commit that has the objects as they are.")] = ""
+    force: Annotated[bool, Parameter(negative=(), help="Take over what another one owns; needs a permission.")] = False
+
+    @property
+    def body(self) -> Json:
+        """What requests say of it."""
+        return {"manager": self.manager, "origin": self.origin, "commit": self.commit, "force": self.force}
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -53,6 +71,7 @@ def apply(
         Parameter(name=("--filename", "-f"), negative=(), allow_leading_hyphen=True, help="The same; may be given again."),
     ] = (),
     recursive: Annotated[bool, Parameter(name=("--recursive", "-R"), negative=(), help="Also sub-folders.")] = False,
+    owner: Owner | None = None,
     connection: Connection | None = None,
     output: OutputFlag = "table",
 ) -> int:
@@ -60,7 +79,7 @@ def apply(
     if not paths and not files:
         raise UsageError("it is not said what to apply", hint="Name files or folders, here or with --filename; - is stdin.")
     with open_api(connection or Connection()) as api:
-        applied = apply_paths(api, [*paths, *files], recursive=recursive, quiet=output != "table")
+        applied = apply_paths(api, [*paths, *files], recursive=recursive, quiet=output != "table", owner=owner)
     if output != "table":
         show_value(msgspec.to_builtins(applied), output)
     elif not applied.results and not applied.errors:
@@ -68,18 +87,18 @@ def apply(
     return 1 if applied.failed else 0
 
 
-def apply_paths(api: Api, paths: Iterable[Path], *, recursive: bool = False, quiet: bool = False) -> Applied:
+def apply_paths(api: Api, paths: Iterable[Path], *, recursive: bool = False, quiet: bool = False, owner: Owner | None = None) -> Applied:
     """Apply what is in files and folders; say on stderr what failed and, unless `quiet`, on stdout what did not."""
     collection = read(paths, recursive=recursive)
     for error in collection.errors:
         say(describe(error), style="red")
-    applied = Applied(tuple(_apply(api, collection, quiet=quiet)), collection.errors)
+    applied = Applied(tuple(_apply(api, collection, owner or Owner(), quiet=quiet)), collection.errors)
     if applied.failed:
         say(f"{sum(result.action != 'failed' for result in applied.results)} applied, {applied.failed} failed", style="red")
     return applied
 
 
-def _apply(api: Api, collection: Collection, *, quiet: bool) -> Iterator[Result]:
+def _apply(api: Api, collection: Collection, owner: Owner, *, quiet: bool) -> Iterator[Result]:
     good: list[Manifest] = []
     for manifest in collection.manifests:
         problems = manifest.check()
@@ -89,7 +108,7 @@ def _apply(api: Api, collection: Collection, *, quiet: bool) -> Iterator[Result]
             good.append(manifest)
     for batch in _batches(good):
         try:
-            answer = api.post("/v1/objects:apply", {"objects": [_sent(manifest) for manifest in batch]})
+            answer = api.post("/v1/objects:apply", {**owner.body, "objects": [_sent(manifest) for manifest in batch]})
         except TooLarge as error:
             for manifest in batch:
                 flaw = manifest.place(FieldError("", TooLarge.code, error.detail))

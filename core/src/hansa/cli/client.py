@@ -108,6 +108,10 @@ class Api:
             headers["idempotency-key"] = key
         return self._send("POST", path, query=query, body=msgspec.json.encode(body), headers=headers, patience=patience if key else 0.0)
 
+    def put(self, path: str, body: Any) -> Any:
+        """Put `body` at `path`."""
+        return self._send("PUT", path, body=msgspec.json.encode(body), headers={"content-type": "application/json"})
+
     def act(self, path: str, body: Any) -> Any:
         """Post `body` so that it counts once, also when the server is away for a while or its answer is lost on the way."""
         return self.post(path, body, key=str(ids.new_id()), patience=ACT_SECONDS)

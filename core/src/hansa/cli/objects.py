@@ -1,14 +1,15 @@
-"""`hansa get` and `hansa delete`: objects by kind and name; runs and sessions may be asked for in the same way."""
+"""`hansa get`, `hansa delete` and `hansa takeover`: objects by kind and name; runs and sessions may be asked for in the same way."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter, validators
 
 from hansa.cli import records
 from hansa.cli.client import Json, open_api, segment
 from hansa.cli.connection import Connection
-from hansa.cli.output import Column, WideFlag, WideOutput, age, field, say, show, show_value
+from hansa.cli.output import Column, Row, WideFlag, WideOutput, age, field, say, show, show_value
+from hansa.cli.rollout import ready, revision
 from hansa.cli.tenants import Policy, Wait, delete_tenant, get_tenants
 from hansa.cli.usage import UsageError
 from hansa_crds import KINDS
@@ -19,12 +20,30 @@ _OTHERS = {"run": "run", "runs": "run", "session": "session", "sessions": "sessi
 _OBJECT_COLUMNS = (field("NAME", "name"), field("GENERATION", "generation"), field("MANAGED BY", "manager"), age("CHANGED", "updated_at"))
 _AGENT_COLUMNS = (
     field("NAME", "name"),
+    Column("READY", lambda row: ready(row)["status"]),
     field("RUNTIME", "runtime"),
     field("MODEL", "model"),
-    field("REVISION", "revision"),
+    Column("REVISION", lambda row: revision(row)),
+    Column("REASON", lambda row: ready(row)["reason"]),
     field("MANAGED BY", "manager"),
     age("CHANGED", "updated_at"),
     Column("DESCRIPTION", lambda row: str(row.get("description") or "-")),
+)
+SHOWN = 12
+"""Characters of a commit that a table shows."""
+
+
+def written(row: Row) -> str:
+    """Where an object is written, as `file:line`."""
+    source: Json = row.get("source") or {}
+    return f"{source['file']}:{source['line']}" if source.get("file") else "-"
+
+
+_WIDE = (
+    field("ORIGIN", "origin"),
+    Column("COMMIT", lambda row: str(row.get("commit") or "-")[:SHOWN]),
+    Column("WRITTEN AT", written),
+    field("APPLIED BY", "applied_by"),
 )
 
 
@@ -36,7 +55,8 @@ def get(
     connection: Connection | None = None,
     output: WideFlag = "table",
 ) -> None:
-    """Show the objects of a kind, or one of them as the manifest that `hansa apply` takes; -o yaml and json add its status.
+    """Show the objects of a kind, or one of them as the manifest that `hansa apply` takes; -o yaml and json add its status, -o wide shows
+    who owns it and where it is written.
 
     Parameters
     ----------
@@ -58,14 +78,17 @@ def get(
     if found == "Tenant" and name is not None:
         connection = _inside(connection or Connection(), name)
     with open_api(connection or Connection()) as api:
-        if name is not None:
+        wide = _WIDE if output == "wide" else ()
+        if name is not None and wide:
+            show([api.get(f"/v1/objects/{found}/{segment(name)}")], (*_OBJECT_COLUMNS, *wide), plain_output)
+        elif name is not None:
             show_value(_shown(api.get(f"/v1/objects/{found}/{segment(name)}"), output), plain_output)
         elif found == "Agent":
-            show(api.entries("/v1/agents", {}, limit), _AGENT_COLUMNS, plain_output)
+            show(api.entries("/v1/agents", {}, limit), (*_AGENT_COLUMNS, *wide), plain_output)
         elif found == "Tenant":
             get_tenants(api, limit, output)
         else:
-            show(api.entries("/v1/objects", {"kind": found}, limit), _OBJECT_COLUMNS, plain_output)
+            show(api.entries("/v1/objects", {"kind": found}, limit), (*_OBJECT_COLUMNS, *wide), plain_output)
 
 
 def _inside(connection: Connection, name: str) -> Connection:
@@ -110,6 +133,26 @@ def delete(
     with open_api(connection or Connection()) as api:
         api.delete(f"/v1/objects/{found}/{segment(name)}")
     say(f"{found.lower()}/{name} deleted")
+
+
+def takeover(
+    target: Annotated[str, Parameter(help="The object, as KIND/NAME, e.g. agent/greeter.")],
+    *,
+    to: Annotated[Literal["rest", "git", "kubernetes"], Parameter(help="Who is to own it.")] = "rest",
+    origin: Annotated[str, Parameter(help="Which one of it: of git the repository and folder, as URL//path.")] = "",
+    connection: Connection | None = None,
+) -> None:
+    """Give an object another owner, on purpose: people, unless --to says otherwise. What it says stays as it is. The owner that had it is
+    refused from now on, so take it out of there as well.
+    """
+    kind, _, name = target.partition("/")
+    found = resolve(kind)
+    if not name or found in _OTHERS.values():
+        raise UsageError(f"{target!r} is not an object as KIND/NAME", hint="For example: hansa takeover agent/greeter")
+    connection = _inside(connection or Connection(), name) if found == "Tenant" else connection
+    with open_api(connection or Connection()) as api:
+        api.act(f"/v1/objects/{found}/{segment(name)}/takeover", {"manager": to, "origin": origin})
+    say(f"{found.lower()}/{name} is managed by {f'{to} ({origin})' if origin else 'people' if to == 'rest' else to} now")
 
 
 def resolve(kind: str) -> str:

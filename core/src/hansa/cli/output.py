@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hansa import clock
+from hansa.apply.document import is_text
 from hansa.errors import FieldError, HansaError
 
 Output = Literal["table", "json", "yaml"]
@@ -49,7 +50,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _block(dumper: Any, text: str) -> Any:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    # What `hansa apply` would take for something else than text has quotes: PyYAML goes by an older YAML, to which 1e3 is a text.
+    style = "|" if "\n" in text else None if is_text(text) else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _block)

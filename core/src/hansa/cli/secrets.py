@@ -5,6 +5,7 @@ Warning: an argument of a program stands in the process list and in the shell's 
 
 import getpass
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -19,11 +20,26 @@ _COLUMNS = (
     field("NAME", "name"),
     field("VERSION", "version"),
     Column("KEPT", lambda row: f"{row['source']}: {row['path']}" if row.get("source") else "here"),
+    Column("HOSTS", lambda row: ", ".join(row["hosts"] or ()) or "any"),
     field("SET BY", "made_by"),
     age("AGE", "created_at"),
 )
 
 secrets = App(name="secrets")
+
+
+# A dataclass: cyclopts makes options of the fields of dataclasses only.
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Place:
+    """Where a value is kept that is not kept here, and where any value may go."""
+
+    source: Annotated[str, Parameter(help="The value is kept by this secret source; --path says where.")] = ""
+    path: Annotated[str, Parameter(help="Where the source has it.")] = ""
+    host: Annotated[
+        tuple[str, ...],
+        Parameter(help="Send it to this host only; may be given several times. `any`: to all; left out: as the version before."),
+    ] = ()
 
 
 @secrets.default
@@ -39,8 +55,7 @@ def set_secret(
     name: str,
     *,
     file: Annotated[Path | None, Parameter(allow_leading_hyphen=True, help="Read the value from this file; - is stdin.")] = None,
-    source: Annotated[str, Parameter(help="The value is kept by this secret source; --path says where.")] = "",
-    path: Annotated[str, Parameter(help="Where the source has it.")] = "",
+    place: Place | None = None,
     connection: Connection | None = None,
     output: OutputFlag = "table",
 ) -> None:
@@ -51,9 +66,12 @@ def set_secret(
     name
         What ModelProvider, ToolServer and Agent objects call it.
     """
-    if (file is not None and source) or bool(source) != bool(path):
+    place = place or Place()
+    if (file is not None and place.source) or bool(place.source) != bool(place.path):
         raise UsageError("give --file, or --source with --path", hint="Or none: the value is asked for, or read from stdin.")
-    body: Json = {"name": name, "source": source, "path": path} if source else {"name": name, "value": _value(file)}
+    body: Json = {"name": name, "source": place.source, "path": place.path} if place.source else {"name": name, "value": _value(file)}
+    if place.host:
+        body["hosts"] = [] if place.host == ("any",) else list(place.host)
     with open_api(connection or Connection()) as api:
         made: Json = api.act("/v1/secrets", body)
     if output != "table":

@@ -69,6 +69,8 @@ def _awaited(wait: Json) -> str:
             return f"event {wait['key']}"
         case "start":
             return f"its start in {left(wait.get('until'))}"
+        case "rollout":
+            return f"its check, {left(wait.get('until'))} until that is looked at"
         case "retry":
             return f"another try in {left(wait.get('until'))}"
         case _:

@@ -34,12 +34,24 @@ def narrowed(whose: str, entries: Sequence[str] | None) -> Generator[None]:
     if entries is None:
         yield
         return
-    listed = Listed(whose, tuple(entries), tuple(map(parse_entry, entries)))
-    token = _IN_FORCE.set((*_IN_FORCE.get(), listed))
+    with narrowing_within():
+        narrow(whose, entries)
+        yield
+
+
+@contextmanager
+def narrowing_within() -> Generator[None]:
+    """Let what is narrowed within by `narrow` hold to the end of this block."""
+    token = _IN_FORCE.set(_IN_FORCE.get())
     try:
         yield
     finally:
         _IN_FORCE.reset(token)
+
+
+def narrow(whose: str, entries: Sequence[str]) -> None:
+    """Let requests made from here on go only where `entries` say, to the end of the `narrowing_within` around. Raises `Misconfigured`."""
+    _IN_FORCE.set((*_IN_FORCE.get(), Listed(whose, tuple(entries), tuple(map(parse_entry, entries)))))
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
+from hansa.egress.narrowing import narrowing_within
 from hansa.errors import HansaError
 from hansa.llm.metering import FreeMeter, Meter, OverBudget, Target
 from hansa.llm.model import LiveText
@@ -144,13 +145,14 @@ class Gateway:
     async def _ask(self, tenant_id: UUID, target: Target, request: LLMRequest, ear: "_Ear", left: float) -> LLMResponse:
         kind, veil = self._plugins.providers[target.provider.spec.plugin][1], Veil(self._lookup.redactor, tenant_id)
         try:
-            async with asyncio.timeout(left):
-                credential = await self._credential(tenant_id, target.provider)
-                async with self._pool.borrow(tenant_id, target.provider, kind, credential) as (provider, slots), slots:
-                    shown = veil.live(ear)
-                    response = veil.response(await provider.complete(veil.request(request), shown.text))
-                    shown.end()
-                    return response
+            with narrowing_within():  # by a credential that is tied to hosts
+                async with asyncio.timeout(left):
+                    credential = await self._credential(tenant_id, target.provider)
+                    async with self._pool.borrow(tenant_id, target.provider, kind, credential) as (provider, slots), slots:
+                        shown = veil.live(ear)
+                        response = veil.response(await provider.complete(veil.request(request), shown.text))
+                        shown.end()
+                        return response
         except TimeoutError as error:
             raise ProviderUnavailable(f"no answer within {left:.0f} s", in_doubt=True) from error
         except (ProviderRefused, ProviderUnavailable) as error:

@@ -1,15 +1,18 @@
 """The pure part of tool calls: what the log says of one, whether it may be made again, what came of a called agent."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from hansa.runs.model import EventType
+from hansa.runs.budget.metering import MESSAGES_HINT, unsent_sentence
+from hansa.runs.model import EventType, Unsent
 from hansa_sdk import Effect, RunFailed, ToolOutcome
 
 MAX_DEPTH = 8
 """Most calls of agents by agents, one within the other."""
+UNSENT = "limit_messages_per_day"
 SAYS_CALL = frozenset({EventType.APPROVAL_REQUESTED, EventType.TOOL_CALLED, EventType.TOOL_COMPLETED, EventType.RUN_CALLED})
 TYPES = (
     EventType.APPROVAL_REQUESTED,
@@ -34,6 +37,15 @@ class InDoubt(Exception):
 
     def __init__(self, call: dict[str, Any]) -> None:
         super().__init__(call["name"])
+        self.call = call
+
+
+class NeedsReview(asyncio.CancelledError):
+    """A call with an unsafe effect was begun and nobody knows whether it was done: a person must decide."""
+
+    def __init__(self, step: str, call: dict[str, Any]) -> None:
+        super().__init__(f"{call['name']} at step {step}")
+        self.step = step
         self.call = call
 
 
@@ -92,3 +104,14 @@ def too_deep(agent: str) -> dict[str, Any]:
     """What a call returns that would lead too deep."""
     detail = f"agent {agent!r} was not called: {MAX_DEPTH} agents call each other already"
     return {"state": "failed", "output": None, "error": {"code": "call_depth", "detail": detail, "hint": "Do agents call in a circle?"}}
+
+
+def unsent_call(agent: str, limit: Unsent) -> dict[str, Any]:
+    """What a call returns that is one message too many."""
+    detail = f"agent {agent!r} was not called: {unsent_sentence(limit)}"
+    return {"state": "failed", "output": None, "error": {"code": UNSENT, "detail": detail, "hint": MESSAGES_HINT}}
+
+
+def unsent_event(name: str, limit: Unsent) -> RunFailed:
+    """What becomes of a run that publishes an event which is one message too many."""
+    return RunFailed(f"event {name!r} was not published: {unsent_sentence(limit)}", code=UNSENT, hint=MESSAGES_HINT)

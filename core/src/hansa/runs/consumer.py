@@ -1,4 +1,5 @@
-"""What runs are sent: calls of agents by agents, their returns and cancellations, published events. One transaction each.
+"""What runs are sent: calls of agents by agents, their returns and cancellations, checks of revisions, published events. One transaction
+each.
 
 Receivers may be given the same message again after a crash; what they do goes through the message's own transaction, so it is done
 once.
@@ -11,6 +12,7 @@ from uuid import UUID
 import msgspec
 
 from hansa import ids
+from hansa.apply.rollout import store as rollout_store
 from hansa.auth.model import Principal, Starter
 from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection
@@ -18,6 +20,7 @@ from hansa.messages.model import Message, Receivers, Ring
 from hansa.runs import store
 from hansa.runs.log import store as log_store
 from hansa.runs.service import refusal
+from hansa.runs.smoke import STARTER
 from hansa.runs.values import columns, split_whole
 
 CALLER = "agent-call"
@@ -35,6 +38,13 @@ class RunCall(msgspec.Struct, frozen=True):
     depth: int
     priority: int
     started_by: Starter | None = None
+
+
+class RolloutBegun(msgspec.Struct, frozen=True):
+    """A revision of an agent is to be checked, by a run whose id is that of the message."""
+
+    agent: str
+    revision: int
 
 
 class RunCanceled(msgspec.Struct, frozen=True):
@@ -108,6 +118,17 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
         await store.cancel(connection, message.tenant_id, child)
         return (Ring(runs_told(region), f"cancel {child}".encode()), ready)
 
+    async def check(connection: Connection, message: Message) -> Sequence[Ring]:
+        asked = msgspec.json.decode(message.payload, type=RolloutBegun)
+        manifest = await rollout_store.manifest(connection, asked.agent, asked.revision)
+        if manifest is None:
+            return ()  # it went with its tenant
+        run_input = await kept(connection, message.tenant_id, manifest["spec"]["rollout"]["smoke"]["input"])
+        by = msgspec.json.encode(STARTER).decode()
+        place = (asked.agent, asked.revision)
+        wanted = await rollout_store.start(connection, place, run=message.id, session=new_id(), input=run_input, by=by)
+        return (ready,) if wanted else ()
+
     async def published(connection: Connection, message: Message) -> Sequence[Ring]:
         event = msgspec.json.decode(message.payload, type=EventPublished)
         data = await kept(connection, message.tenant_id, event.data)
@@ -120,4 +141,5 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
         outcome, run_id = await store.send_event(connection, message.tenant_id, event.session, message.id, name=event.name, data=data)
         return woken(outcome, run_id)  # a session that is gone by now needs no event
 
-    return {"run.call": call, "run.returned": returned, "run.cancel": cancel, "event.published": published, "event.sent": sent}
+    runs = {"run.call": call, "run.returned": returned, "run.cancel": cancel, "rollout.begin": check}
+    return {**runs, "event.published": published, "event.sent": sent}

@@ -46,15 +46,6 @@ T = TypeVar("T")
 MAX_INVALID_CALLS = 3
 
 
-class NeedsReview(asyncio.CancelledError):
-    """A call with an unsafe effect was begun and nobody knows whether it was done: a person must decide."""
-
-    def __init__(self, step: str, call: dict[str, Any]) -> None:
-        super().__init__(f"{call['name']} at step {step}")
-        self.step = step
-        self.call = call
-
-
 class Model(Protocol):
     """The agent's model, with its fallbacks, as the gateway has set it up."""
 
@@ -210,18 +201,18 @@ class DurableContext:
             # As it was declared when the call was begun: another release of the tool may declare something else, or be gone.
             attempt = calls.next_attempt(known)
         except calls.InDoubt as doubt:
-            raise NeedsReview(step, doubt.call) from doubt
+            raise calls.NeedsReview(step, doubt.call) from doubt
         outcome, ran = tools.refusal(call.name, call.arguments), False
         if outcome is None and tools.is_agent(call.name) and EventType.RUN_CALLED not in known:
             outcome = calls.beyond(self.agent.name, self._parts.may)
         if outcome is None and self._asks(call, known):
             outcome = await self._approval(step, call, known)
         if outcome is None and tools.is_agent(call.name):
-            if self._parts.depth < calls.MAX_DEPTH or EventType.RUN_CALLED in known:
-                outcome = calls.outcome_of(await self._child(step, call, known))
+            refused = None if EventType.RUN_CALLED in known else await self._uncalled(call.name)
+            outcome = calls.outcome_of(refused or await self._child(step, call, known))
+            if refused is None:
                 self._read(step, call.name, untrusted=tools.is_untrusted(call.name))
                 return outcome
-            outcome = calls.outcome_of(calls.too_deep(call.name))
         if outcome is None:
             effect, key = tools.effect(call.name), f"{self._run.id}:{step}"
             if attempt and effect is not Effect.READ:
@@ -264,6 +255,13 @@ class DurableContext:
             wait = Wait(step, "approval", approval, seconds, {"kind": said["kind"], "subject": subject})
             await self._parts.journal.write(Entry(EventType.APPROVAL_REQUESTED, {**said, "approval_id": approval}, step), wait=wait)
         return (await self._parts.waiting.until(step))[1]
+
+    async def _uncalled(self, agent: str) -> dict[str, Any] | None:
+        """What the call of an agent returns that is not to be called; None: it is, and is counted."""
+        if self._parts.depth >= calls.MAX_DEPTH:
+            return calls.too_deep(agent)
+        limit = await self._parts.journal.count_message()
+        return None if limit is None else calls.unsent_call(agent, limit)
 
     async def _child(self, step: str, call: calls.Call, known: dict[EventType, Any]) -> Any:
         """Run another agent; what its run has returned."""
@@ -337,6 +335,9 @@ class DurableContext:
             return
         self._parts.journal.reach_out(f"the event at step {step}")
         calls.check_publishing(self.agent.name, self._parts.may)
+        limit = await self._parts.journal.count_message()
+        if limit is not None:
+            raise calls.unsent_event(name, limit)
         wait = Wait(step, "publish", name, data={"data": plain(data)})
         await self._parts.journal.write(Entry(EventType.VALUE_RECORDED, {"kind": "event", "value": name}, step), wait=wait)
 

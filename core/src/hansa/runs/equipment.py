@@ -56,7 +56,7 @@ class Equipment(msgspec.Struct, frozen=True):
 
 
 class Place(msgspec.Struct, frozen=True):
-    """Where one run's context stands: what it writes to, speaks to, waits in, asks and may touch."""
+    """Where one run's context stands: what it writes to, speaks to, waits in, asks and may touch. `writers`: see `Selection`."""
 
     journal: Journal
     voice: Voice
@@ -67,6 +67,7 @@ class Place(msgspec.Struct, frozen=True):
     depth: int = 0
     sources: Sources = Sources()
     may: frozenset[str] = IN_RUNS
+    writers: frozenset[str] | None = None
 
 
 class NoModel:
@@ -95,10 +96,11 @@ def surroundings_of(equipment: Equipment, tenant_id: UUID, run: RunView) -> Surr
 
 def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:
     """The context of a run. Raises `RunFailed` when a tool that its agent names is not there."""
+    selection = msgspec.structs.replace(prepared.select(place.connections), writers=place.writers)
     parts = Parts(
         agent=prepared.definition,
         history=tuple(message for turn in past.history for message in _turn(turn)),
-        tools=ToolBox(prepared.select(place.connections), place.surroundings),
+        tools=ToolBox(selection, place.surroundings),
         model=place.model,
         voice=place.voice,
         journal=place.journal,

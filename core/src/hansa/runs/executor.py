@@ -15,10 +15,11 @@ from hansa.bus.subjects import session_live
 from hansa.egress.narrowing import narrowed
 from hansa.errors import Damaged, HansaError, Unavailable
 from hansa.llm.service import CredentialAway
-from hansa.runs import store
+from hansa.runs import smoke, store
 from hansa.runs.budget import store as budget_store
 from hansa.runs.budget.metering import Held
-from hansa.runs.context import DurableContext, NeedsReview
+from hansa.runs.calls import NeedsReview
+from hansa.runs.context import DurableContext
 from hansa.runs.equipment import Equipment, Place, make_context, model_of, surroundings_of
 from hansa.runs.journal import DatabaseJournal, Journal
 from hansa.runs.log.joining import DamagedPast, join_loaded, join_results
@@ -141,7 +142,9 @@ class Driven:
             async with self._equipment.tool_servers.connections(self.claim.tenant_id) as connections:
                 context = self._context(prepared, connections)
                 with narrowed(WHOSE, prepared.egress):
-                    end = End("completed", output=plain(await self._in_time(prepared, context)))
+                    output = plain(await self._in_time(prepared, context))
+                smoke.judge(prepared.spec, self._loaded.started_by, output)
+                end = End("completed", output=output)
         except NeedsReview as review:
             await self._journal.write(Entry(EventType.RUN_NEEDS_REVIEW, {"step": review.step, **review.call}), end=End("needs_review"))
             return
@@ -192,6 +195,7 @@ class Driven:
             depth=self._loaded.depth,
             sources=self._equipment.sources,
             may=authority_of(prepared.may, self._loaded.started_by),
+            writers=smoke.writers(prepared.spec, self._loaded.started_by),
         )
         return make_context(prepared, run, past=past, place=place)
 

@@ -1,5 +1,5 @@
-"""What workers do beside runs, as named tasks that end together: removing tenants that are deleted, probing the walls between them, and
-saying that a worker of a tenant's own is there.
+"""What workers do beside runs, as named tasks that end together: removing tenants that are deleted, probing the walls between them,
+telling of limits that are nearly used up, and saying that a worker of a tenant's own is there.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from hansa.tenants import store as tenant_store
 from hansa.tenants.messaging import store as messaging_store
 from hansa.tenants.probing import Prober
 from hansa.tenants.service import tenant_id
+from hansa.tenants.warnings import watch_limits
 
 log = structlog.stdlib.get_logger("hansa.worker")
 SEEN_SECONDS = 20.0
@@ -27,7 +28,10 @@ SEEN_SECONDS = 20.0
 async def open_housekeeping(equipment: Equipment, settings: Settings, queue: Queue) -> AsyncIterator[None]:
     """Keep house while the context is open. A task that fails of itself ends the context's body too."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(Remover(equipment, queue).run(), name="tenants.remove")]
+        tasks = [
+            group.create_task(Remover(equipment, queue).run(), name="tenants.remove"),
+            group.create_task(watch_limits(equipment.database), name="tenants.limits"),
+        ]
         if settings.worker.probe_seconds > 0:
             prober = Prober(equipment.database, equipment.region, settings.worker.probe_seconds)
             prober.also(lambda: messaging_store.holes(equipment.database, equipment.region))

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from hansa.runs.model import Ask, Claim, End, Entry, Grant, Spend, Wait, Write, Written
+from hansa.runs.model import Ask, Claim, End, Entry, Grant, Spend, Unsent, Wait, Write, Written
 from hansa.runs.values import split_fields, split_whole
 from hansa_sdk import Usage
 
@@ -49,6 +49,10 @@ class Journal(Protocol):
         """Reserve what a call of a model can take at most. Raises `Fenced`."""
         ...
 
+    async def count_message(self) -> Unsent | None:
+        """Count a message that is about to be written; why it may not be, if so."""
+        ...
+
     def spend(self, spends: Sequence[Spend]) -> None:
         """Count what calls of models took, with the next write."""
         ...
@@ -71,6 +75,10 @@ class Writer(Protocol):
 
     async def reserve(self, claim: Claim, ask: Ask) -> Grant:
         """See `Journal.reserve`; outcome `fenced`: someone else owns the run."""
+        ...
+
+    async def count_message(self, claim: Claim) -> Unsent | None:
+        """See `Journal.count_message`."""
         ...
 
 
@@ -122,6 +130,9 @@ class DatabaseJournal:
             self._on_fenced()
             raise Fenced(f"the model request at step {ask.step}")
         return grant
+
+    async def count_message(self) -> Unsent | None:
+        return await self._writer.count_message(self._claim) if self.metered else None
 
     def spend(self, spends: Sequence[Spend]) -> None:
         self._spends.extend(spends)
@@ -204,6 +215,9 @@ class ReplayJournal:
 
     async def reserve(self, ask: Ask) -> Grant:
         raise ReplayEnded(f"the model request at step {ask.step} is not in the log")
+
+    async def count_message(self) -> Unsent | None:
+        raise ReplayEnded("the message is not in the log")
 
     def spend(self, spends: Sequence[Spend]) -> None:
         """Whatever a replay does has been paid for."""

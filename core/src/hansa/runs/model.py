@@ -111,6 +111,7 @@ class RunView(msgspec.Struct, frozen=True):
     input: Any
     output: Any = None
     error: dict[str, str] | None = None
+    started_by: Starter | None = None
 
 
 class Past(msgspec.Struct, frozen=True):
@@ -198,6 +199,14 @@ class Grant(msgspec.Struct, frozen=True):
     outcome: str
     output_tokens: int
     told: Told | None = None
+
+
+class Unsent(msgspec.Struct, frozen=True):
+    """Why a message may not be sent: the tenant has sent so many today, may send no more, and may again at that time."""
+
+    used: int
+    bound: int
+    resets_at: datetime
 
 
 class Spend(msgspec.Struct, frozen=True):

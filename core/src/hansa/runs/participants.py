@@ -21,6 +21,8 @@ from hansa.db.gathering import carrying
 from hansa.errors import HansaError, Invalid, LimitExceeded, Malformed, NotFound, TooLarge
 from hansa.messages.model import MAX_PAYLOAD_BYTES, Message
 from hansa.messages.service import send
+from hansa.runs.budget import store as budget_store
+from hansa.runs.budget.metering import unsent_refusal
 from hansa.runs.consumer import EventPublished, EventSent
 from hansa.runs.equipment import Equipment
 from hansa.runs.log import store as log_store
@@ -93,7 +95,10 @@ class Participants:
         async with self._equipment.database.tenant(sender.tenant_id) as connection:
             if session is not None and not await log_store.session_exists(connection, session):
                 raise NotFound(f"there is no session {session}")
-            await send(connection, Message(sender.tenant_id, message_id, kind, key, body.decode()))
+            if await send(connection, Message(sender.tenant_id, message_id, kind, key, body.decode())):
+                limit = await budget_store.count_message_here(connection, sender.tenant_id, message_id)
+                if limit is not None:
+                    raise unsent_refusal(limit)
         await self._equipment.bus.ring(messages_ready(self._equipment.region))
         return message_id
 

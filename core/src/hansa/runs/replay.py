@@ -11,7 +11,7 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import Conflict, NotFound
 from hansa.plugins.model import Plugins
-from hansa.runs import store
+from hansa.runs import smoke, store
 from hansa.runs.context import DurableContext
 from hansa.runs.equipment import Equipment, NoModel, Place, make_context, surroundings_of
 from hansa.runs.executor import failure
@@ -100,7 +100,9 @@ async def replay_history(history: History, plugins: Plugins, surroundings: Surro
             surroundings=surroundings,
         )
         context = make_context(prepared, run, past=past, place=place)
-        now = End("completed", output=plain(await prepared.runtime.run(context)))
+        output = plain(await prepared.runtime.run(context))
+        smoke.judge(prepared.spec, run.started_by, output)
+        now = End("completed", output=output)
     except Diverged as error:
         return Replay(False, steps, recorded, "", Divergence(error.step, error.expected, error.got))
     except ReplayEnded as ended:

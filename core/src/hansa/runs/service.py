@@ -1,6 +1,6 @@
 """What can be done with runs and sessions: start, cancel, suspend, resume, fork, read. Rules and errors here, SQL in `store`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,8 @@ from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, HansaError, Invalid, LimitExceeded, NotFound, Unavailable
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
-from hansa.runs.budget.metering import refusal_of
+from hansa.runs.budget import store as budget_store
+from hansa.runs.budget.metering import refusal_of, unsent_refusal
 from hansa.runs.log import store as log_store
 from hansa.runs.log.keeping import Values, full
 from hansa.runs.log.showing import Kind, shown
@@ -151,11 +152,13 @@ class Runs:
         await self._values.keep(principal.tenant_id, taken)
 
         async def operation(connection: Connection) -> tuple[int, str]:
-            outcome, run_id = await store.send_event(
-                connection, principal.tenant_id, session_id, ids.new_id(), name=name, data=text.decode()
-            )
+            event_id = ids.new_id()
+            outcome, run_id = await store.send_event(connection, principal.tenant_id, session_id, event_id, name=name, data=text.decode())
             if outcome == "no_session":
                 raise NotFound(f"there is no session {session_id}")
+            limit = await budget_store.count_message_here(connection, principal.tenant_id, event_id)
+            if limit is not None:
+                raise unsent_refusal(limit)
             told.append((outcome, str(run_id)))
             delivered = {"name": name, "delivered": outcome != "kept", "run_id": run_id}
             return 202, msgspec.json.encode(delivered).decode()
@@ -186,9 +189,10 @@ class Runs:
         """Make an empty session."""
 
         async def operation(connection: Connection) -> tuple[int, str]:
-            body = await store.insert_session(connection, ids.new_id(), agent)
-            if body is None:
-                raise NotFound(f"there is no agent {agent!r}", hint="`hansa get agents` lists them.")
+            new = store.NewRun(id=ids.new_id(), new_session_id=ids.new_id(), agent=agent)
+            outcome, body = await store.insert_session(connection, new.new_session_id, agent)
+            if outcome != "opened" or body is None:
+                raise refusal(outcome, new, body)
             return 201, body
 
         return await once(self._database, principal, key, operation)
@@ -275,20 +279,36 @@ def _not_resumed(outcome: str, run_id: UUID) -> HansaError:
             return Conflict(f"run {run_id} is {outcome}: only a suspended run or one that needs review can be resumed")
 
 
+def _unserved(outcome: str, new: store.NewRun, told: Mapping[str, Any]) -> HansaError:
+    """Why nothing is begun on a revision: it is not there, or does not serve."""
+    if outcome == "no_revision":
+        return NotFound(f"agent {new.agent!r} has no revision {new.revision}", hint="GET /v1/agents/{name}/revisions lists them.")
+    if outcome == "smoke_session":
+        return Conflict(
+            "this session only checks a revision of its agent: nobody speaks in it, and its run is not forked",
+            hint="Leave session_id out for a new session.",
+        )
+    state = {"checking": "it is being checked", "refused": f"it was refused: {told.get('message')}"}.get(
+        told["state"], "it was not checked"
+    )
+    name = told["agent"]
+    return Conflict(f"revision {told['revision']} of agent {name!r} does not serve: {state}", hint=f"See `hansa rollout status {name}`.")
+
+
 def refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
     told = msgspec.json.decode(detail) if detail else None
     agent = f"agent {new.agent!r}" if new.agent is not None else f"agent of session {new.session_id}"
     match outcome:
         case "no_agent":
             return NotFound(f"there is no {agent}", hint="`hansa get agents` lists them; `hansa apply -f` makes one.")
-        case "no_revision":
-            return NotFound(f"agent {new.agent!r} has no revision {new.revision}", hint="GET /v1/agents/{name}/revisions lists them.")
         case "no_session":
             return NotFound(f"there is no session {new.session_id}")
         case "other_agent":
             return Conflict(
                 f"session {new.session_id} belongs to agent {told!r}, not to {new.agent!r}", hint="Leave session_id out for a new session."
             )
+        case "no_revision" | "not_served" | "smoke_session":
+            return _unserved(outcome, new, told or {})
         case "session_busy":
             return Conflict(
                 f"session {new.session_id} has run {told} under way, and agent {new.agent!r} takes one at a time",

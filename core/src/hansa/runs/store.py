@@ -14,7 +14,8 @@ from hansa.db.pool import Connection, Database
 from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, Write, Written, canonical
 from hansa.runs.values import Columns
 
-SESSION = "json_build_object('id', id, 'agent', agent, 'created_at', created_at, 'last_seq', last_seq, 'active_run', active_run)"
+SESSION = """json_build_object('id', id, 'agent', agent, 'revision', revision, 'smoke', smoke, 'created_at', created_at,
+  'last_seq', last_seq, 'active_run', active_run)"""
 
 APPROVAL = """json_build_object('id', a.id, 'run_id', a.run_id, 'step', a.step, 'kind', a.kind, 'subject', a.subject, 'state', a.state,
   'decided_by', a.decided_by, 'comment', a.comment, 'answer', a.answer, 'requested_at', a.requested_at, 'expires_at', a.expires_at,
@@ -351,14 +352,19 @@ async def list_runs(connection: Connection, filters: dict[str, Any], before: UUI
     )
 
 
-async def insert_session(connection: Connection, session_id: UUID, agent: str) -> str | None:
-    """Make a session of an agent; its JSON text, None: no such agent."""
-    return await connection.fetchval(
-        "INSERT INTO hansa.sessions (tenant_id, id, agent) SELECT tenant_id, $1, name FROM hansa.objects "
-        f"WHERE tenant_id = (SELECT hansa.tenant()) AND kind = 'Agent' AND name = $2 RETURNING {SESSION}",
+async def insert_session(connection: Connection, session_id: UUID, agent: str) -> tuple[str, str | None]:
+    """Make a session of an agent, on the revision that serves: (outcome, its JSON text or what `refusal` wants to know)."""
+    body = await connection.fetchval(
+        "INSERT INTO hansa.sessions (tenant_id, id, agent, revision) SELECT tenant_id, $1, name, revision FROM hansa.agents "
+        f"WHERE tenant_id = (SELECT hansa.tenant()) AND name = $2 AND revision > 0 RETURNING {SESSION}",
         session_id,
         agent,
     )
+    if body is not None:
+        return "opened", body
+    known = "SELECT hansa.rollout_json(tenant_id, name, NULL) FROM hansa.agents WHERE tenant_id = (SELECT hansa.tenant()) AND name = $1"
+    detail = await connection.fetchval(known, agent)
+    return ("no_agent", None) if detail is None else ("not_served", detail)
 
 
 async def find_session(connection: Connection, session_id: UUID) -> str | None:

@@ -13,7 +13,7 @@ from hansa.errors import Unavailable
 from hansa.runs import store
 from hansa.runs.budget import store as budget_store
 from hansa.runs.log.keeping import Values
-from hansa.runs.model import Ask, Claim, Grant, Write, Written
+from hansa.runs.model import Ask, Claim, Grant, Unsent, Write, Written
 from hansa.runs.values import columns
 
 log = structlog.stdlib.get_logger("hansa.runs")
@@ -42,6 +42,10 @@ class GroupedWriter:
 
     async def reserve(self, claim: Claim, ask: Ask) -> Grant:
         return await self.reserving.done(claim.tenant_id, (claim, ask))
+
+    async def count_message(self, claim: Claim) -> Unsent | None:
+        """Counted before it is written: one that is not written after all, because this worker is lost here, counts too."""
+        return await self._patiently(lambda: budget_store.count_message(self._database, claim.tenant_id))
 
     async def _reserve(self, batch: Sequence[tuple[Claim, Ask]]) -> list[Grant]:
         """A step has one reservation, whose amount is said whole: that makes asking again safe."""

@@ -86,6 +86,9 @@ def _limits(row: Any) -> Iterator[Limit]:
             on_limit=row["on_limit"],
             held_runs=row["held"],
         )
+    if row["messages_per_day"] is not None:
+        limit = _limit("messagesPerDay", "messages", (row["sent"], 0, row["messages_per_day"]))
+        yield msgspec.structs.replace(limit, period="day", since=row["today"], resets_at=row["tomorrow"], on_limit="reject")
     if row["concurrent_runs"] is not None:
         yield _limit("concurrentRuns", "runs", (row["running"], 0, row["concurrent_runs"]))
     if row["storage_bytes"] is not None:

@@ -42,9 +42,17 @@ class Region(msgspec.Struct, frozen=True):
     age: float = 0.0
 
 
+class Crossed(msgspec.Struct, frozen=True):
+    """A limit of which much is used: `level` 1, a warning; 2, all of it."""
+
+    name: str
+    level: int
+
+
 class Facts(msgspec.Struct, frozen=True):
-    """What the rows of a tenant say. `workers_seen`: how many of its own workers are there, `workers_since`: since when;
-    `messaged`: accounts on NATS are made here, `messaging_told`: NATS knows this one as it shall be."""
+    """What the rows of a tenant say. `workers_seen`: how many of its own workers are there, `workers_since`: since when; `messaged`:
+    accounts on NATS are made here, `messaging_told`: NATS knows this one as it shall be; `limits`: names of those that are used up bit
+    by bit, `crossed`: of which much is used."""
 
     state: str
     suspended: bool
@@ -60,6 +68,9 @@ class Facts(msgspec.Struct, frozen=True):
     messaging_blocked: bool = False
     messaging_trouble: str = ""
     put: tuple[Condition, ...] = ()
+    crossed: tuple[Crossed, ...] = ()
+    limits: tuple[str, ...] = ()
+    most_agents: int | None = None
 
 
 def known(type_: str, reason: str) -> bool:
@@ -90,9 +101,17 @@ def _of_rows(facts: Facts) -> Iterable[Condition]:
         yield say("IdentityReady", "ApiKeys", "API keys of the tenant are let in")
     else:
         yield say("IdentityReady", "Closed", f"the tenant is {facts.state}: nobody is let in", status="False")
-    bounds = {"concurrentRuns": facts.concurrent_runs, "requestsPerSecond": facts.requests_per_second}
-    told = ", ".join(f"{name} {bound}" for name, bound in bounds.items() if bound is not None)
-    yield say("QuotaReady", "InForce", f"counted: {told}" if told else "nothing is bounded")
+    bounds = {"concurrentRuns": facts.concurrent_runs, "requestsPerSecond": facts.requests_per_second, "agents": facts.most_agents}
+    told = ", ".join((*(f"{name} {bound}" for name, bound in bounds.items() if bound is not None), *facts.limits))
+    level = max((each.level for each in facts.crossed), default=0)
+    near = ", ".join(f"{each.name} is {'reached' if each.level > 1 else 'nearly used up'}" for each in facts.crossed)
+    message = "; ".join(part for part in (near, f"counted: {told}" if told else "") if part) or "nothing is bounded"
+    if level == 0:
+        yield say("QuotaReady", "InForce", message)
+    elif level == 1:
+        yield say("QuotaReady", "Warning", message)
+    else:
+        yield say("QuotaReady", "Reached", message)
     if facts.workers == "Dedicated" and facts.workers_seen:
         yield say("WorkersReady", "Serving", f"{facts.workers_seen} workers of its own are there", since=facts.workers_since)
     elif facts.workers == "Dedicated":

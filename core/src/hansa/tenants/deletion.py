@@ -2,7 +2,7 @@
 by workers (`hansa.runs.leaving`); from here on nobody gets in.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID
 
 from hansa import ids
@@ -29,45 +29,40 @@ class Deletions:
         self._tenants = tenants
         self._tell = tell
 
-    async def request(self, principal: Principal, name: str, *, confirm: str | None, policy: str | None) -> TenantView:
-        """Archive or begin to delete a tenant, as its `deletionPolicy` says, or `policy` instead of it. Safe to repeat."""
-        if policy not in (None, *POLICIES):
-            raise _invalid("policy", f"must be one of {', '.join(POLICIES)}, got {policy[:40]!r}")
-        async with self._database.tenant(tenant_id(name)) as connection:
-            found = await store.lock_tenant(connection)
-            if found is None:
-                raise missing(name)
-            if confirm != name:
-                raise _invalid("confirm", "must be the name of the tenant, so that no other one is deleted by mistake")
-            if name in (DEFAULT_TENANT, principal.tenant):
-                what = "the installation's own" if name == DEFAULT_TENANT else "the one that you act in"
-                raise Conflict(f"the tenant {name!r} can't be deleted: it is {what}", hint="Suspend it, if nothing is to run in it.")
-            if found["prevent_deletion"]:
-                raise Conflict(
-                    f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it."
-                )
-            await self._close(connection, principal, name, found["state"], policy or found["deletion_policy"])
-        await self._told(name)
-        return await self._tenants.get(name)
+    async def close(self, connection: Connection, principal: Principal, name: str, *, policy: str | None) -> AuditEvent | None:
+        """Archive or begin to delete a tenant, as its `deletionPolicy` says, or `policy` instead of it, in the caller's transaction, whose
+        connection is in that tenant. What is to be audited of it, there and where the caller is at home; None: it is so already.
 
-    async def _close(self, connection: Connection, principal: Principal, name: str, state: str, policy: str) -> None:
-        if state == "deleting" or (state == "archived" and policy == "Retain"):
-            return
+        Raises `NotFound`, `Conflict`, `Invalid`. After the commit, `told` is to be called.
+        """
+        if policy not in (None, *POLICIES):
+            raise invalid("policy", f"must be one of {', '.join(POLICIES)}, got {policy[:40]!r}")
+        found = await store.lock_tenant(connection)
+        if found is None:
+            raise missing(name)
+        if name in (DEFAULT_TENANT, principal.tenant):
+            what = "the installation's own" if name == DEFAULT_TENANT else "the one that you act in"
+            raise Conflict(f"the tenant {name!r} can't be deleted: it is {what}", hint="Suspend it, if nothing is to run in it.")
+        if found["prevent_deletion"]:
+            raise Conflict(f"the tenant {name!r} says that it is not to be deleted", hint="Set spec.preventDeletion to false and apply it.")
+        chosen: str = policy or found["deletion_policy"]
+        state = found["state"]
+        if state == "deleting" or (state == "archived" and chosen == "Retain"):
+            return None
         await store.suspend(connection, suspended=True)
         await messaging_store.block(connection, blocked=True)
-        if policy == "Retain":
+        if chosen == "Retain":
             await store.set_state(connection, "archived")
-            await self._recorded(connection, principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}"), principal)
-            return
+            return principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}")
         deletion = ids.new_id()
         await store.set_state(connection, "deleting")
         await key_store.revoke_all(connection)
-        await store.insert_deletion(connection, deletion, tenant_id(name), name=name, policy=policy, by=principal.name)
-        told = {"deletion": str(deletion), "policy": policy}
-        await self._recorded(connection, principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told), principal)
+        await store.insert_deletion(connection, deletion, tenant_id(name), name=name, policy=chosen, by=principal.name)
+        told = {"deletion": str(deletion), "policy": chosen}
+        return principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told)
 
-    async def _recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
-        """In the trail of the tenant itself, which may go with it, and in that of who did it."""
+    async def recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
+        """Audit it in the trail of the tenant itself, which may go with it, and in that of who did it."""
         await audit.record(connection, event)
         await enter_tenant(connection, principal.tenant_id)
         await audit.record(connection, event)
@@ -85,14 +80,15 @@ class Deletions:
                 suspended = await store.is_suspended_by_object(connection)
                 await store.suspend(connection, suspended=suspended)
                 await messaging_store.block(connection, blocked=suspended)
-                await self._recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
-        await self._told(name)
+                await self.recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
+        await self.told([name])
         return await self._tenants.get(name)
 
-    async def _told(self, name: str) -> None:
+    async def told(self, names: Sequence[str]) -> None:
+        """Have every process know at once that tenants were closed, or are open again."""
         await self._tenants.forget()
         await self._tell()
-        await self._messaging.changed([name])
+        await self._messaging.changed(list(names))
 
     async def page(self, *, before: UUID | None, limit: int) -> tuple[list[str], UUID | None]:
         """Deletions, newest first, as JSON texts, and where the next page begins."""
@@ -117,5 +113,6 @@ class Deletions:
         return found
 
 
-def _invalid(path: str, message: str) -> Invalid:
+def invalid(path: str, message: str) -> Invalid:
+    """What is said of a part of a request."""
     return Invalid(f"{path}: {message}", errors=(FieldError(path, "range", message),))

@@ -17,7 +17,7 @@ from hansa.auth.service import issue_key
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Forbidden, Misconfigured, NotFound, Unauthenticated
 from hansa.tenants import store
-from hansa.tenants.conditions import Condition, Facts, Region, conditions_of
+from hansa.tenants.conditions import Condition, Crossed, Facts, Region, conditions_of
 
 DEFAULT_TENANT = "default"
 FIRST_KEY = "first"
@@ -111,7 +111,8 @@ class Tenants:
 
 def _view(row: Any, region: Region | None, stale_seconds: float) -> TenantView:
     put = msgspec.json.decode(row["put"], type=tuple[Condition, ...])
-    facts = msgspec.convert({**dict(row), "put": put}, Facts)
+    crossed = msgspec.json.decode(row["crossed"], type=tuple[Crossed, ...])
+    facts = msgspec.convert({**dict(row), "put": put, "crossed": crossed}, Facts)
     conditions = conditions_of(facts, region, stale_seconds=stale_seconds)
     return msgspec.convert(
         {**dict(row), "id": row["tenant_id"], "ready": conditions[-1].status == "True", "conditions": conditions}, TenantView
@@ -133,29 +134,32 @@ def closed(name: str, state: str) -> Conflict:
 async def ensure_defaults(connection: Connection, region: str, *, key_file: str, pepper: bytes) -> str:
     """Make what is missing, as the owner and in one transaction; says what was done with the key file.
 
-    The key file is written (mode 0600) when it is not there or holds a key that this database does not know.
+    The key file is written (mode 0600) when there is none. A key that stands in it and that this database does not know, made by
+    `hansa keys make` or that of a database that was lost, becomes the first key.
     """
     await store.lock_defaults(connection)
     tenant = await store.ensure_tenant(connection, tenant_id(DEFAULT_TENANT), DEFAULT_TENANT)
     await store.ensure_region(connection, region)
     if not key_file:
         return "no key file is configured"
-    if await _known(connection, Path(key_file), pepper):
+    given = _given(Path(key_file))
+    if given and await key_store.find_digest(connection, given.id) == keys.digest(given.secret, pepper):
         return "the key file is in order"
     await key_store.revoke_keys(connection, FIRST_KEY)
     grant = Grant(name=FIRST_KEY, roles=("platform-admin",), made_by="hansa migrate")
+    if given and await key_store.admit_key(connection, tenant, given.id, digest=keys.digest(given.secret, pepper), grant=grant):
+        return f"the API key in {key_file} is good from now on"
     text, _ = await issue_key(connection, tenant, grant=grant, pepper=pepper)
     _write(Path(key_file), text)
     return f"a new API key was written to {key_file}"
 
 
-async def _known(connection: Connection, path: Path, pepper: bytes) -> bool:
+def _given(path: Path) -> keys.ParsedKey | None:
+    """The key in the file; None: there is none."""
     try:
-        parsed = keys.parse(path.read_text().strip())
+        return keys.parse(path.read_text().strip())
     except (FileNotFoundError, Unauthenticated):
-        return False
-    found = await key_store.find_digest(connection, parsed.id)
-    return found == keys.digest(parsed.secret, pepper)
+        return None
 
 
 def _write(path: Path, text: str) -> None:

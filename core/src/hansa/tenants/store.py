@@ -19,7 +19,10 @@ FACTS = """SELECT t.name, t.tenant_id, t.display_name, t.suspended, t.weight, t.
   coalesce(m.blocked, false) AS messaging_blocked, coalesce(m.reason, '') AS messaging_trouble,
   (SELECT coalesce(json_agg(json_build_object('type', c.type, 'status', c.status, 'reason', c.reason, 'message', c.message,
     'observedGeneration', c.observed_generation, 'lastTransitionTime', c.last_transition_time) ORDER BY c.type), '[]')
-    FROM hansa.tenant_conditions c WHERE c.tenant_id = t.tenant_id) AS put
+    FROM hansa.tenant_conditions c WHERE c.tenant_id = t.tenant_id) AS put,
+  (SELECT coalesce(json_agg(json_build_object('name', l.name, 'level', l.level) ORDER BY l.name), '[]')
+    FROM hansa.limit_levels l WHERE l.tenant_id = t.tenant_id) AS crossed,
+  ARRAY(SELECT l.name FROM hansa.limits l WHERE l.tenant_id = t.tenant_id ORDER BY l.name) AS limits, t.most_agents
 FROM hansa.tenants t LEFT JOIN hansa.messaging_accounts m ON m.tenant_id = t.tenant_id CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE seen_at > now() - interval '90 seconds') AS workers_seen,
     coalesce(min(since) FILTER (WHERE seen_at > now() - interval '90 seconds'), max(seen_at)) AS workers_since
@@ -51,9 +54,11 @@ async def lock_defaults(connection: Connection) -> None:
 
 
 async def ensure_tenant(connection: Connection, tenant_id: UUID, name: str) -> UUID:
-    """Make the tenant unless one of this name is there; its id. The connection acts in it from here on."""
+    """Make the tenant unless one of this name is there; its id. Its name leads to it, unless another one has claimed that as a namespace.
+    The connection acts in it from here on."""
     await enter_tenant(connection, tenant_id)
     await connection.execute("INSERT INTO hansa.tenants (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
+    await connection.execute("INSERT INTO hansa.namespaces (tenant_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING", tenant_id, name)
     return tenant_id
 
 
@@ -101,13 +106,14 @@ async def drop_condition(connection: Connection, type_: str) -> None:
 
 
 async def set_budget(connection: Connection, quotas: TenantQuotas) -> None:
-    """Set what the tenant of the connection may spend, how many agents it may have and how much it may keep."""
+    """Set what the tenant of the connection may spend, how many agents it may have, and how much it may keep and send."""
     budget = quotas.budget
     await connection.execute(
-        "UPDATE hansa.tenants SET most_agents = $1, storage_bytes = $2 WHERE tenant_id = (SELECT hansa.tenant()) "
-        "AND (most_agents, storage_bytes) IS DISTINCT FROM ($1::integer, $2::bigint)",
+        "UPDATE hansa.tenants SET most_agents = $1, storage_bytes = $2, messages_per_day = $3 WHERE tenant_id = (SELECT hansa.tenant()) "
+        "AND (most_agents, storage_bytes, messages_per_day) IS DISTINCT FROM ($1::integer, $2::bigint, $3::bigint)",
         quotas.agents or None,
         quotas.storage_bytes or None,
+        quotas.messages_per_day or None,
     )
     await connection.execute(
         "SELECT hansa.budget_set((SELECT hansa.tenant()), $1, $2, $3, $4, $5, $6, $7)",
@@ -118,6 +124,10 @@ async def set_budget(connection: Connection, quotas: TenantQuotas) -> None:
         budget is None or budget.lost_calls == "charge",
         80 if budget is None else budget.warn_at,
         quotas.tokens_per_day or None,
+    )
+    await connection.execute(
+        "UPDATE hansa.tenants SET metered = $1 WHERE tenant_id = (SELECT hansa.tenant()) AND metered <> $1",
+        budget is not None or bool(quotas.tokens_per_day or quotas.messages_per_day),
     )
 
 
@@ -131,9 +141,21 @@ async def agents_left(connection: Connection) -> tuple[int, int] | None:
     return count, most
 
 
-async def take_requests(database: Database, tenant_id: UUID, wanted: int) -> asyncpg.Record:
-    """Ask for so many requests of a tenant: record (admitted, bound, pause in seconds)."""
-    return (await database.call_rows("SELECT admitted, bound, pause FROM hansa.requests_take($1, $2)", tenant_id, wanted))[0]
+async def take_requests(database: Database, tenant_id: UUID, wanted: int, *, ahead: int) -> asyncpg.Record:
+    """Ask for so many requests of a tenant, and so many ahead: record (admitted, bound, pause, ahead, lease); pause and
+    lease in seconds."""
+    sql = "SELECT admitted, bound, pause, ahead, lease FROM hansa.requests_take($1, $2, $3)"
+    return (await database.call_rows(sql, tenant_id, wanted, ahead))[0]
+
+
+async def untold_limits(database: Database, limit: int) -> list[UUID]:
+    """Tenants of which a limit is used more, or less, than was told of it."""
+    return [row["tenant_id"] for row in await database.system("SELECT tenant_id FROM hansa.limits_untold($1) AS tenant_id", limit)]
+
+
+async def tell_limits(connection: Connection, tenant_id: UUID) -> list[asyncpg.Record]:
+    """Keep how far the tenant's limits are used: records (name, used, bound, level) of those that are to be told of."""
+    return await connection.fetch("SELECT name, used, bound, level FROM hansa.limits_tell($1)", tenant_id)
 
 
 async def lock_tenant(connection: Connection) -> asyncpg.Record | None:
@@ -250,11 +272,14 @@ async def update_region(connection: Connection, name: str, *, display_name: str,
 
 
 LIMITS = """
-SELECT b.*, t.concurrent_runs, t.most_agents, t.storage_bytes, b.begun >= n.begun AS same_period, b.day >= n.today AS same_day,
+SELECT b.*, t.concurrent_runs, t.most_agents, t.storage_bytes, t.messages_per_day, b.begun >= n.begun AS same_period,
+  b.day >= n.today AS same_day,
   greatest(b.begun, n.begun) AS since, hansa.period_end(greatest(b.begun, n.begun), b.period) AS period_end,
   greatest(b.day, n.today) AS day_since, hansa.period_end(greatest(b.day, n.today), 'day') AS day_end,
   (SELECT count(*) FROM hansa.agents a WHERE t.most_agents IS NOT NULL AND a.tenant_id = t.tenant_id) AS agents,
   (SELECT coalesce(sum(s.bytes), 0)::bigint FROM hansa.storage s WHERE s.tenant_id = t.tenant_id) AS kept_bytes,
+  coalesce((SELECT m.sent FROM hansa.message_counts m WHERE m.tenant_id = t.tenant_id AND m.day >= n.today), 0) AS sent,
+  n.today, hansa.period_end(n.today, 'day') AS tomorrow,
   (SELECT count(*) FROM hansa.runs r WHERE t.concurrent_runs IS NOT NULL AND r.tenant_id = t.tenant_id AND r.state = 'running') AS running,
   (SELECT count(*) FROM hansa.runs r WHERE t.metered AND r.tenant_id = t.tenant_id AND r.state = 'suspended'
     AND r.suspended_by = 'budget') AS held

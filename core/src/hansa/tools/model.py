@@ -32,10 +32,12 @@ class Policy(msgspec.Struct, frozen=True):
 class Selection(msgspec.Struct, frozen=True):
     """Tools by name, each with where it comes from; descriptions of callable agents by name; policies of both by name.
 
-    `taint`: after an untrusted answer a person must approve writes.
+    `taint`: after an untrusted answer a person must approve writes. `writers`: the only tools that are called although they do more than
+    read; None: all are.
     """
 
     tools: Mapping[str, tuple[str, Tool]]
     agents: Mapping[str, str] = {}
     policies: Mapping[str, Policy] = {}
     taint: bool = False
+    writers: frozenset[str] | None = None

@@ -39,13 +39,18 @@ def flaw(schema: dict[str, Any]) -> str:
 
 def wrong_arguments(schema: dict[str, Any], arguments: dict[str, Any]) -> str:
     """What is wrong with arguments, for the model; empty: nothing. The first five flaws."""
+    return wrong_value(schema, arguments)
+
+
+def wrong_value(schema: dict[str, Any], value: Any) -> str:
+    """The same of any JSON value."""
     try:
         errors = [
             f"{_line(error.message)} (at {'.'.join(str(part) for part in error.instance_path) or 'the top'})"
-            for error in islice(_validator(schema).iter_errors(arguments), 5)
+            for error in islice(_validator(schema).iter_errors(value), 5)
         ]
     except (ValueError, RecursionError) as error:
-        return f"the tool's own schema can't be used: {_line(str(error))}"
+        return f"the schema can't be used: {_line(str(error))}"
     return "; ".join(errors)
 
 

@@ -16,6 +16,7 @@ import msgspec
 from hansa import clock
 from hansa.apply.model import KnownServer, LeftOut, ServerTool, ToolServerStatus
 from hansa.egress.client import HttpClient
+from hansa.egress.narrowing import narrowing_within
 from hansa.errors import HansaError
 from hansa.tenants.secrets.lookup import Lookup, passes
 from hansa.tools.failures import ToolServerError, ToolServerRefused, ToolServerUnavailable
@@ -51,7 +52,8 @@ class ToolServers:
 
     async def discover(self, tenant_id: UUID, server: ToolServer) -> ToolServerStatus:
         """Ask a server for its tools. What goes wrong is a status, too; nothing of its token is in it."""
-        found = msgspec.to_builtins(await self._discovered(tenant_id, server))
+        with narrowing_within():
+            found = msgspec.to_builtins(await self._discovered(tenant_id, server))
         return msgspec.convert(self._lookup.redactor.value(tenant_id, found), ToolServerStatus)
 
     async def _discovered(self, tenant_id: UUID, server: ToolServer) -> ToolServerStatus:
@@ -126,12 +128,13 @@ class Connections:
 
     async def _call(self, known: KnownServer, tool: ServerTool, context: ToolContext, arguments: dict[str, Any]) -> Any:
         try:
-            result = await (await self._client(known)).call_tool(
-                tool.name,
-                arguments,
-                idempotency_key=context.idempotency_key,
-                headers=mirrored_headers(tool.input_schema, arguments),
-            )
+            with narrowing_within():  # by a token that is tied to hosts
+                result = await (await self._client(known)).call_tool(
+                    tool.name,
+                    arguments,
+                    idempotency_key=context.idempotency_key,
+                    headers=mirrored_headers(tool.input_schema, arguments),
+                )
         except ToolServerError as error:
             raise ToolFailed(f"ToolServer {known.name!r}: {error.detail}", hint=error.hint) from error
         if result.get("isError") is True:

@@ -15,7 +15,7 @@ import structlog
 
 from hansa import clock
 from hansa.egress.client import HttpClient
-from hansa.egress.narrowing import narrowed
+from hansa.egress.narrowing import narrowed, narrowing_within
 from hansa.errors import HansaError
 from hansa.tenants.secrets.lookup import Lookup
 from hansa.tools.cage.service import Cages, RunCage
@@ -116,6 +116,7 @@ class ToolBox:
         self._agents = selection.agents
         self._policies = selection.policies
         self._taint = selection.taint
+        self._writers = selection.writers
         self._surroundings = surroundings
 
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -164,7 +165,13 @@ class ToolBox:
         if wrong:
             return ToolOutcome(f"the arguments of {name} are wrong: {wrong}", is_error=True, invalid_arguments=True)
         broken = broken_rule(self._policy(name).rules, ToolCall(id="", name=name, arguments=arguments))
-        return ToolOutcome(f"this agent may not call {name} so: {broken}", is_error=True, invalid_arguments=True) if broken else None
+        if broken:
+            return ToolOutcome(f"this agent may not call {name} so: {broken}", is_error=True, invalid_arguments=True)
+        if self._writers is None or name in self._writers or name in self._agents or self.effect(name) is Effect.READ:
+            return None
+        return ToolOutcome(
+            f"{name} was not called: this run only checks the agent, and makes no call that does more than read", is_error=True
+        )
 
     async def run(self, call: ToolCall) -> ToolOutcome:
         """Make a call that `refusal` lets pass. Cancelling the task stops the tool. No secret of the tenant is in what comes of it."""
@@ -176,7 +183,7 @@ class ToolBox:
         policy = self._policy(call.name)
         arguments = _read(tool, call.arguments)
         try:
-            with narrowed(EGRESS_OF_AGENT, policy.egress):
+            with narrowed(EGRESS_OF_AGENT, policy.egress), narrowing_within():  # by secrets that are tied to hosts
                 async with asyncio.timeout(tool.timeout):
                     answer = await tool.run(CallContext(self._surroundings, call.id, tool, policy), arguments)
             return _outcome(call.name, answer)

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 import msgspec
 
+from hansa import clock
+from hansa.errors import LimitExceeded
 from hansa.llm.metering import OverBudget, Target, cost_of, most_input_tokens
-from hansa.runs.model import Ask, Grant, Spend, Told
+from hansa.runs.model import Ask, Grant, Spend, Told, Unsent
 from hansa_crds import ModelPrices
 from hansa_sdk import LLMRequest, RunFailed, Usage
 
@@ -20,6 +22,7 @@ LONGEST_WAIT = 20.0
 """How many seconds a call waits for what others have reserved and will hardly need."""
 PAUSES = (0.05, 1.0)
 HINT = "Raise quotas of the Tenant, take a cheaper model, or wait for the next period; `hansa budget` shows what is left."
+MESSAGES_HINT = "Raise quotas.messagesPerDay of the Tenant, or wait; `hansa budget` shows what is left."
 
 
 class Held(asyncio.CancelledError):
@@ -149,3 +152,17 @@ def refusal_of(detail: Any) -> tuple[str, datetime]:
     else:
         text = f"the tenant has used {told.used} of {told.bound} tokens today (quotas.tokensPerDay)"
     return f"{text}; the next {told.period} begins {told.resets_at:%Y-%m-%d %H:%M} UTC", told.resets_at
+
+
+def unsent_sentence(limit: Unsent) -> str:
+    """What is said of a message that is one too many."""
+    return (
+        f"the tenant has sent {limit.used} of {limit.bound} messages today (quotas.messagesPerDay); the next day begins"
+        f" {limit.resets_at:%Y-%m-%d %H:%M} UTC"
+    )
+
+
+def unsent_refusal(limit: Unsent) -> LimitExceeded:
+    """What is said to whoever would send it."""
+    pause = max(1.0, (limit.resets_at - clock.now()).total_seconds())
+    return LimitExceeded(unsent_sentence(limit), hint=MESSAGES_HINT, retry_after=pause)

@@ -1,11 +1,12 @@
 """All SQL of reservations."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 import msgspec
 
-from hansa.db.pool import Database
-from hansa.runs.model import Ask, Claim, Grant, Told
+from hansa.db.pool import Connection, Database
+from hansa.runs.model import Ask, Claim, Grant, Told, Unsent
 
 
 async def reserve(database: Database, batch: Sequence[tuple[Claim, Ask]]) -> list[Grant]:
@@ -16,6 +17,20 @@ async def reserve(database: Database, batch: Sequence[tuple[Claim, Ask]]) -> lis
     return [
         Grant(row["outcome"], row["output_tokens"], msgspec.json.decode(row["told"], type=Told) if row["told"] else None) for row in rows
     ]
+
+
+async def count_message(database: Database, tenant_id: UUID) -> Unsent | None:
+    """Count a message before it is sent, for good; why it may not be sent, if so."""
+    return _unsent(await database.call("SELECT hansa.message_take($1)", tenant_id))
+
+
+async def count_message_here(connection: Connection, tenant_id: UUID, message_id: UUID) -> Unsent | None:
+    """The same, in the caller's transaction; one that has come before under this id is not counted again."""
+    return _unsent(await connection.fetchval("SELECT hansa.message_take($1, $2)", tenant_id, message_id))
+
+
+def _unsent(said: str | None) -> Unsent | None:
+    return None if said is None else msgspec.json.decode(said, type=Unsent)
 
 
 async def hold_for_budget(database: Database, claim: Claim, told: Told) -> None:

@@ -15,7 +15,8 @@ from uuid import UUID
 
 import msgspec
 
-from hansa.apply.service import Applied, Item, Objects
+from hansa.apply.model import Applied, Asked, Item
+from hansa.apply.service import Objects
 from hansa.audit import service as audit
 from hansa.audit.model import Action
 from hansa.auth.model import Principal
@@ -82,9 +83,9 @@ class Importer:
         return Imported(tenant, became["sessions"], became["present"], tuple(objects), failed, keys, tuple(refused[:SHOWN]))
 
     async def _apply(self, principal: Principal, items: list[Item]) -> list[Applied]:
-        discovered = await self._objects.discover(principal, items)
+        asked = await self._objects.prepare(principal, Asked(items))
         async with self._database.tenant(principal.tenant_id) as connection:
-            return await self._objects.apply(connection, principal, items, manager="rest", discovered=discovered)
+            return await self._objects.apply(connection, principal, asked)
 
     async def _session(self, principal: Principal, member: str, body: bytes, refused: list[str]) -> str:
         """What became of a session: it is one of `sessions` now, was `present`, or is `refused`."""
@@ -114,7 +115,8 @@ def _checked(file: IO[bytes]) -> Head:
 
 
 def _tenant_item(head: Head, name: str) -> Item:
-    spec = (head.manifest or {}).get("spec", {})
+    # Under another name it leaves its namespaces, which lead to one tenant, to the one that may still be there.
+    spec = {key: value for key, value in (head.manifest or {}).get("spec", {}).items() if key != "namespaces" or name == head.name}
     return Item({"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": spec})
 
 

@@ -37,7 +37,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SessionLine(Line, frozen=True):
-    """The session; `format` is the version of all that follows."""
+    """The session; `format` is the version of all that follows; `revision` is null in files of earlier versions."""
 
     format: int
     id: UUID
@@ -46,6 +46,8 @@ class SessionLine(Line, frozen=True):
     last_seq: Count
     forked_from: UUID | None
     forked_seq: Count | None
+    revision: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
+    smoke: bool = False
 
 
 class RevisionLine(Line, frozen=True):
@@ -213,6 +215,8 @@ class Reader:
         self._ended = True
         lines = end.lines if isinstance(end, EndLine) else -1
         last = self.session.last_seq if self.session else -1
+        if self.session is not None and self.session.revision is not None and self.session.revision not in self.revisions:
+            raise self._wrong(f"revision {self.session.revision} of the session does not stand before")
         if lines != self.lines - 1 or self._seq != last or any(seq > last for seq in self._queued):
             raise self._wrong("lines, events or runs are missing")
 

@@ -26,6 +26,8 @@ class Snapshot(msgspec.Struct, frozen=True):
     last_seq: int
     forked_from: str | None
     forked_seq: int | None
+    revision: int | None
+    smoke: bool
     runs: list[dict[str, Any]]
     revisions: list[dict[str, Any]]
 

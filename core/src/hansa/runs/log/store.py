@@ -15,7 +15,7 @@ from hansa.runs.values import Columns
 SNAPSHOT = """
 SELECT json_build_object(
   'id', s.id, 'agent', s.agent, 'created_at', s.created_at, 'last_seq', s.last_seq,
-  'forked_from', s.forked_from, 'forked_seq', s.forked_seq,
+  'forked_from', s.forked_from, 'forked_seq', s.forked_seq, 'revision', s.revision, 'smoke', s.smoke,
   'runs', coalesce((SELECT json_agg(json_build_object(
       'id', r.id, 'queued_seq', r.queued_seq, 'revision', r.revision, 'state', r.state, 'input', r.input, 'output', r.output,
       'error', r.error, 'input_tokens', r.input_tokens, 'output_tokens', r.output_tokens,
@@ -25,7 +25,7 @@ SELECT json_build_object(
     FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id), '[]'),
   'revisions', coalesce((SELECT json_agg(json_build_object('revision', a.revision, 'manifest', a.manifest) ORDER BY a.revision)
     FROM hansa.agent_revisions a WHERE a.tenant_id = s.tenant_id AND a.agent = s.agent AND a.revision IN (
-      SELECT r.revision FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id)), '[]'))
+      SELECT r.revision FROM hansa.runs r WHERE r.tenant_id = s.tenant_id AND r.session_id = s.id UNION SELECT s.revision)), '[]'))
 FROM hansa.sessions s WHERE s.tenant_id = (SELECT hansa.tenant()) AND s.id = $1
 """
 
@@ -135,8 +135,8 @@ async def exported_events(connection: Connection, session_id: UUID, after: int, 
 async def add_session(connection: Connection, session: SessionLine, *, last_seq: int, newest_run: int) -> bool:
     """Write a session as it was; false: one with this id is there. `newest_run`: the queued_seq of its last run."""
     done = await connection.execute(
-        "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, created_at, forked_from, forked_seq, newest_run) "
-        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING",
+        "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, created_at, forked_from, forked_seq, newest_run, revision, smoke) "
+        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
         session.id,
         session.agent,
         last_seq,
@@ -144,6 +144,8 @@ async def add_session(connection: Connection, session: SessionLine, *, last_seq:
         session.forked_from,
         session.forked_seq,
         newest_run,
+        session.revision,
+        session.smoke,
     )
     removing = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM hansa.removed_sessions WHERE tenant_id = (SELECT hansa.tenant()) AND session_id = $1)", session.id

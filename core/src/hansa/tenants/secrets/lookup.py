@@ -1,12 +1,12 @@
 """From the credentials that an object names to the value: an environment variable that the operator admits, or a secret of the tenant.
 
-Whatever is looked up is struck out of texts from then on, variables too. Warning: `value` gives a secret; see `service`.
+Whatever is looked up is struck out of texts from then on, variables too. Who asks does so in a `narrowing_within`, since a secret that
+is tied to hosts lets its holder send requests nowhere else. Warning: `value` gives a secret; see `service`.
 """
 
 from collections.abc import Container
 from uuid import UUID
 
-from hansa.egress.narrowing import of_the_platform
 from hansa.errors import HansaError, Unavailable
 from hansa.secrets.redaction import Redactor
 from hansa.secrets.variables import Variables
@@ -62,8 +62,7 @@ class Lookup:
         """The value of a secret of the tenant."""
         if self._secrets is None:
             raise MissingSecret(f"there is no secret {ref.secret!r} here")
-        with of_the_platform():
-            return await self._secrets.value(tenant_id, ref.secret, ref.key)
+        return await self._secrets.value(tenant_id, ref.secret, ref.key)
 
 
 def passes(error: HansaError) -> bool:

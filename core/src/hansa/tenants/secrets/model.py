@@ -32,7 +32,8 @@ class DataKey(msgspec.Struct, frozen=True):
 
 
 class Kept(msgspec.Struct, frozen=True):
-    """The version of a secret that counts. Either sealed, or a reference; `tenant` is the tenant's name."""
+    """The version of a secret that counts. Either sealed, or a reference; `tenant` is the tenant's name; `hosts`: the only ones
+    that it is sent to."""
 
     tenant: str
     version: int
@@ -43,6 +44,7 @@ class Kept(msgspec.Struct, frozen=True):
     kek: str | None
     key_id: str | None
     wrapped: bytes | None
+    hosts: tuple[str, ...] | None
 
     @property
     def key(self) -> StoredKey | None:

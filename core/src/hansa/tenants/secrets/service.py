@@ -4,7 +4,7 @@ Warning: `value` gives one. Its callers hand it to a provider, a tool server or 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 from uuid import UUID
 
@@ -13,7 +13,9 @@ from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
-from hansa.errors import Conflict, Damaged, FieldError, Invalid, LimitExceeded, NotFound
+from hansa.egress.narrowing import narrow, of_the_platform
+from hansa.egress.policy import parse_entry
+from hansa.errors import Conflict, Damaged, FieldError, Invalid, LimitExceeded, Misconfigured, NotFound
 from hansa.secrets import envelope
 from hansa.secrets.keyring import Keyring
 from hansa.secrets.redaction import Redactor
@@ -25,6 +27,7 @@ OUTSIDE_SECONDS = 15.0
 """How long a value of a secret source is used before it is asked again."""
 OUTSIDE_KEPT = 1000
 Outside = tuple[float, Mapping[str, str]]
+Hosts = Sequence[str] | None
 
 
 class MissingSecret(NotFound):
@@ -47,9 +50,11 @@ class TenantSecrets:
         """Ask the key provider for what `put` needs, before a transaction is open. Raises `SecretsAway` or `SecretsRefused`."""
         await self.keys.open(tenant_id, (await self.keys.ensure(tenant_id)).stored)
 
-    async def put(self, connection: Connection, principal: Principal, *, name: str, value: str) -> str:
-        """Keep a value as the next version of a secret, in the caller's transaction, after `prepare`; how people see it, as JSON text."""
+    async def put(self, connection: Connection, principal: Principal, *, name: str, value: str, hosts: Hosts = None) -> str:
+        """Keep a value as the next version of a secret, in the caller's transaction, after `prepare`; how people see it, as JSON text.
+        `hosts`: the only ones that it is sent to; empty: it is tied to none; None: to those of the version before."""
         _check_value(value)
+        _check_hosts(hosts)
         version = await self._next(connection, name)
         key = await store.newest_key(connection)
         if key is None:
@@ -57,18 +62,20 @@ class TenantSecrets:
         opened = await self.keys.open(principal.tenant_id, key.stored)
         bound = envelope.binding(principal.tenant_id, name, version)
         sealed = Sealed(name, version, key.generation, envelope.seal(opened, value.encode(), bound))
-        await store.insert_sealed(connection, sealed, made_by=principal.name)
+        await store.insert_sealed(connection, sealed, hosts=hosts, made_by=principal.name)
         return await self._put(connection, principal, name, version)
 
-    async def refer(self, connection: Connection, principal: Principal, *, name: str, source: str, path: str) -> str:
-        """Keep, as the next version of a secret, where another system has it; how people see it, as JSON text."""
+    async def refer(self, connection: Connection, principal: Principal, *, name: str, place: tuple[str, str], hosts: Hosts = None) -> str:
+        """Keep, as the next version of a secret, where another system has it, source and path; how people see it, as JSON text."""
+        source, path = place
+        _check_hosts(hosts)
         if source not in self.keyring.sources():
             loaded = ", ".join(self.keyring.sources()) or "none"
             raise _invalid("source", f"no loaded plugin brings the secret source {source[:80]!r} (loaded: {loaded})")
         if not PATH.fullmatch(path) or len(path) > 512:
             raise _invalid("path", "must be letters, digits, `.`, `_`, `-` and `/`, at most 512; no part may begin with a dot")
         version = await self._next(connection, name)
-        await store.insert_reference(connection, name, version, place=(source, path), made_by=principal.name)
+        await store.insert_reference(connection, name, version, place=place, hosts=hosts, made_by=principal.name)
         return await self._put(connection, principal, name, version)
 
     async def get(self, principal: Principal, name: str) -> str:
@@ -101,19 +108,23 @@ class TenantSecrets:
             await record(connection, principal.did(Action.SECRET_DELETED, f"Secret/{name}"))
 
     async def value(self, tenant_id: UUID, name: str, key: str | None = None) -> str:
-        """What a secret holds now, or what its `key` holds when it is a JSON object, or several values of a source.
+        """What a secret holds now, or what its `key` holds when it is a JSON object, or several values of a source. If it is tied to
+        hosts, its holder is narrowed to them, see `hansa.egress.narrowing.narrow`.
 
         Raises `MissingSecret`, `Damaged`, `SecretsAway` or `SecretsRefused`.
         """
         kept = await store.find(self._database, tenant_id, name)
         if kept is None:
             raise MissingSecret(f"there is no secret {name!r}", hint=f"Set it: hansa secrets set {name}")
-        if kept.source is not None and kept.path is not None:
-            values = await self._read(kept.source, kept.tenant, kept.path)
-            whole = values["value"] if list(values) == ["value"] else None
-        else:
-            whole = await self._unsealed(tenant_id, name, kept)
-            values = _members(whole)
+        with of_the_platform():
+            if kept.source is not None and kept.path is not None:
+                values = await self._read(kept.source, kept.tenant, kept.path)
+                whole = values["value"] if list(values) == ["value"] else None
+            else:
+                whole = await self._unsealed(tenant_id, name, kept)
+                values = _members(whole)
+        if kept.hosts is not None:
+            narrow(f"the list of the secret {name!r} (hosts)", kept.hosts)
         for each in (*values.values(), *(() if whole is None else (whole,))):
             self._redactor.learn(tenant_id, name, each)
         if key is None and whole is None:
@@ -157,7 +168,8 @@ class TenantSecrets:
         body = await store.read(connection, name)
         if body is None:
             raise _missing(name)
-        await record(connection, principal.did(Action.SECRET_SET, f"Secret/{name}", after={"version": version}))
+        told = {"version": version, "hosts": json.loads(body)["hosts"]}
+        await record(connection, principal.did(Action.SECRET_SET, f"Secret/{name}", after=told))
         return body
 
 
@@ -166,6 +178,14 @@ def _check_value(value: str) -> None:
         raise _invalid("value", f"is shorter than {SHORTEST} characters: it could be guessed, and not be kept out of logs")
     if len(value.encode()) > LARGEST:
         raise _invalid("value", f"is larger than {LARGEST} bytes")
+
+
+def _check_hosts(hosts: Hosts) -> None:
+    for entry in hosts or ():
+        try:
+            parse_entry(entry)
+        except Misconfigured as error:
+            raise _invalid("hosts", f"{error.detail}; {error.hint}") from error
 
 
 def _members(text: str) -> Mapping[str, str]:

@@ -10,8 +10,8 @@ from hansa.db.pool import Connection, Database
 from hansa.secrets.keyring import StoredKey
 from hansa.tenants.secrets.model import DataKey, Kept, Sealed
 
-VIEW = """json_build_object('name', s.name, 'version', s.version, 'source', s.source, 'path', s.path, 'made_by', s.made_by,
-  'created_at', s.created_at, 'versions', (SELECT json_agg(v.version ORDER BY v.version) FROM hansa.secrets v
+VIEW = """json_build_object('name', s.name, 'version', s.version, 'source', s.source, 'path', s.path, 'hosts', s.hosts,
+  'made_by', s.made_by, 'created_at', s.created_at, 'versions', (SELECT json_agg(v.version ORDER BY v.version) FROM hansa.secrets v
     WHERE v.tenant_id = s.tenant_id AND v.name = s.name))"""
 """A secret as people see it: never what it holds."""
 
@@ -124,27 +124,38 @@ async def count_names(connection: Connection) -> int:
     return int(await connection.fetchval("SELECT count(DISTINCT name) FROM hansa.secrets WHERE tenant_id = (SELECT hansa.tenant())"))
 
 
-async def insert_sealed(connection: Connection, found: Sealed, *, made_by: str) -> None:
-    """Keep a version of a secret."""
+HOSTS = """CASE WHEN $6::text[] IS NULL
+  THEN (SELECT b.hosts FROM hansa.secrets b WHERE b.tenant_id = (SELECT hansa.tenant()) AND b.name = $1 ORDER BY b.version DESC LIMIT 1)
+  ELSE nullif($6::text[], '{}') END"""
+"""Those given as $6, or those of the last version of the secret $1; NULL for an empty list."""
+
+
+async def insert_sealed(connection: Connection, found: Sealed, *, hosts: Sequence[str] | None, made_by: str) -> None:
+    """Keep a version of a secret. `hosts` None: those of the version before."""
     await connection.execute(
-        "INSERT INTO hansa.secrets (tenant_id, name, version, generation, sealed, made_by) "
-        "VALUES ((SELECT hansa.tenant()), $1, $2, $3, $4, $5)",
+        "INSERT INTO hansa.secrets (tenant_id, name, version, generation, sealed, made_by, hosts) "
+        f"VALUES ((SELECT hansa.tenant()), $1, $2, $3, $4, $5, {HOSTS})",
         found.name,
         found.version,
         found.generation,
         found.sealed,
         made_by,
+        hosts,
     )
 
 
-async def insert_reference(connection: Connection, name: str, version: int, *, place: tuple[str, str], made_by: str) -> None:
-    """Keep a version of a secret that another system keeps, at `place`: source and path."""
+async def insert_reference(
+    connection: Connection, name: str, version: int, *, place: tuple[str, str], hosts: Sequence[str] | None, made_by: str
+) -> None:
+    """Keep a version of a secret that another system keeps, at `place`: source and path. `hosts` None: those of the version before."""
     await connection.execute(
-        "INSERT INTO hansa.secrets (tenant_id, name, version, source, path, made_by) VALUES ((SELECT hansa.tenant()), $1, $2, $3, $4, $5)",
+        "INSERT INTO hansa.secrets (tenant_id, name, version, source, path, made_by, hosts) "
+        f"VALUES ((SELECT hansa.tenant()), $1, $2, $3, $4, $5, {HOSTS})",
         name,
         version,
         *place,
         made_by,
+        hosts,
     )
 
 

@@ -1,0 +1,200 @@
+"""Deleting objects that an owner no longer has, in the caller's transaction: only its own, in reverse order of their kinds, and never many
+without an explicit yes.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+
+import msgspec
+
+from hansa.apply import ownership, store
+from hansa.apply.applying import lock_tenants
+from hansa.apply.auditing import Trail
+from hansa.apply.candidates import tenant_of_name
+from hansa.apply.model import CLUSTER, ORDER, Applied, Kept, Named, Unwanted
+from hansa.apply.narrowing import Judges
+from hansa.apply.references import unresolved
+from hansa.auth.model import Principal
+from hansa.db.pool import Connection, enter_tenant
+from hansa.errors import Conflict, FieldError, HansaError
+from hansa.plugins.model import Plugins
+from hansa.tenants.deletion import Deletions
+from hansa.tenants.service import tenant_id
+from hansa_crds import Agent, ModelProvider
+
+FEW = 10
+"""So many objects of a kind are deleted without asking, however few there are."""
+PERCENT = 30
+"""And so many of a hundred that the owner has."""
+USED = ("ModelProvider", "ToolServer")
+"""Kinds that agents refer to, and can't do without."""
+REGION_STAYS = "the region itself stays, as it was: its processes make it"
+
+
+class MassDeletion(Conflict):
+    """More would be deleted at once than anybody does by intention, and nobody has said that it is meant; nothing is."""
+
+    code, title = "mass_deletion", "Mass deletion"
+
+
+class Target(msgspec.Struct, frozen=True):
+    """An object to be deleted: its place in the request, and where it stands."""
+
+    number: int
+    named: Named
+    tenant: str
+
+
+class Deleting:
+    """One request. Use `delete` once. Then `trail` has what is to be audited, `changed` the tenants whose objects are others now, and
+    `closed` those that were archived or are being deleted, which every process is to be told of."""
+
+    def __init__(
+        self, connection: Connection, principal: Principal, asked: Unwanted, *, plugins: Plugins, judges: Judges, deletions: Deletions
+    ) -> None:
+        self._connection = connection
+        self._principal = principal
+        self._asked = asked
+        self._plugins = plugins
+        self._judges = judges
+        self._deletions = deletions
+        self._results: dict[int, Applied] = {}
+        self.trail = Trail(principal)
+        self.changed: set[str] = set()
+        self.closed: list[str] = []
+
+    async def delete(self) -> tuple[list[Applied], str]:
+        """What became of each object, in the order they were named, and what the guard has to say; when it says something and that is not
+        allowed, nothing was deleted."""
+        names = self._asked.names
+        targets = [each for each in map(self._target, range(len(names)), names) if each is not None]
+        targets.sort(key=lambda each: (-ORDER.index(each.named.kind), each.tenant, each.named.name))
+        await lock_tenants(self._connection, {self._principal.tenant, *(each.tenant for each in targets)})
+        groups = groupby(targets, key=lambda each: (each.named.kind, each.tenant))
+        standing = [(kind, tenant, await self._standing(kind, tenant, list(group))) for (kind, tenant), group in groups]
+        guard = await self._guard(standing)
+        if not guard or self._asked.allow_mass:
+            for kind, tenant, found in standing:
+                await enter_tenant(self._connection, tenant_id(tenant))
+                await self._group(kind, tenant, found)
+        return [self._results.get(number, _result(named, "absent")) for number, named in enumerate(names)], guard
+
+    def _target(self, number: int, named: Named) -> Target | None:
+        """Where an object stands, if the caller may delete such a one."""
+        mine = self._principal.tenant
+        if named.kind not in ORDER:
+            self._fail(number, named, FieldError("kind", "reference", f"there is no kind {named.kind!r}; the kinds are {', '.join(ORDER)}"))
+            return None
+        if named.kind in CLUSTER and not self._principal.may("platform:write"):
+            text = f"a {named.kind} needs the permission platform:write (role platform-admin)"
+            self._fail(number, named, FieldError("kind", "forbidden", text))
+            return None
+        tenant = tenant_of_name(self._principal, named.kind, named.name, self._asked.leads, namespace=named.namespace)
+        if named.kind not in CLUSTER and tenant != mine and not self._principal.may("tenants:act"):
+            text = f"this key belongs to tenant {mine!r}; leave namespace out or write that"
+            self._fail(number, named, FieldError("namespace", "reference", text))
+            return None
+        return Target(number, named, tenant)
+
+    async def _standing(self, kind: str, tenant: str, group: Sequence[Target]) -> list[tuple[Target, Kept]]:
+        """Those objects that are there and the owner's own, locked. What is not there is `absent`."""
+        await enter_tenant(self._connection, tenant_id(tenant))
+        known = await store.lock(self._connection, kind, [each.named.name for each in group])
+        found: list[tuple[Target, Kept]] = []
+        taken = set[str]()
+        for each in group:
+            kept = known.get(each.named.name)
+            namespace = each.named.namespace
+            if kept is None or each.named.name in taken or (kind not in CLUSTER and namespace not in (None, kept.namespace or tenant)):
+                continue
+            error = ownership.conflict(kind, kept, self._asked.owner)
+            if error is not None:
+                self._fail(each.number, each.named, error)
+                continue
+            taken.add(each.named.name)
+            found.append((each, kept))
+        return found
+
+    async def _guard(self, standing: Sequence[tuple[str, str, list[tuple[Target, Kept]]]]) -> str:
+        """Why this is not done without an explicit yes; empty: it is."""
+        gone = Counter[str]()
+        for kind, _, found in standing:
+            gone[kind] += len(found)
+        told = [f"the {kind} {found[0][1].name!r}" for kind, _, found in standing if kind in CLUSTER and found]
+        if any(many > FEW for many in gone.values()):
+            have = Counter[str]()
+            for tenant in sorted({tenant for _, tenant, _ in standing}):
+                await enter_tenant(self._connection, tenant_id(tenant))
+                have.update(await store.count(self._connection, self._asked.owner))
+            told += [f"{many} of {have[kind]} {kind}s" for kind, many in gone.items() if many > FEW and many * 100 > have[kind] * PERCENT]
+        if not told:
+            return ""
+        return f"{' and '.join(told)} would be deleted; more than {FEW} and {PERCENT} % of a kind, any Tenant and any Region want a yes"
+
+    async def _group(self, kind: str, tenant: str, found: list[tuple[Target, Kept]]) -> None:
+        if kind == "Tenant":
+            for target, kept in found:
+                await self._close(target, kept)
+            return
+        if kind not in USED:
+            await self._gone(kind, tenant, found)
+            return
+        for target, kept in found:
+            users = await self.users(kind, kept.name)
+            if users:
+                text = f"agents still use the {kind} {kept.name!r}: {', '.join(users)}"
+                error = FieldError("metadata.name", "in_use", text, "change or delete these agents first")
+                self._fail(target.number, target.named, error)
+            else:
+                await self._gone(kind, tenant, [(target, kept)])
+
+    async def _gone(self, kind: str, tenant: str, found: list[tuple[Target, Kept]]) -> None:
+        if not found:
+            return
+        await store.delete(self._connection, kind, [kept.name for _, kept in found])
+        self.changed.add(tenant)
+        for target, kept in found:
+            self.trail.deleted(kind, tenant, kept, commit=self._asked.commit)
+            self._tell(target, _result(target.named, "deleted", note=REGION_STAYS if kind == "Region" else ""))
+
+    async def _close(self, target: Target, kept: Kept) -> None:
+        """A tenant goes the way that its deletionPolicy says."""
+        try:
+            event = await self._deletions.close(self._connection, self._principal, kept.name, policy=None)
+        except HansaError as error:
+            self._fail(target.number, target.named, FieldError("metadata.name", "prevented", error.detail, error.hint or None))
+            return
+        if event is not None:
+            self.trail.add(target.tenant, event)
+            self.trail.add(self._principal.tenant, event)
+            self.closed.append(kept.name)
+        self._tell(target, _result(target.named, "absent" if event is None else "deleted"))
+
+    async def users(self, kind: str, name: str) -> list[str]:
+        """Agents that would be left with a reference to nothing if a ModelProvider or ToolServer of the connection's tenant went."""
+        if kind not in USED:
+            return []
+        # Read anew for each: what is deleted of a request before counts no more.
+        agents = [msgspec.json.decode(text, type=Agent) for text in await store.manifests(self._connection, "Agent")]
+        if kind == "ToolServer":
+            return [agent.metadata.name for agent in agents if any(use.tool_server == name for use in agent.spec.tools)]
+        texts = await store.manifests(self._connection, "ModelProvider")
+        left = [found for found in (msgspec.json.decode(text, type=ModelProvider) for text in texts) if found.metadata.name != name]
+
+        def lost(agent: Agent) -> bool:
+            flaws = unresolved(agent, self._plugins, left, [], variables=self._judges.variables)
+            return any(each.path.startswith("spec.model") for each in flaws)
+
+        return [agent.metadata.name for agent in agents if lost(agent)]
+
+    def _fail(self, number: int, named: Named, error: FieldError) -> None:
+        self._results[number] = _result(named, "failed", errors=(error,))
+
+    def _tell(self, target: Target, result: Applied) -> None:
+        foreign = target.tenant != self._principal.tenant
+        self._results[target.number] = msgspec.structs.replace(result, tenant=target.tenant) if foreign else result
+
+
+def _result(named: Named, action: str, *, note: str = "", errors: tuple[FieldError, ...] = ()) -> Applied:
+    return Applied(named.kind, named.name, action, note=note, errors=errors)

@@ -1,0 +1,23 @@
+"""Tests of what is deployed want Helm and kubectl, which are built if need be: they come last, and that time is not theirs."""
+
+from pathlib import Path
+
+import pytest
+
+from kubernetes.binaries import program
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda each: each.path.parent == HERE)
+    for each in items:
+        if each.path.parent == HERE and each.get_closest_marker("timeout") is None:
+            each.add_marker(pytest.mark.timeout(60, func_only=True))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs() -> None:
+    """Helm and kubectl, before anyone's clock runs."""
+    for name in ("helm", "kubectl"):
+        program(name)
