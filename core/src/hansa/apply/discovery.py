@@ -23,8 +23,7 @@ async def discovered(
     servers = {(each.tenant, each.name): each.found for each in candidates if isinstance(each.found, ToolServer)}
     give_up, slots = clock.monotonic() + DISCOVERY_SECONDS, asyncio.Semaphore(DISCOVERIES)
     allowances = {tenant: await allowance(tenant) for tenant in {tenant for tenant, _ in servers}}
-
-    servers = {name: each for name, each in servers.items() if allowances[each[0]] is not None}
+    servers = {(tenant, name): each for (tenant, name), each in servers.items() if allowances[tenant] is not None}
 
     async def ask(tenant: str, server: ToolServer) -> ToolServerStatus:
         async with slots:
