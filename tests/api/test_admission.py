@@ -87,14 +87,15 @@ async def test_a_suspended_agent_starts_nothing(api: httpx2.AsyncClient, name: s
     assert (await api.post(f"/v1/agents/{name}/runs", json={"input": 1})).status_code == 202
 
 
-async def test_a_run_takes_the_newest_revision_or_the_one_that_was_asked_for(api: httpx2.AsyncClient, name: str) -> None:
+async def test_a_session_takes_the_newest_revision_and_keeps_it_until_another_is_asked_for(api: httpx2.AsyncClient, name: str) -> None:
     first = (await api.post(f"/v1/agents/{name}/runs", json={"input": 1})).json()
     await apply(api, agent(name, description="two"))
     session = {"session_id": first["session_id"]}
     later = (await api.post(f"/v1/agents/{name}/runs", json={"input": 2, **session})).json()
-    pinned = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": 3, "revision": 1, **session})).json()
-    assert [first["revision"], later["revision"], pinned["revision"]] == [1, 2, 1]
-    assert (pinned["state"], (await api.get(f"/v1/runs/{first['id']}")).json()["revision"]) == ("completed", 1)
+    elsewhere = (await api.post(f"/v1/agents/{name}/runs", json={"input": 2})).json()
+    asked = (await api.post(f"/v1/agents/{name}/runs", params={"wait": 10}, json={"input": 3, "revision": 2, **session})).json()
+    assert [first["revision"], later["revision"], elsewhere["revision"], asked["revision"]] == [1, 1, 2, 2], "a session keeps its revision"
+    assert (asked["state"], (await api.get(f"/v1/runs/{first['id']}")).json()["revision"]) == ("completed", 1)
     found = problem(await api.post(f"/v1/agents/{name}/runs", json={"input": 1, "revision": 3}), 404, "not_found")
     assert "revision 3" in found["detail"]
 

@@ -92,7 +92,11 @@ async def test_a_token_opens_no_other_tenant(town: Town) -> None:
     problem(await town.ask(town.provider.mint(claims={"aud": [mine, other]})), 401, "unauthenticated")
     with_own = await town.make(VIEWER)
     (found,) = await town.apply(
-        tenant(with_own, {**issuer(town.provider, with_own), "issuer": "https://id.example.com"}, bindings=[VIEWER])
+        tenant(
+            with_own,
+            {**issuer(town.provider, with_own), "name": "elsewhere", "issuer": "https://id.example.com"},
+            bindings=[{"roles": ["viewer"], "users": ["elsewhere:ada"]}],
+        )
     )
     assert found["action"] == "configured"
     problem(await town.ask(town.provider.mint(claims={"aud": with_own})), 401, "unauthenticated")

@@ -204,7 +204,7 @@ def _booted(folder: Path, options: Sequence[str]) -> Cluster:
         place.mkdir(parents=True)
         try:
             return _boot(place, options)
-        except BaseException as failed:
+        except BaseException as failed:  # whatever it was, nothing that was started may stay
             Cluster(place).stop()
             if attempt == ATTEMPTS - 1 or not isinstance(failed, TimeoutError):
                 raise

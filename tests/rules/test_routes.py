@@ -35,6 +35,8 @@ from routes import (
     settle,
     without_names,
 )
+from runs.checks import decided, rollout
+from runs.engine import script
 from samples import SCRIPTED, agent
 from stack import Process, Stack
 
@@ -187,6 +189,11 @@ async def test_the_audit_trail_says_of_a_change_what_its_route_names(
             run = (await api.post(f"/v1/agents/{mine.name}/runs", json=later)).json()
             assert (await api.post(f"/v1/runs/{run['id']}/suspend")).status_code == 202
             mine = msgspec.structs.replace(mine, run_id=UUID(run["id"]))
+        case "retry_rollout":
+            mine = msgspec.structs.replace(mine, name=f"refused-{ids.new_id().hex[-8:]}")
+            checked = agent(mine.name, rollout=rollout(script({"text": "no"}), contains=["yes"]))
+            assert (await api.post("/v1/objects:apply", json={"objects": [{"manifest": checked}]})).json()["failed"] == 0
+            assert (await decided(api, mine.name))["ready"]["reason"] == "Refused"
         case _:
             pass
     last = await end(stack)

@@ -119,8 +119,9 @@ async def test_a_login_wraps_and_unwraps_and_vault_never_sees_a_value(
         with narrowed("the list of an agent", ("tickets.example.org",)):
             assert await lookup.secret(mine.tenant_id, SecretRef(secret="smtp")) == CANARY
             safe.secrets.keys.forget()
-            with pytest.raises(SecretsRefused, match="it is not on the list of an agent"):  # the control: asked for past the lookup
-                await safe.secrets.value(mine.tenant_id, "smtp")
+            stored = (await safe.secrets.keys.ensure(mine.tenant_id)).stored
+            with pytest.raises(SecretsRefused, match="it is not on the list of an agent"):  # the control: the key asked for by itself
+                await safe.secrets.keys.open(mine.tenant_id, stored)
     assert vault.logins == 1
     assert CANARY not in str(vault.asked)
     (row,) = await as_owner(stack.settings, mine.tenant_id, "SELECT kek, key_id, wrapped FROM hansa.data_keys")

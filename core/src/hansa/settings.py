@@ -98,8 +98,7 @@ class DatabaseSettings(msgspec.Struct, frozen=True):
     timeout_seconds: Annotated[float, env("HANSA_DATABASE_TIMEOUT_SECONDS")] = 10.0
     """Longest wait for a connection or an answer before the request is refused as unavailable."""
     dedicated_file: Annotated[str, env("HANSA_DATABASE_DEDICATED_FILE")] = ""
-    """TOML file with the databases of tenants that have one of their own (`isolation.database: Dedicated`), a table a tenant, with the
-    three URLs; empty: there are none. Every process needs it; the admin's URLs only `hansa migrate`."""
+    """TOML file of tenants' own databases, a table a tenant with its three URLs; empty: none. All processes need it, migrate all of it."""
 
 
 class NatsSettings(msgspec.Struct, frozen=True):
