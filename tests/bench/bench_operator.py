@@ -99,7 +99,7 @@ def manifest(number: int) -> dict[str, Any]:
 
 
 async def test_a_thousand_agents_of_a_cluster(bench_rig: Rig, figures: Figures) -> None:
-    rig = bench_rig
+    rig, held = bench_rig, dict[str, bool]()
     merge = {"content-type": "application/merge-patch+json"}
     operator = rig.start(behind=False, **AS_SHIPPED)
     operator.wait_for("leading")
@@ -111,7 +111,9 @@ async def test_a_thousand_agents_of_a_cluster(bench_rig: Rig, figures: Figures) 
         await all_of(range(AGENTS), lambda number: client.post(COLLECTION, json=manifest(number)))
         figures.report("operator_create_calls", [time.perf_counter() - begin], unit="s")
         await until(client, lambda found: len(found) == AGENTS and all(map(is_ready, found)))
-        assert figures.report("operator_create_1000_ready", [time.perf_counter() - begin], unit="s", at_most=15) <= 15
+        held["operator_create_1000_ready"] = (
+            figures.report("operator_create_1000_ready", [time.perf_counter() - begin], unit="s", at_most=15) <= 15
+        )
 
         async def change(number: int, text: str) -> httpx2.Response:
             return await client.patch(f"{COLLECTION}/agent-{number}", json={"spec": {"description": text}}, headers=merge)
@@ -119,8 +121,10 @@ async def test_a_thousand_agents_of_a_cluster(bench_rig: Rig, figures: Figures) 
         begin = time.perf_counter()
         await all_of(range(AGENTS), lambda number: change(number, "changed"))
         await until(client, lambda found: all(map(is_ready, found)))
-        assert figures.report("operator_update_1000_ready", [time.perf_counter() - begin], unit="s", at_most=15) <= 15
-        assert figures.report("operator_memory", [mebibytes(operator, "VmHWM")], unit="MiB", at_most=130) <= 130
+        held["operator_update_1000_ready"] = (
+            figures.report("operator_update_1000_ready", [time.perf_counter() - begin], unit="s", at_most=15) <= 15
+        )
+        held["operator_memory"] = figures.report("operator_memory", [mebibytes(operator, "VmHWM")], unit="MiB", at_most=130) <= 130
 
         assert operator.terminate() == 0
         await all_of(range(MISSED), lambda number: change(number, "missed"))
@@ -128,13 +132,16 @@ async def test_a_thousand_agents_of_a_cluster(bench_rig: Rig, figures: Figures) 
         begin = time.perf_counter()
         operator = rig.start(behind=False, **AS_SHIPPED)
         await until(client, lambda found: all(map(is_ready, found)))
-        assert figures.report("operator_restart_50_missed", [time.perf_counter() - begin], unit="s", at_most=5) <= 5
+        held["operator_restart_50_missed"] = (
+            figures.report("operator_restart_50_missed", [time.perf_counter() - begin], unit="s", at_most=5) <= 5
+        )
         await asyncio.sleep(3)
         written = [each for each in await agents(client) if before[each["metadata"]["name"]] != each["metadata"]["resourceVersion"]]
-        assert figures.report("operator_restart_writes", [len(written) - MISSED], unit="objects", at_most=0) <= 0
+        held["operator_restart_writes"] = figures.report("operator_restart_writes", [len(written) - MISSED], unit="objects", at_most=0) <= 0
 
         begin = time.perf_counter()
         await all_of(range(AGENTS), lambda number: client.delete(f"{COLLECTION}/agent-{number}"))
         await until(client, lambda found: not found)
-        assert figures.report("operator_delete_1000", [time.perf_counter() - begin], unit="s", at_most=15) <= 15
+        held["operator_delete_1000"] = figures.report("operator_delete_1000", [time.perf_counter() - begin], unit="s", at_most=15) <= 15
         assert operator.terminate() == 0
+    assert all(held.values()), held
