@@ -25,7 +25,7 @@ TEXT = " ".join(["word"] * WORDS)
 @pytest.fixture
 def upstream() -> Iterator[LLMUpstream]:
     with LLMUpstream() as found:
-        yield found.then(*[Scenario(text=TEXT, delay=0.15)] * (SPENDERS * RUNS * 4))
+        yield found.then(*[Scenario(text=TEXT, delay=0.4)] * (SPENDERS * RUNS * 4))
 
 
 def admitted(upstream: LLMUpstream) -> dict[str, str]:
