@@ -120,9 +120,8 @@ def test_tenant_provision(bench_stack: Stack, figures: Figures) -> None:
 
 def test_accept_of_a_dedicated_tenant(bench_stack: Stack, figures: Figures) -> None:
     """Accepting a run of a tenant with a database of its own, of one that shares, and of one that shares where nobody has its own."""
-    with open_city(bench_stack, "bank") as city:
+    with open_city(bench_stack, "bank", running=False) as city:
         known = {"HANSA_DATABASE_DEDICATED_FILE": str(city.file), "HANSA_LOG_LEVEL": "warning"}
-        city.stop()
         server, plain = bench_stack.serve(**known), bench_stack.serve(HANSA_LOG_LEVEL="warning")
         keys = asyncio.run(two_tenants(bench_stack, server))
         body = json.dumps(LARGER).encode()

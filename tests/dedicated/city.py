@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,13 +159,19 @@ async def _prepare(url: str) -> None:
 
 
 @contextmanager
-def open_city(stack: Stack, *names: str) -> Iterator[City]:
-    """A city with databases for these tenants, migrated and started."""
+def open_city(stack: Stack, *names: str, running: bool = True) -> Iterator[City]:
+    """A city with databases for these tenants, migrated and, if it is to run, started. A loop of the caller's may be running."""
     city = City(stack)
+
+    async def found() -> None:
+        await city.make(*names)
+        await city.migrate()
+
     try:
-        asyncio.run(city.make(*names))
-        asyncio.run(city.migrate())
-        city.start()
+        with ThreadPoolExecutor(1) as apart:
+            apart.submit(asyncio.run, found()).result()
+        if running:
+            city.start()
         yield city
     finally:
         city.stop()
