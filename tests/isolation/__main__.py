@@ -34,7 +34,8 @@ async def probe(options: argparse.Namespace, folder: Path) -> tuple[Probes, Prob
         probes = Probes(scene.words())
         await ask_routes(scene, probes)
         await ask_beyond(scene, probes)
-        await ask_own_database(scene, probes)
+        if not options.without_policy:  # with a wall down, no further process starts over this database
+            await ask_own_database(scene, probes)
         say(f"{probes.total} probes of the running platform, {len(probes.leaks)} leaks")
         return probes, await statements(options, stack, folder)
 
