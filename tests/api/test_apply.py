@@ -225,8 +225,19 @@ async def test_nobody_writes_into_another_tenant(api: httpx2.AsyncClient, other:
     assert (await api.post("/v1/agents/echo/runs", json={"input": 1})).status_code in (202, 404)
 
 
+async def messaging_is_ready(client: httpx2.AsyncClient) -> None:
+    """Wait until NATS knows the tenant `default`: till then its status may change between two looks at it."""
+    async with asyncio.timeout(20):
+        while True:
+            status = (await client.get("/v1/objects/Tenant/default")).json()["status"]
+            if {each["type"]: each["status"] for each in status["conditions"]}.get("MessagingReady") == "True":
+                return
+            await asyncio.sleep(0.05)
+
+
 async def test_the_tenant_and_the_region_are_there_before_anyone_has_applied_them(own_stack: Stack) -> None:
     async with own_stack.client(own_stack.serve()) as client:
+        await messaging_is_ready(client)
         for kind, name in (("Tenant", "default"), ("Region", "local")):
             listed = (await client.get("/v1/objects", params={"kind": kind})).json()["data"]
             assert [(each["kind"], each["name"], each["manager"]) for each in listed] == [(kind, name, "platform")]
