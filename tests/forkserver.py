@@ -23,6 +23,7 @@ from typing import Any
 
 from hansa import cli
 from hansa.__main__ import main
+from hansa.egress.client import system_trust
 
 NOTHING = Path(os.devnull)
 POLL_SECONDS = 0.02
@@ -120,11 +121,12 @@ def _become(arguments: list[str], env: dict[str, str], streams: list[str], cwd: 
 
 
 def import_all() -> None:
-    """What every such process would import: the commands, and the plugins that are installed here."""
+    """What every such process would load: the commands, the plugins that are installed here, and what the system trusts."""
     for module in iter_modules(cli.__path__, "hansa.cli."):
         import_module(module.name)
     for point in entry_points(group="hansa.plugins"):
         point.load()
+    system_trust()
 
 
 def run() -> None:

@@ -62,7 +62,7 @@ def place(stack: Stack, control_plane: Process, shared_worker: Process) -> Place
 
 @pytest.fixture(scope="module")
 def document(control_plane: Process) -> dict[str, Any]:
-    return httpx2.get(f"{control_plane.url}/v1/openapi.json", trust_env=False).json()
+    return httpx2.get(f"{control_plane.url}/v1/openapi.json", trust_env=False, verify=False).json()
 
 
 @pytest.fixture(scope="module")

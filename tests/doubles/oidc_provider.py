@@ -241,7 +241,7 @@ class OidcProvider:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._client = httpx2.Client(base_url=url, timeout=20, trust_env=False)
+        self._client = httpx2.Client(base_url=url, timeout=20, trust_env=False, verify=False)
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ def _admitting(server: Loopback, **changes: float) -> EgressPolicy:
 
 
 async def test_the_oracle_sees_a_hit_of_a_client_without_a_door(loopback: Loopback) -> None:
-    async with httpx2.AsyncClient(trust_env=False) as plain:
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as plain:
         assert (await plain.get(f"{loopback.url}/")).text == "hit"
     assert loopback.connections == 1
 
@@ -111,7 +111,7 @@ async def test_a_proxy_of_the_environment_is_ignored(loopback: Loopback, neighbo
         monkeypatch.setenv(variable, neighbour.url)
     for variable in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(variable, raising=False)
-    async with httpx2.AsyncClient() as plain:
+    async with httpx2.AsyncClient(verify=False) as plain:
         await plain.get("http://elsewhere.test/")
     assert neighbour.connections == 1
     async with open_client(_admitting(loopback)) as client:

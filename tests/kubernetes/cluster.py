@@ -226,7 +226,7 @@ def _boot(folder: Path, options: Sequence[str]) -> Cluster:
     command = [str(program("etcd")), f"--data-dir={folder / 'etcd'}", "--name=test", "--unsafe-no-fsync", "--log-level=warn"]
     command += [f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}", f"--listen-peer-urls={peer}"]
     pid = _started(folder, "etcd", [*command, f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=test={peer}"])
-    with httpx2.Client(trust_env=False, timeout=5) as client:
+    with httpx2.Client(trust_env=False, verify=False, timeout=5) as client:
         _until(lambda: client.get(f"{etcd}/health").is_success, "etcd is not up", log=(pid, folder / "etcd.log"))
     command = [str(program("kube-apiserver")), f"--etcd-servers={etcd}", "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1"]
     command += [f"--secure-port={port}", f"--tls-cert-file={serving[0]}", f"--tls-private-key-file={serving[1]}"]

@@ -35,7 +35,7 @@ from simulation.programs import Line as Witnessed
 from simulation.wire import Doorbells, Line, LinkedBus, LinkedDatabase, Weather, instant
 
 LEASE = 5.0
-NO_KEYS = Keyring({}, {}, services=SecretServices(httpx2.AsyncClient(), {}), current="none", stack=AsyncExitStack())
+NO_KEYS = Keyring({}, {}, services=SecretServices(httpx2.AsyncClient(verify=False), {}), current="none", stack=AsyncExitStack())
 """No run of a simulated world uses a secret."""
 SETTINGS = WorkerSettings(concurrency=4, lease_seconds=LEASE, renew_seconds=1.5, poll_seconds=5.0, grace_seconds=0.5)
 PATIENCE = 300.0

@@ -5,6 +5,7 @@ shared by requests that must not know of each other.
 """
 
 import ssl
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
@@ -41,7 +42,14 @@ def open_client(policy: EgressPolicy, resolver: Resolver | None = None, *, tls: 
 
     `resolver` replaces the system's; `tls` replaces the system's trust, as for a private certificate authority.
     """
-    return EgressClient(policy, JudgedTransport(policy, resolver or system_resolver, tls or httpx2.create_ssl_context(trust_env=False)))
+    return EgressClient(policy, JudgedTransport(policy, resolver or system_resolver, tls or system_trust()))
+
+
+@cache
+def system_trust() -> ssl.SSLContext:
+    """Trust in the certificate authorities of the system, as they were when this process first asked: to read them takes 40 ms. All
+    clients share it, so it must not be changed."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 def trusting(ca_file: str) -> ssl.SSLContext | None:
