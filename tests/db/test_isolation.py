@@ -4,14 +4,17 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from db.rows import ROWS, A, B, insert
-from db.scratch import Scratch
+from db.scratch import Scratch, open_scratch
 from hansa.db.pool import open_database
+from stack import Stack
 
 WITH_TENANT = """
 SELECT c.relname AS name, c.relrowsecurity AS enabled, c.relforcerowsecurity AS forced,
@@ -35,14 +38,25 @@ DEFINERS = {
 removes what a tenant has that is being deleted. None is the app's to call."""
 
 
-@pytest.fixture
-async def two_tenants(scratch: Scratch) -> Scratch:
-    """Tenant B has a row in every table, tenant A in none but its own."""
-    await scratch.add_tenant(A, "a")
-    await scratch.add_tenant(B, "b")
-    for table in ROWS:
-        await insert(scratch.owner, table, B)
-    return scratch
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def two_tenants(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scratch]:
+    """Tenant B has a row in every table, tenant A in none but its own. One database for all tests here: none leaves anything in it."""
+    async with open_scratch(stack, tmp_path_factory.mktemp("tenants")) as scratch:
+        await scratch.add_tenant(A, "a")
+        await scratch.add_tenant(B, "b")
+        for table in ROWS:
+            await insert(scratch.owner, table, B)
+        yield scratch
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_tenants(two_tenants: Scratch, stack: Stack, tmp_path: Path) -> AsyncIterator[Scratch]:
+    """The same in a database of one's own, for a test that changes it."""
+    async with open_scratch(stack, tmp_path, like=two_tenants) as scratch:
+        yield scratch
 
 
 @asynccontextmanager
@@ -60,8 +74,8 @@ async def app(scratch: Scratch, tenant: UUID | None) -> AsyncIterator[asyncpg.Co
         await connection.close()
 
 
-async def test_every_table_with_a_tenant_has_its_forced_policy(scratch: Scratch) -> None:
-    tables = await scratch.fetch(WITH_TENANT)
+async def test_every_table_with_a_tenant_has_its_forced_policy(two_tenants: Scratch) -> None:
+    tables = await two_tenants.fetch(WITH_TENANT)
     partitions = {table["name"] for table in tables if re.fullmatch(r"(audit_)?events_(default|\d{8})", table["name"])}
     assert len(partitions) >= 3
     assert {table["name"] for table in tables} - partitions == {"tenants", *ROWS, *SYSTEM_ONLY}, "a table that this test does not know"
@@ -69,8 +83,8 @@ async def test_every_table_with_a_tenant_has_its_forced_policy(scratch: Scratch)
     assert [table for table in tables if not (table["enabled"] and table["forced"] and table["policy"] == [f"{whole} / {whole}"])] == []
 
 
-async def test_the_tenant_leads_every_key_and_every_reference(scratch: Scratch) -> None:
-    rows = await scratch.fetch("""
+async def test_the_tenant_leads_every_key_and_every_reference(two_tenants: Scratch) -> None:
+    rows = await two_tenants.fetch("""
         SELECT c.conname, c.contype::text AS kind,
           (SELECT attname FROM pg_attribute WHERE attrelid = c.conrelid AND attnum = c.conkey[1]) AS first
         FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid WHERE t.relnamespace = 'hansa'::regnamespace AND c.contype IN ('p', 'f')
@@ -79,8 +93,8 @@ async def test_the_tenant_leads_every_key_and_every_reference(scratch: Scratch) 
     assert [row for row in rows if row["first"] != "tenant_id"] == []
 
 
-async def test_no_function_runs_with_more_rights_than_its_caller_but_those_of_the_system(scratch: Scratch) -> None:
-    functions = await scratch.fetch("""
+async def test_no_function_runs_with_more_rights_than_its_caller_but_those_of_the_system(two_tenants: Scratch) -> None:
+    functions = await two_tenants.fetch("""
         SELECT proname, prosecdef, coalesce(proconfig::text LIKE '%search_path=%', false) AS fixed,
           has_function_privilege('hansa_app', oid, 'EXECUTE') AS app
         FROM pg_proc WHERE pronamespace = 'hansa'::regnamespace""")
@@ -129,8 +143,8 @@ async def test_no_row_of_another_tenant_is_referred_to(two_tenants: Scratch) -> 
             await insert(connection, "runs", A)
 
 
-async def test_the_engines_verbs_find_nothing_of_another_tenant(two_tenants: Scratch) -> None:
-    async with open_database(two_tenants.settings.database) as database:
+async def test_the_engines_verbs_find_nothing_of_another_tenant(own_tenants: Scratch) -> None:
+    async with open_database(own_tenants.settings.database) as database:
         for verb in ("run_cancel", "run_suspend"):
             assert await database.call(f"SELECT hansa.{verb}($1, $2)", A, UUID(int=2)) is None
         assert await database.call("SELECT hansa.approval_settle($1, $2, 'approved', 'p', NULL, NULL)", A, UUID(int=3)) == "gone"
@@ -196,14 +210,14 @@ async def test_a_connection_that_goes_back_to_the_pool_forgets_its_tenant(two_te
             assert await database.call("SELECT count(*) FROM hansa.runs") == 0
 
 
-async def test_the_policy_is_answered_from_the_tenants_index(two_tenants: Scratch) -> None:
-    await two_tenants.execute(
+async def test_the_policy_is_answered_from_the_tenants_index(own_tenants: Scratch) -> None:
+    await own_tenants.execute(
         "INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, data) "
         "SELECT $1, $2, n, $3, 'log', '1' FROM generate_series(2, 20000) n",
         *(B, UUID(int=1), UUID(int=2)),
     )
-    await two_tenants.execute("ANALYZE hansa.events")
-    async with app(two_tenants, B) as connection:
+    await own_tenants.execute("ANALYZE hansa.events")
+    async with app(own_tenants, B) as connection:
         plan = "\n".join(
             row[0]
             for row in await connection.fetch("EXPLAIN SELECT * FROM hansa.events WHERE session_id = $1 AND seq > 19990", UUID(int=1))

@@ -27,7 +27,7 @@ from stack import Process, Stack, free_port
 
 STEPS: dict[str, Any] = {"runtime": {"name": "steps"}, "tools": [{"plugin": "witness"}, {"agent": "leaf"}]}
 LEAF: dict[str, Any] = {"runtime": {"name": "steps"}, "tools": [{"plugin": "witness"}]}
-QUICK = {"HANSA_ISOLATION_PROBE_SECONDS": "0.5", "HANSA_AUDIT_SEAL_SECONDS": "1"}
+QUICK = {"HANSA_ISOLATION_PROBE_SECONDS": "2", "HANSA_AUDIT_SEAL_SECONDS": "1"}
 Manifest = dict[str, Any]
 
 
@@ -135,11 +135,8 @@ class City:
             "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' "
             "WHERE c.relnamespace = 'hansa'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition",
         )
-        found: dict[str, int] = {}
-        for (table,) in tables:
-            ((count,),) = await self.fetch(database, f"SELECT count(*) FROM hansa.{table} WHERE tenant_id = $1", tenant_id(name))
-            found |= {table: count} if count else {}
-        return found
+        counts = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM hansa.{table} WHERE tenant_id = $1" for (table,) in tables)
+        return {table: count for table, count in await self.fetch(database, counts, tenant_id(name)) if count}
 
 
 def _table(stack: Stack, name: str, url: str) -> str:

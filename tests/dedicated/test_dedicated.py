@@ -19,7 +19,7 @@ from hansa.db.pool import enter_platform, enter_tenant, open_database
 from hansa.errors import Misconfigured
 from hansa.tenants.service import tenant_id
 from runs.engine import until
-from stack import open_stack
+from stack import open_stack, plain_client
 
 PLATFORM = {"tenants", "objects", "messaging_accounts", "budgets", "namespaces"}
 """All that the platform's database may have of such a tenant: what must be known before it is, and its Tenant object."""
@@ -71,7 +71,7 @@ async def test_what_it_has_is_in_its_database_and_nowhere_else(city: City, clien
     own, platform = await city.rows("acme", "acme"), await city.rows("", "acme")
     assert platform.keys() <= PLATFORM, platform
     assert {"runs", "events", "sessions", "agents", "api_keys", "audit_events", "secrets", "data_keys", "budgets"} <= own.keys()
-    async with httpx2.AsyncClient(base_url=str(client.base_url), headers={"authorization": f"Bearer {made.json()['key']}"}) as theirs:
+    async with plain_client(str(client.base_url), headers={"authorization": f"Bearer {made.json()['key']}"}) as theirs:
         assert (await theirs.get(f"/v1/runs/{run['id']}")).json()["state"] == "completed"
         assert (await theirs.get("/v1/whoami")).json()["tenant"] == "acme"
         trail = (await theirs.get("/v1/audit-events")).json()["data"]
@@ -183,7 +183,7 @@ async def test_what_its_database_says_opens_nothing_else(city: City, client: htt
     assert "no role of the platform" in problem(refused, 422, "invalid")["errors"][0]["message"]
     made = (await key_of(client, "bank", roles=["viewer"])).json()
     await city.fetch("bank", "UPDATE hansa.api_keys SET roles = '{platform-admin,viewer}' WHERE id = $1", made["id"])
-    async with httpx2.AsyncClient(base_url=str(client.base_url), headers={"authorization": f"Bearer {made['key']}"}) as theirs:
+    async with plain_client(str(client.base_url), headers={"authorization": f"Bearer {made['key']}"}) as theirs:
         problem(await theirs.get("/v1/tenants"), 403, "forbidden")
         assert (await theirs.get("/v1/agents")).status_code == 200
 
