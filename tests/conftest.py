@@ -11,7 +11,7 @@ import pytest
 
 from kubernetes.cluster import Cluster, open_cluster, shared_cluster
 from samples import SCRIPTED
-from stack import Process, Stack, open_stack
+from stack import Process, Stack, open_stack, prepared
 
 CLUSTERS = frozenset({"cluster", "own_cluster"})
 
@@ -27,10 +27,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of the run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def migrated(run_folder: Path) -> Path:
+    """What every stack may begin with: see `open_stack`."""
+    return prepared(run_folder)
+
+
+@pytest.fixture(scope="session")
+def stack(migrated: Path) -> Iterator[Stack]:
     """PostgreSQL and NATS, migrated, shared by all tests that leave them as they found them."""
     folder = Path(tempfile.mkdtemp(prefix="hansa-stack-"))
-    with open_stack(folder) as found:
+    with open_stack(folder, like=migrated) as found:
         yield found
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -57,19 +70,18 @@ async def api(stack: Stack, control_plane: Process, shared_worker: Process) -> A
 
 
 @pytest.fixture
-def own_stack() -> Iterator[Stack]:
+def own_stack(migrated: Path) -> Iterator[Stack]:
     """Servers of one's own, to be broken."""
     folder = Path(tempfile.mkdtemp(prefix="hansa-stack-"))
-    with open_stack(folder) as found:
+    with open_stack(folder, like=migrated) as found:
         yield found
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(run_folder: Path) -> Iterator[Cluster]:
     """A Kubernetes API server with Hansa's definitions, the same for all processes of the run: for tests that leave it whole."""
-    base = tmp_path_factory.getbasetemp()
-    with shared_cluster(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) as found:
+    with shared_cluster(run_folder) as found:
         yield found
 
 

@@ -4,12 +4,15 @@ Processes are real ones (`python -m hansa serve`), killed and frozen by their pi
 """
 
 import asyncio
+import fcntl
 import os
+import shutil
 import signal
 import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -201,8 +204,11 @@ class Stack:
 
 
 @contextmanager
-def open_stack(folder: Path, *, forked: bool = True) -> Iterator[Stack]:
-    """Servers over `folder`, migrated; they run on a loop and thread of their own, so that a test may block. `forked`: see `Process`."""
+def open_stack(folder: Path, *, forked: bool = True, like: Path | None = None) -> Iterator[Stack]:
+    """Servers over `folder`, migrated; they run on a loop and thread of their own, so that a test may block. `forked`: see `Process`.
+    `like`: see `prepared`; to make a database and to migrate it takes four times as long as to copy one."""
+    if like is not None:
+        subprocess.run(["cp", "-a", "--reflink=auto", like, folder / "data"], check=True)
     started, stopping, found, failed = threading.Event(), threading.Event(), list[Servers](), list[BaseException]()
 
     async def run() -> None:
@@ -226,7 +232,8 @@ def open_stack(folder: Path, *, forked: bool = True) -> Iterator[Stack]:
         started.wait(60)
         assert found, f"the servers did not start: {failed}"
         stack = Stack(found[0], folder, forked=forked)
-        stack.migrate()
+        if like is None:
+            stack.migrate()
         try:
             yield stack
         finally:
@@ -234,6 +241,20 @@ def open_stack(folder: Path, *, forked: bool = True) -> Iterator[Stack]:
     finally:
         stopping.set()
         thread.join(30)
+
+
+def prepared(root: Path) -> Path:
+    """A data folder to be copied: migrated, and of servers that have ended. The first process to ask makes it in `root`, others wait."""
+    made = root / "data"
+    with (root / "data.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not made.is_dir():
+            folder = Path(tempfile.mkdtemp(prefix="hansa-data-"))
+            with open_stack(folder):
+                pass
+            subprocess.run(["mv", folder / "data", made], check=True)
+            shutil.rmtree(folder)
+    return made
 
 
 def plain_client(url: str, *, trust: ssl.SSLContext | None = None, **options: Any) -> httpx2.AsyncClient:

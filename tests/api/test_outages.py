@@ -27,10 +27,10 @@ QUICK = f"#script {json.dumps([{'text': 'done'}])}"
 
 
 @pytest.fixture(scope="module")
-def frail() -> Iterator[tuple[Stack, Process]]:
+def frail(migrated: Path) -> Iterator[tuple[Stack, Process]]:
     """A platform to be broken, and its control plane."""
     folder = Path(tempfile.mkdtemp(prefix="hansa-stack-"))
-    with open_stack(folder) as stack:
+    with open_stack(folder, like=migrated) as stack:
         plane = stack.serve(HANSA_DATABASE_TIMEOUT_SECONDS="3")
         stack.worker(HANSA_WORKER_LEASE_SECONDS="5", HANSA_WORKER_RENEW_SECONDS="1", HANSA_WORKER_POLL_SECONDS="0.5")
         yield stack, plane

@@ -67,9 +67,9 @@ def eventually(look: Callable[[], T | None], seconds: float = 20.0) -> T:
 
 
 @pytest.fixture(scope="module")
-def platform() -> Iterator[Platform]:
+def platform(migrated: Path) -> Iterator[Platform]:
     folder = Path(tempfile.mkdtemp(prefix="hansa-people-"))
-    with open_stack(folder) as stack:
+    with open_stack(folder, like=migrated) as stack:
         engine = Engine(stack)
         found = Platform(engine)
 

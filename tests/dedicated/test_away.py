@@ -20,9 +20,9 @@ THERE = {"hansa-tenant": "remote"}
 
 
 @pytest.fixture
-def city() -> Iterator[City]:
+def city(migrated: Path) -> Iterator[City]:
     folder = Path(tempfile.mkdtemp(prefix="hansa-city-"))
-    with open_stack(folder) as stack:
+    with open_stack(folder, like=migrated) as stack:
         found = City(stack)
         yield found
         found.stop()

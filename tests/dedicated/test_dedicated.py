@@ -27,9 +27,9 @@ WORK: list[Any] = [["tool", "witness_keyed", "a", 0], ["call", "leaf", [["tool",
 
 
 @pytest.fixture(scope="module")
-def city() -> Iterator[City]:
+def city(migrated: Path) -> Iterator[City]:
     folder = Path(tempfile.mkdtemp(prefix="hansa-city-"))
-    with open_stack(folder) as stack, open_city(stack, "acme", "bank", "cargo", "doomed", "mover") as found:
+    with open_stack(folder, like=migrated) as stack, open_city(stack, "acme", "bank", "cargo", "doomed", "mover") as found:
         yield found
     shutil.rmtree(folder, ignore_errors=True)
 

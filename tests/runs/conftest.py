@@ -13,10 +13,10 @@ from stack import Process, open_stack
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
+def engine(migrated: Path) -> Iterator[Engine]:
     """Servers and a control plane; tests may hurt the servers when they wait for their return."""
     folder = Path(tempfile.mkdtemp(prefix="hansa-engine-"))
-    with open_stack(folder) as stack:
+    with open_stack(folder, like=migrated) as stack:
         yield Engine(stack)
     shutil.rmtree(folder, ignore_errors=True)
 

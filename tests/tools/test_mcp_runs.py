@@ -37,9 +37,9 @@ class Platform:
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Platform]:
+def shared(migrated: Path) -> Iterator[Platform]:
     folder = Path(tempfile.mkdtemp(prefix="hansa-stack-"))
-    with open_stack(folder) as stack:
+    with open_stack(folder, like=migrated) as stack:
         yield Platform(stack)
     shutil.rmtree(folder, ignore_errors=True)
 
