@@ -185,6 +185,21 @@ async def test_what_another_owns_is_neither_changed_nor_deleted(files: Files, pl
     assert plane.names == {"agent/a", "agent/b"}
 
 
+async def test_when_something_was_last_applied_is_not_when_it_was_last_looked_at(files: Files, plane: Plane) -> None:
+    def told() -> Any:
+        assert plane.source is not None
+        return plane.source.applied_at, plane.source.seen_at
+
+    files.put(a=agent("a"))
+    await Sync(files, plane).once()
+    applied, seen = told()
+    await Sync(files, plane).once(full=True)
+    assert (told()[0], told()[1] > seen) == (applied, True)
+    files.put(a=agent("a", "Other."))
+    await Sync(files, plane).once()
+    assert told()[0] > applied
+
+
 async def test_an_empty_repository_deletes_nothing(files: Files, plane: Plane) -> None:
     files.put(**many(3))
     await Sync(files, plane).once()
