@@ -290,6 +290,31 @@ async def test_a_control_plane_that_is_away_is_no_reason_to_forget(
     assert (plane.text("a1"), "agent/a2" in plane.names) == ("Other.", False)
 
 
+async def test_while_it_can_not_be_said_what_there_is_all_is_applied_and_nothing_deleted(files: Files) -> None:
+    """As when the database of one tenant of many is away."""
+
+    class Partly(Plane):
+        away = True
+
+        async def owned(self) -> Any:
+            if self.away:
+                raise Unavailable("the database of tenant 'acme' can't be used")
+            return await super().owned()
+
+    plane = Partly()
+    sync = Sync(files, plane)
+    files.put(a=agent("a"), b=agent("b"))
+    await sync.once()
+    files.put(a=agent("a", "Other."), b=None)
+    report = await sync.once()
+    assert (report.record.state, plane.text("a"), "agent/b" in plane.names) == (FAILING, "Other.", True)
+    assert plane.source is not None
+    assert "acme" in plane.source.message
+    plane.away = False
+    assert (await sync.once()).record.state == SYNCED
+    assert plane.names == {"agent/a"}
+
+
 async def test_a_request_that_is_refused_whole_is_divided_until_the_culprit_is_alone(files: Files, plane: Plane, sync: Sync) -> None:
     class Picky(Plane):
         async def apply(self, commit: str, items: Any) -> Any:

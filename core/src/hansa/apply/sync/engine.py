@@ -191,7 +191,11 @@ class Sync:
         return outcomes
 
     async def _delete(self, commit: str, said: set[Name]) -> list[Outcome]:
-        owned = await self._api.owned()
+        try:
+            owned = await self._api.owned()
+        except Unavailable as error:  # perhaps only the database of one tenant: all others are still applied as ever
+            self._decision = deletion.Decision(waiting=(f"nothing is deleted, for nobody can say what there is: {error.detail}",))
+            return []
         self._decision = deletion.decide(owned, self._contents, said, self._failed_names)
         self._undeleted = ()
         outcomes: list[Outcome] = []
