@@ -7,7 +7,7 @@ import pytest
 from hansa.apply.repository.failures import Reason
 from hansa.apply.sync.engine import Sync
 from hansa.apply.sync.model import CONTROL_PLANE_AWAY, DELETION_REFUSED, FAILING, NO_MANIFESTS, REFUSED, SYNCED
-from hansa.errors import Forbidden, Invalid, LimitExceeded, Unavailable
+from hansa.errors import Forbidden, Invalid, LimitExceeded, Misconfigured, Unavailable
 from repository.repos import agent
 from sync.plane import GONE, Files, Plane
 
@@ -224,6 +224,15 @@ async def test_a_repository_that_is_gone_changes_nothing_and_comes_back(files: F
     files.put(a=agent("a", "Other."))
     assert (await sync.once()).record.state == SYNCED
     assert plane.text("a") == "Other."
+
+
+async def test_whatever_keeps_a_source_from_being_read_is_told(files: Files, plane: Plane, sync: Sync) -> None:
+    files.put(a=agent("a"))
+    await sync.once()
+    files.failure = Misconfigured("the password file /etc/git can't be read")
+    assert (await sync.once()).record.state == FAILING
+    assert plane.source is not None
+    assert (plane.source.state, plane.source.message) == (FAILING, files.failure.detail)
 
 
 async def test_mass_deletion_wants_a_yes_and_the_rest_is_applied(files: Files, plane: Plane) -> None:

@@ -88,8 +88,8 @@ class Sync:
             return Report(record=self._now(REFUSED, error.detail))
         except (Unavailable, LimitExceeded) as error:
             return Report(record=self._now(CONTROL_PLANE_AWAY, error.detail))
-        except HansaError as error:
-            return Report(record=self._now(FAILING, error.detail))
+        except HansaError as error:  # such as a password file that can't be read
+            return await self._tell(self._now(FAILING, error.detail))
         return await self._tell(self._summary(tree, outcomes), outcomes, read)
 
     async def _look(self) -> tuple[str, Tree]:
