@@ -45,8 +45,9 @@ def revision(number: int, state: str) -> dict[str, Any]:
         (agent(2, 1, "Refused", "revision 2 was refused: no; revision 1 serves meanwhile"), 1),
         (agent(1, None, "Checking", "revision 1 is being checked; no revision serves yet"), 4),
         (agent(2, 2, "NotReady", "ResolvedRefs: a model is gone"), 0),
+        (agent(2, 1, "Suspended", "spec.suspend is set"), 4),
     ],
-    ids=["serves", "refused", "open", "serves-and-lacks-something"],
+    ids=["serves", "refused", "open", "serves-and-lacks-something", "held"],
 )
 def test_the_status_tells_whether_the_newest_revision_serves(
     server: ScriptedServer, tmp_path: Path, found: dict[str, Any], status: int

@@ -188,6 +188,32 @@ async def test_what_its_database_says_opens_nothing_else(city: City, client: htt
         assert (await theirs.get("/v1/agents")).status_code == 200
 
 
+async def test_one_in_which_something_is_missing_stops_nobody_elses_messages(city: City, client: httpx2.AsyncClient) -> None:
+    await applied(client, tenant("many", database="Shared"), *inside("many"), tenant("bank"), *inside("bank"))
+    there = {"hansa-tenant": "bank"}
+    for name in ("relay_claim", "message_count"):
+        await city.fetch("bank", f"ALTER FUNCTION hansa.{name} RENAME TO {name}_gone")
+    run = (await client.post("/v1/agents/stem/runs", json={"input": WORK}, headers=there)).json()
+    try:
+
+        async def called() -> bool:
+            return bool(await city.fetch("bank", "SELECT FROM hansa.outbox"))
+
+        await until(called, "its relay has something to do")
+        await work(client, "many")
+        await asyncio.sleep(0.5)
+        await work(client, "many")
+        assert city.workers[0].alive
+    finally:
+        for name in ("relay_claim", "message_count"):
+            await city.fetch("bank", f"ALTER FUNCTION hansa.{name}_gone RENAME TO {name}")
+
+    async def done() -> bool:
+        return (await client.get(f"/v1/runs/{run['id']}", headers=there)).json()["state"] == "completed"
+
+    await until(done, "its own run goes on")
+
+
 async def test_a_database_of_somebody_else_is_refused_and_left_alone(city: City, tmp_path: Path) -> None:
     before = dict(city.places)
     await city.admin('CREATE DATABASE "elsewhere"')

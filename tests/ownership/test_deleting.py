@@ -1,10 +1,12 @@
 """What an owner no longer has goes: only its own, what others need last, and never many by mistake."""
 
+import asyncpg
 import httpx2
 import pytest
 
 from api.problem import problem
 from audit.trails import end, trail
+from hansa.tenants.service import tenant_id
 from ownership.asking import actions, answer, apply, delete, error, git, kubernetes, provider, stored, tenant, within
 from samples import SCRIPTED, agent
 from stack import Stack
@@ -23,6 +25,31 @@ async def test_what_agents_still_use_stays_and_the_rest_goes(api: httpx2.AsyncCl
     results = await delete(api, *names, owner=git(name))
     assert actions(results) == ["deleted", "failed", "deleted"], "one of two that bring a model may go, not both"
     assert (error(results[1])["code"], f"{name}-user" in error(results[1])["message"]) == ("in_use", True)
+
+
+async def test_what_an_agent_misses_already_keeps_nothing_else(api: httpx2.AsyncClient, name: str) -> None:
+    await apply(api, provider(f"{name}-a", name), provider(f"{name}-b", f"{name}-other"), owner=git(name))
+    await apply(api, agent(name, model={"alias": name}), owner=git(name))
+    assert actions(await apply(api, provider(f"{name}-a", f"{name}-renamed"), owner=git(name))) == ["configured"]
+    assert actions(await delete(api, ("ModelProvider", f"{name}-b"), owner=git(name))) == ["deleted"]
+    assert actions(await delete(api, ("Agent", name), ("ModelProvider", f"{name}-a"), owner=git(name))) == ["deleted", "deleted"]
+
+
+async def test_what_lies_in_a_database_that_is_not_known_here_is_not_said_to_be_gone(
+    api: httpx2.AsyncClient, stack: Stack, name: str
+) -> None:
+    await apply(api, tenant(name), within(name, SCRIPTED), within(name, agent("echo")), owner=git(name))
+    body = {**git(name), "objects": [{"kind": "Agent", "name": "echo", "namespace": name}]}
+    where = "UPDATE hansa.tenants SET database = $1 WHERE tenant_id = $2"
+    admin = await asyncpg.connect(stack.admin_url)
+    try:
+        await admin.execute(where, "Dedicated", tenant_id(name))
+        (refused,) = (await answer(api, "delete", body))["results"]
+        await admin.execute(where, "Shared", tenant_id(name))
+    finally:
+        await admin.close()
+    assert error(refused)["code"] == "unavailable"
+    assert actions((await answer(api, "delete", body))["results"]) == ["deleted"]
 
 
 async def test_only_its_own_objects_go(api: httpx2.AsyncClient, name: str) -> None:

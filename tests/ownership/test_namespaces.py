@@ -3,11 +3,14 @@
 import asyncio
 from typing import Any
 
+import asyncpg
 import httpx2
 
 from api.problem import problem
+from hansa.tenants.service import tenant_id
 from ownership.asking import actions, answer, apply, error, git, kubernetes, tenant, within
 from samples import SCRIPTED, agent
+from stack import Stack
 
 
 async def made(api: httpx2.AsyncClient, name: str, *namespaces: str, **more: Any) -> str:
@@ -75,6 +78,22 @@ async def test_a_namespace_in_which_objects_stand_is_not_dropped(api: httpx2.Asy
     (gone,) = await apply(api, within(f"{name}-old", agent("a")), owner=kubernetes(name))
     assert "there is no tenant" in error(gone)["message"]
     assert actions(await apply(api, tenant(f"{name}-heir", namespaces=[f"{name}-old"]))) == ["created"]
+
+
+async def test_a_namespace_that_is_just_being_dropped_takes_no_object(api: httpx2.AsyncClient, stack: Stack, name: str) -> None:
+    await made(api, name, f"{name}-old")
+    key = (await api.post("/v1/api-keys", json={"name": name, "roles": ["developer"]}, headers={"hansa-tenant": name})).json()["key"]
+    body = {"objects": [{"manifest": within(f"{name}-old", agent("late"))}]}
+    admin = await asyncpg.connect(stack.admin_url)
+    try:
+        async with admin.transaction():  # what applying the Tenant does
+            await admin.execute("SELECT FROM hansa.tenants WHERE tenant_id = $1 FOR NO KEY UPDATE", tenant_id(name))
+            await admin.execute("DELETE FROM hansa.namespaces WHERE name = $1", f"{name}-old")
+            late = asyncio.create_task(api.post("/v1/objects:apply", json=body, headers={"authorization": f"Bearer {key}"}))
+            assert not (await asyncio.wait([late], timeout=0.3))[0], "it waits"
+    finally:
+        await admin.close()
+    assert error((await late).json()["results"][0])["path"] == "metadata.namespace"
 
 
 async def test_a_name_is_used_once_in_a_tenant_and_not_moved_by_accident(api: httpx2.AsyncClient, name: str) -> None:

@@ -167,12 +167,13 @@ async def test_a_tenant_that_git_has_is_not_deleted_by_people(api: httpx2.AsyncC
         ({"manager": "git"}, "origin"),
         ({"manager": "kubernetes"}, "origin"),
         ({"manager": "git", "origin": "https://me:secret@git.example/x.git//"}, "password"),
+        ({"manager": "git", "origin": "https://token@git.example/x.git//"}, "password"),
         ({"manager": "git", "origin": "x\u0000"}, "origin"),
         ({"manager": "git", "origin": "x" * 513}, "origin"),
         ({"manager": "git", "origin": "x", "commit": "a b"}, "commit"),
         ({"manager": "flux", "origin": "x"}, "manager"),
     ],
-    ids=["no repository", "no cluster", "a password", "a NUL", "too long", "no commit", "no manager"],
+    ids=["no repository", "no cluster", "a password", "a token", "a NUL", "too long", "no commit", "no manager"],
 )
 async def test_an_owner_that_is_nobody_is_refused(api: httpx2.AsyncClient, owner: dict[str, str], said: str) -> None:
     for verb in ("apply", "plan", "delete"):

@@ -6,6 +6,7 @@ import httpx2
 
 from api.keys import issue
 from api.problem import problem
+from hansa import clock
 from ownership.asking import git
 from stack import Process, Stack, plain_client
 
@@ -39,6 +40,13 @@ async def test_what_comes_late_does_not_undo_what_is_newer(api: httpx2.AsyncClie
     assert found["applied_at"].startswith("2026-01-01T00:00:05"), "when something was last applied stays known"
 
 
+async def test_a_source_whose_clock_was_ahead_is_heard_once_it_is_right(api: httpx2.AsyncClient, name: str) -> None:
+    await api.put(f"/v1/sources/{name}", json=told(name, seen_at="2099-01-01T00:00:00Z"))
+    after = (await api.put(f"/v1/sources/{name}", json=told(name, state="right", seen_at=f"{clock.now():%Y-%m-%dT%H:%M:%S.%fZ}"))).json()
+    assert after["state"] == "right"
+    assert after["seen_at"] < "2099"
+
+
 async def test_a_source_is_forgotten_once(api: httpx2.AsyncClient, name: str) -> None:
     await api.put(f"/v1/sources/{name}", json=told(name))
     assert (await api.delete(f"/v1/sources/{name}")).status_code == 204
@@ -63,6 +71,7 @@ async def test_what_no_source_says_is_refused_with_its_place(api: httpx2.AsyncCl
         (told(name, errors=[{"line": 1}]), "errors[0].message"),
         (told(name, errors=[{"message": "m"}] * 201), "errors"),
         (told(name, colour="red"), "colour"),
+        (told(name, origin="https://token@git.example/x.git//"), "origin"),
     ]
     for body, place in wrong:
         found = problem(await api.put(f"/v1/sources/{name}", json=body), 422, "invalid")

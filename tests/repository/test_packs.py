@@ -49,9 +49,10 @@ def test_a_real_pack_is_let_through(repo: GitRepo, tmp_path: Path) -> None:
         pack(head(6, 30) + b"\x05" + zlib.compress(varint(10) + varint(10**12) + b"\x90" * 16)),
         pack(head(7, 30) + b"\1" * 20 + zlib.compress(varint(10) + varint(10**12) + b"\x90" * 16)),
         pack(count=4_000_000_000),
+        pack(b"\xb1" + b"\xff" * 1_000_000),
         pack(*[head(3, MAX_OBJECT_BYTES) + zlib.compress(b"\0" * MAX_OBJECT_BYTES, 1)] * 4),
     ],
-    ids=["says-large", "is-larger", "delta", "thin-delta", "many", "together"],
+    ids=["says-large", "is-larger", "delta", "thin-delta", "many", "endless", "together"],
 )
 def test_a_bomb_is_refused_in_little_memory(bomb: io.BytesIO) -> None:
     tracemalloc.start()

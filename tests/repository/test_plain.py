@@ -1,5 +1,6 @@
 """A folder without Git: what is seen of it, and that nothing outside of it is."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ async def test_links_are_followed_within_the_folder_and_nowhere_else(tmp_path: P
     for path in ("out.yaml", "gone.yaml"):
         with pytest.raises(Unreadable):
             await source.read(path, tree.files[path])
+
+
+async def test_a_file_whose_name_nobody_can_read_holds_up_no_other(tmp_path: Path) -> None:
+    where, source = folder(tmp_path)
+    (where / os.fsdecode(b"caf\xe9.yaml")).write_text(agent("cafe"))
+    tree = await source.tree(await source.look())
+    assert sorted(tree.files) == ["caf\ufffd.yaml", "sub/a.yaml"]
+    with pytest.raises(Unreadable, match="UTF-8"):
+        await source.read("caf\ufffd.yaml", tree.files["caf\ufffd.yaml"])
 
 
 async def test_a_folder_that_is_gone_is_not_an_empty_one(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hansa.apply.repository.failures import Reason
 from hansa.apply.sync.engine import Sync
 from hansa.apply.sync.model import CONTROL_PLANE_AWAY, DELETION_REFUSED, FAILING, NO_MANIFESTS, REFUSED, SYNCED
-from hansa.errors import Forbidden, Invalid, LimitExceeded, Unavailable
+from hansa.errors import Forbidden, Invalid, LimitExceeded, Misconfigured, Unavailable
 from repository.repos import agent
 from sync.plane import GONE, Files, Plane
 
@@ -185,6 +185,21 @@ async def test_what_another_owns_is_neither_changed_nor_deleted(files: Files, pl
     assert plane.names == {"agent/a", "agent/b"}
 
 
+async def test_when_something_was_last_applied_is_not_when_it_was_last_looked_at(files: Files, plane: Plane) -> None:
+    def told() -> Any:
+        assert plane.source is not None
+        return plane.source.applied_at, plane.source.seen_at
+
+    files.put(a=agent("a"))
+    await Sync(files, plane).once()
+    applied, seen = told()
+    await Sync(files, plane).once(full=True)
+    assert (told()[0], told()[1] > seen) == (applied, True)
+    files.put(a=agent("a", "Other."))
+    await Sync(files, plane).once()
+    assert told()[0] > applied
+
+
 async def test_an_empty_repository_deletes_nothing(files: Files, plane: Plane) -> None:
     files.put(**many(3))
     await Sync(files, plane).once()
@@ -209,6 +224,15 @@ async def test_a_repository_that_is_gone_changes_nothing_and_comes_back(files: F
     files.put(a=agent("a", "Other."))
     assert (await sync.once()).record.state == SYNCED
     assert plane.text("a") == "Other."
+
+
+async def test_whatever_keeps_a_source_from_being_read_is_told(files: Files, plane: Plane, sync: Sync) -> None:
+    files.put(a=agent("a"))
+    await sync.once()
+    files.failure = Misconfigured("the password file /etc/git can't be read")
+    assert (await sync.once()).record.state == FAILING
+    assert plane.source is not None
+    assert (plane.source.state, plane.source.message) == (FAILING, files.failure.detail)
 
 
 async def test_mass_deletion_wants_a_yes_and_the_rest_is_applied(files: Files, plane: Plane) -> None:
@@ -273,6 +297,31 @@ async def test_a_control_plane_that_is_away_is_no_reason_to_forget(
     plane.failure = None
     assert (await sync.once()).record.state == SYNCED
     assert (plane.text("a1"), "agent/a2" in plane.names) == ("Other.", False)
+
+
+async def test_while_it_can_not_be_said_what_there_is_all_is_applied_and_nothing_deleted(files: Files) -> None:
+    """As when the database of one tenant of many is away."""
+
+    class Partly(Plane):
+        away = True
+
+        async def owned(self) -> Any:
+            if self.away:
+                raise Unavailable("the database of tenant 'acme' can't be used")
+            return await super().owned()
+
+    plane = Partly()
+    sync = Sync(files, plane)
+    files.put(a=agent("a"), b=agent("b"))
+    await sync.once()
+    files.put(a=agent("a", "Other."), b=None)
+    report = await sync.once()
+    assert (report.record.state, plane.text("a"), "agent/b" in plane.names) == (FAILING, "Other.", True)
+    assert plane.source is not None
+    assert "acme" in plane.source.message
+    plane.away = False
+    assert (await sync.once()).record.state == SYNCED
+    assert plane.names == {"agent/a"}
 
 
 async def test_a_request_that_is_refused_whole_is_divided_until_the_culprit_is_alone(files: Files, plane: Plane, sync: Sync) -> None:

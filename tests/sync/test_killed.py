@@ -59,6 +59,18 @@ async def test_killed_at_each_await_the_next_process_converges_and_nothing_is_do
         assert len(plane.log) == len(set(plane.log)), f"killed at {at}: {plane.log}"
 
 
+async def test_killed_at_each_await_and_taken_back_in_git_nothing_of_it_stays() -> None:
+    """The next process finds what was applied whole before the one that was killed."""
+    for at in range(await steps()):
+        files, plane = await world(Fate(at))
+        with pytest.raises(Killed):
+            await Sync(files, plane).once()
+        files.fate = plane.fate = Fate()
+        files.put(g2=None, **BEFORE)
+        assert (await Sync(files, plane).once()).record.state == SYNCED
+        assert stands(plane) == {f"a{number}": "Be brief." for number in range(8)}, f"killed at {at}"
+
+
 async def test_killed_again_and_again_it_still_converges() -> None:
     count = await steps()
     for seed in range(30):

@@ -9,6 +9,7 @@ from msgspec import Meta
 from hansa.api import answers, bodies, requests
 from hansa.api.services import AnyRequest, services
 from hansa.apply.model import Applied, Asked, Item, Named, Owner, Unwanted
+from hansa.apply.ownership import refuse_credentials
 from hansa.apply.store import Filters
 from hansa.audit.model import Action
 from hansa.auth.idempotency import once
@@ -231,13 +232,11 @@ def _asked(body: Apply) -> Asked:
 
 
 def _owner(manager: str, origin: str) -> Owner:
-    """Raises `Invalid` for what names nobody, and for an address that would show a password to everyone who reads it."""
+    """Raises `Invalid` for what names nobody, or shows a password."""
     if manager != "rest" and not origin:
         text = f"is needed with the manager {manager!r}: {WHICH[manager]}"
         raise Invalid(f"origin: {text}", errors=(FieldError("origin", "required", text),))
-    if "@" in origin.partition("://")[2].partition("/")[0] and ":" in origin.partition("://")[2].partition("@")[0]:
-        text = "holds a password: leave it out of the address, everybody reads it"
-        raise Invalid(f"origin: {text}", errors=(FieldError("origin", "pattern", text),))
+    refuse_credentials(origin)
     return Owner(manager, origin)
 
 

@@ -115,7 +115,9 @@ class Applying:
     async def _open(self, kind: str, tenant: str, group: list[Candidate]) -> list[Candidate]:
         """Those whose tenant is there and takes objects, and whose namespace leads to it."""
         field = "metadata.name" if kind == "Tenant" else "metadata.namespace"
-        found = await tenant_store.lock_tenant(self._connection) if tenant != self._principal.tenant or kind == "Tenant" else None
+        named = any(each.namespace != tenant for each in group)  # what they lead to is not dropped meanwhile: who does so holds the tenant
+        held = tenant != self._principal.tenant or kind == "Tenant" or named
+        found = await tenant_store.lock_tenant(self._connection) if held else None
         errors: tuple[FieldError, ...] = ()
         if found is None and tenant != self._principal.tenant and kind != "Tenant":
             text = f"there is no tenant {tenant!r}; its Tenant object makes it, or another one claims the namespace in spec.namespaces"
@@ -126,7 +128,7 @@ class Applying:
             errors = elsewhere(self._connection, tenant, found)
         for each in group if errors else ():
             self._refuse(each, errors)
-        if errors or all(each.namespace == tenant for each in group) or kind in CLUSTER:
+        if errors or not named or kind in CLUSTER:
             return [] if errors else group
         leading = {tenant, *await store.namespaces(self._connection)}
         for each in group:

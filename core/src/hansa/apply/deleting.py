@@ -19,7 +19,9 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Connection, enter_tenant
 from hansa.errors import Conflict, FieldError, HansaError
 from hansa.plugins.model import Plugins
+from hansa.tenants import store as tenant_store
 from hansa.tenants.deletion import Deletions
+from hansa.tenants.placing import elsewhere
 from hansa.tenants.service import tenant_id
 from hansa_crds import Agent, ModelProvider
 
@@ -104,6 +106,11 @@ class Deleting:
     async def _standing(self, kind: str, tenant: str, group: Sequence[Target]) -> list[tuple[Target, Kept]]:
         """Those objects that are there and the owner's own, locked. What is not there is `absent`."""
         await enter_place(self._connection, kind, tenant)
+        if kind not in CLUSTER and tenant != self._principal.tenant:
+            wrong = elsewhere(self._connection, tenant, await tenant_store.lock_tenant(self._connection))
+            for each in group if wrong else ():
+                self._fail(each.number, each.named, wrong[0])
+            group = [] if wrong else group
         known = await store.lock(self._connection, kind, [each.named.name for each in group])
         found: list[tuple[Target, Kept]] = []
         taken = set[str]()
@@ -141,17 +148,13 @@ class Deleting:
             for target, kept in found:
                 await self._close(target, kept)
             return
-        if kind not in USED:
-            await self._gone(kind, tenant, found)
-            return
+        used = await self.users(kind, [kept.name for _, kept in found])
         for target, kept in found:
-            users = await self.users(kind, kept.name)
-            if users:
-                text = f"agents still use the {kind} {kept.name!r}: {', '.join(users)}"
+            if kept.name in used:
+                text = f"agents still use the {kind} {kept.name!r}: {', '.join(used[kept.name])}"
                 error = FieldError("metadata.name", "in_use", text, "change or delete these agents first")
                 self._fail(target.number, target.named, error)
-            else:
-                await self._gone(kind, tenant, [(target, kept)])
+        await self._gone(kind, tenant, [(target, kept) for target, kept in found if kept.name not in used])
 
     async def _gone(self, kind: str, tenant: str, found: list[tuple[Target, Kept]]) -> None:
         if not found:
@@ -175,22 +178,29 @@ class Deleting:
             self.closed.append(kept.name)
         self._tell(target, _result(target.named, "absent" if event is None else "deleted"))
 
-    async def users(self, kind: str, name: str) -> list[str]:
-        """Agents that would be left with a reference to nothing if a ModelProvider or ToolServer of the connection's tenant went."""
-        if kind not in USED:
-            return []
-        # Read anew for each: what is deleted of a request before counts no more.
+    async def users(self, kind: str, names: Sequence[str]) -> dict[str, list[str]]:
+        """Of ModelProviders or ToolServers of the connection's tenant that are to go one after another, those that can't: the agents that
+        each would leave with a reference to nothing. What was missing already is no reason to keep another one."""
+        if kind not in USED or not names:
+            return {}
         agents = [msgspec.json.decode(text, type=Agent) for text in await store.manifests(self._connection, "Agent")]
         if kind == "ToolServer":
-            return [agent.metadata.name for agent in agents if any(use.tool_server == name for use in agent.spec.tools)]
+            named = [(use.tool_server, agent.metadata.name) for agent in agents for use in agent.spec.tools]
+            users = {name: sorted({agent for server, agent in named if server == name}) for name in names}
+            return {name: found for name, found in users.items() if found}
         texts = await store.manifests(self._connection, "ModelProvider")
-        left = [found for found in (msgspec.json.decode(text, type=ModelProvider) for text in texts) if found.metadata.name != name]
+        left = {found.metadata.name: found for found in (msgspec.json.decode(text, type=ModelProvider) for text in texts)}
 
-        def lost(agent: Agent) -> bool:
-            flaws = unresolved(agent, self._plugins, left, [], variables=self._judges.variables)
-            return any(each.path.startswith("spec.model") for each in flaws)
+        def lost() -> set[str]:
+            flaws = ((agent, unresolved(agent, self._plugins, [*left.values()], [], variables=self._judges.variables)) for agent in agents)
+            return {agent.metadata.name for agent, found in flaws if any(each.path.startswith("spec.model") for each in found)}
 
-        return [agent.metadata.name for agent in agents if lost(agent)]
+        before, used = lost(), dict[str, list[str]]()
+        for name in names:
+            gone = left.pop(name)
+            if more := lost() - before:
+                used[name], left[name] = sorted(more), gone
+        return used
 
     def _fail(self, number: int, named: Named, error: FieldError) -> None:
         self._results[number] = _result(named, "failed", errors=(error,))

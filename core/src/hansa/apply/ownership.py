@@ -6,7 +6,7 @@ Pure. What is said to those who are refused names the owner, and what can be don
 import msgspec
 
 from hansa.apply.model import CLUSTER, Kept, Owner, Source
-from hansa.errors import Conflict, FieldError
+from hansa.errors import Conflict, FieldError, Invalid
 
 PERMISSION = "objects:takeover"
 """Needed to make an object one's own that another one owns."""
@@ -25,6 +25,15 @@ def refuse(kind: str, known: Kept, owner: Owner) -> None:
     """Raise `Conflict` when somebody else owns an object."""
     if known.owner != owner:
         raise Conflict(told(kind, known), hint=f"{hint(kind, known.name).capitalize()}.")
+
+
+def refuse_credentials(origin: str) -> None:
+    """Raise `Invalid` for an address that would show a password, or a token in its place, to everyone who reads it."""
+    scheme, found, rest = origin.partition("://")
+    user, at, _ = rest.partition("/")[0].rpartition("@")
+    if found and at and (":" in user or scheme != "ssh"):
+        text = "holds a user name or password: leave it out of the address, everybody reads it"
+        raise Invalid(f"origin: {text}", errors=(FieldError("origin", "pattern", text),))
 
 
 def told(kind: str, known: Kept) -> str:

@@ -200,9 +200,11 @@ class Objects:
                 raise NotFound(f"there is no {kind} {name!r}")
             ownership.refuse(kind, known, PEOPLE)
             deleting = self._deleting(connection, principal, Unwanted(PEOPLE))
-            users = await deleting.users(kind, name)
+            users = await deleting.users(kind, [name])
             if users:
-                raise Conflict(f"agents still use the {kind} {name!r}: {', '.join(users)}", hint="Change or delete these agents first.")
+                raise Conflict(
+                    f"agents still use the {kind} {name!r}: {', '.join(users[name])}", hint="Change or delete these agents first."
+                )
             await store.delete(connection, kind, [name])
             deleting.trail.deleted(kind, principal.tenant, known)
             await deleting.trail.record(connection, {principal.tenant})

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from hansa.apply import store
+from hansa.apply.ownership import refuse_credentials
 from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import Conflict, NotFound
@@ -49,13 +50,15 @@ class Sources:
         self._database = database
 
     async def put(self, principal: Principal, source_id: str, told: ToldSource) -> str:
-        """Keep what a source tells of itself, unless something newer is known; as JSON text. Raises `Conflict` when there are too many."""
+        """Keep what a source tells of itself, unless something newer is known; as JSON text. Raises `Conflict` when there are too many, and
+        `Invalid`."""
+        refuse_credentials(told.origin)
         errors = msgspec.json.encode(told.errors).decode().replace("\\u0000", "\\ufffd")
-        message = msgspec.structs.replace(told, message=told.message.replace("\x00", "\ufffd"))
+        told = msgspec.structs.replace(told, message=told.message.replace("\x00", "\ufffd"))
         async with self._database.tenant(principal.tenant_id) as connection:
             if await store.count_sources(connection, source_id) >= MOST:
                 raise Conflict(f"the tenant has {MOST} sources already", hint="`hansa sources forget` removes one.")
-            return await store.put_source(connection, source_id, message, errors=errors, seen_at=told.seen_at, by=principal.name)
+            return await store.put_source(connection, source_id, told, errors=errors, by=principal.name)
 
     async def page(self, principal: Principal, *, after: str, limit: int) -> tuple[list[str], str | None]:
         """Sources by their ids, as JSON texts, and where the next page begins."""

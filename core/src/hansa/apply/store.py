@@ -1,7 +1,6 @@
 """All SQL about objects, the namespaces that lead to tenants, and the sources of objects."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -288,14 +287,15 @@ SOURCE = """json_build_object('id', id, 'origin', origin, 'ref', ref, 'commit', 
   'errors', errors, 'seen_at', seen_at, 'applied_at', applied_at, 'told_by', told_by)"""
 
 
-async def put_source(connection: Connection, source_id: str, told: Any, *, errors: str, seen_at: datetime, by: str) -> str:
-    """Keep what a source tells of itself, unless something newer is known; how it is kept, as JSON text."""
+async def put_source(connection: Connection, source_id: str, told: Any, *, errors: str, by: str) -> str:
+    """Keep what a source tells of itself, unless something newer is known; how it is kept, as JSON text. Of a clock that is ahead the time
+    is not believed: nothing would be newer for as long."""
     await connection.execute(
         "INSERT INTO hansa.sources AS s (tenant_id, id, origin, ref, commit, state, message, errors, seen_at, applied_at, told_by) "
-        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (tenant_id, id) DO UPDATE SET origin = $2, ref = $3, "
-        "commit = $4, state = $5, message = $6, errors = $7, seen_at = $8, applied_at = coalesce($9, s.applied_at), told_by = $10 "
-        "WHERE s.seen_at <= $8",
-        *(source_id, told.origin, told.ref, told.commit, told.state, told.message, errors, seen_at, told.applied_at, by),
+        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, least($8, clock_timestamp()), $9, $10) "
+        "ON CONFLICT (tenant_id, id) DO UPDATE SET origin = $2, ref = $3, commit = $4, state = $5, message = $6, errors = $7, "
+        "seen_at = excluded.seen_at, applied_at = coalesce($9, s.applied_at), told_by = $10 WHERE s.seen_at <= excluded.seen_at",
+        *(source_id, told.origin, told.ref, told.commit, told.state, told.message, errors, told.seen_at, told.applied_at, by),
     )
     return await connection.fetchval(f"SELECT {SOURCE} FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", source_id)
 

@@ -1,6 +1,6 @@
 """`hansa apply`: objects from files to the control plane; what is wrong with one never stops the others."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,15 +9,13 @@ import msgspec
 from cyclopts import Parameter
 
 from hansa.apply.manifests import Collection, Manifest, read
+from hansa.apply.sync.contents import batches, item, placed
 from hansa.cli.client import Api, Json, open_api
 from hansa.cli.connection import Connection
 from hansa.cli.output import OutputFlag, describe, say, show_value, write
+from hansa.cli.sync_api import sent
 from hansa.cli.usage import UsageError
 from hansa.errors import FieldError, TooLarge
-
-BATCH_BYTES = 256 * 1024
-"""Size of one request; the server refuses bodies beyond 1 MiB."""
-BATCH_OBJECTS = 100
 
 
 # A dataclass and not a Struct: cyclopts makes options of the fields of dataclasses only.
@@ -106,37 +104,18 @@ def _apply(api: Api, collection: Collection, owner: Owner, *, quiet: bool) -> It
             yield _told(Result(manifest.kind, manifest.name, "failed", errors=problems), quiet=quiet)
         else:
             good.append(manifest)
-    for batch in _batches(good):
+    for batch in batches(map(item, good)):
         try:
-            answer = api.post("/v1/objects:apply", {**owner.body, "objects": [_sent(manifest) for manifest in batch]})
+            answer = api.post("/v1/objects:apply", {**owner.body, "objects": [sent(each) for each in batch]})
         except TooLarge as error:
-            for manifest in batch:
-                flaw = manifest.place(FieldError("", TooLarge.code, error.detail))
-                yield _told(Result(manifest.kind, manifest.name, "failed", errors=(flaw,)), quiet=quiet)
+            for each in batch:
+                flaw = placed(FieldError("", TooLarge.code, error.detail), each)
+                yield _told(Result(each.name.kind, each.name.name, "failed", errors=(flaw,)), quiet=quiet)
             continue
-        for manifest, each in zip(batch, answer["results"], strict=True):
-            result = msgspec.convert(each, Result)
-            placed = tuple(manifest.place(error) for error in result.errors)
-            yield _told(msgspec.structs.replace(result, errors=placed), quiet=quiet)
-
-
-def _sent(manifest: Manifest) -> Json:
-    start = manifest.document.start
-    return {"manifest": manifest.value, "source": {"file": manifest.file, "line": start.line, "column": start.column}}
-
-
-def _batches(manifests: Sequence[Manifest]) -> Iterator[list[Manifest]]:
-    batch: list[Manifest] = []
-    size = 0
-    for manifest in manifests:
-        length = len(msgspec.json.encode(manifest.value))
-        if batch and (size + length > BATCH_BYTES or len(batch) == BATCH_OBJECTS):
-            yield batch
-            batch, size = [], 0
-        batch.append(manifest)
-        size += length
-    if batch:
-        yield batch
+        for each, told in zip(batch, answer["results"], strict=True):
+            result = msgspec.convert(told, Result)
+            errors = tuple(placed(error, each) for error in result.errors)
+            yield _told(msgspec.structs.replace(result, errors=errors), quiet=quiet)
 
 
 def _told(result: Result, *, quiet: bool) -> Result:

@@ -71,10 +71,10 @@ def status(
         show_value(found["status"], output)
     elif state["message"] != told:
         write(f"{state['message']}\n")
-    if state["reason"] == "Checking":
-        return STANDING_STATUS
     wanted = part(found, "status")["revision"]
-    return 0 if wanted["desired"] == wanted["serving"] else REFUSED_STATUS
+    if wanted["desired"] == wanted["serving"]:
+        return 0
+    return REFUSED_STATUS if state["reason"] == "Refused" else STANDING_STATUS  # while it is suspended nothing is decided
 
 
 @rollout.command(name="history")

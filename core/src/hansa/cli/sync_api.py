@@ -49,7 +49,7 @@ class SourceApi:
         return [_owned(each) for each in found]
 
     async def apply(self, commit: str, items: Sequence[Item]) -> list[Outcome]:
-        return await self._asked("/v1/objects:apply", commit, objects=[_sent(item) for item in items])
+        return await self._asked("/v1/objects:apply", commit, objects=[sent(item) for item in items])
 
     async def delete(self, commit: str, names: Sequence[Name], *, allow_mass_delete: bool) -> list[Outcome]:
         objects = [_named(name) for name in names]
@@ -57,7 +57,7 @@ class SourceApi:
 
     async def plan(self, commit: str, items: Sequence[Item], deleted: Sequence[Name]) -> list[Outcome]:
         return await self._asked(
-            "/v1/objects:plan", commit, objects=[_sent(item) for item in items], delete=[_named(name) for name in deleted]
+            "/v1/objects:plan", commit, objects=[sent(item) for item in items], delete=[_named(name) for name in deleted]
         )
 
     async def _asked(self, path: str, commit: str, **more: Any) -> list[Outcome]:
@@ -73,7 +73,8 @@ def _told(error: FieldError) -> Json:
     return {name: short(clean(value), lengths[name]) if isinstance(value, str) else value for name, value in found.items()}
 
 
-def _sent(item: Item) -> Json:
+def sent(item: Item) -> Json:
+    """An object as requests have it."""
     return {"manifest": item.manifest, "source": {"file": item.file, "line": item.line, "column": item.column}}
 
 

@@ -19,6 +19,7 @@ from hansa import ids, settings
 from hansa.apply.repository.failures import Reason
 from hansa.apply.sync.engine import Sync
 from hansa.apply.sync.model import CONTROL_PLANE_AWAY, REFUSED, SYNCED, Report
+from hansa.apply.sync.outcomes import CHANGING
 from hansa.apply.sync.service import Pace, Service
 from hansa.cli.client import Api, open_api
 from hansa.cli.connection import Connection
@@ -154,16 +155,13 @@ class Teller:
     def tell(self, report: Report) -> None:
         """One line for a pass that did or found something else than the one before."""
         record = report.record
-        done = [outcome for outcome in report.outcomes if outcome.action in ("created", "configured", "deleted")]
+        done = [outcome for outcome in report.outcomes if outcome.action in CHANGING]
         now = (record.state, record.commit, record.message, record.errors)
         if not done and now == self._last:
             return
         self._last = now
         tell = log.info if record.state == SYNCED else log.warning
-        counts = {
-            action: sum(outcome.action == action for outcome in report.outcomes)
-            for action in ("created", "configured", "deleted", "failed")
-        }
+        counts = {action: sum(outcome.action == action for outcome in report.outcomes) for action in (*CHANGING, "failed")}
         tell("sync.pass", origin=self._origin, state=record.state, commit=record.commit, message=record.message, read=report.read, **counts)
         for error in record.errors:
             log.warning("sync.error", place=describe(error), code=error.code)

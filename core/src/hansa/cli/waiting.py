@@ -50,13 +50,9 @@ def wait(
 
 def _look(api: Api, kind: str, name: str) -> Json | None:
     try:
-        found: Json = api.get(f"/v1/objects/{kind}/{segment(name)}", patience=10.0)
+        return api.get(f"/v1/objects/{kind}/{segment(name)}", patience=10.0)
     except NotFound:
         return None
-    if kind == "Agent" and not part(part(found, "status"), "revision"):
-        served = api.get(f"/v1/agents/{segment(name)}", patience=10.0)["revision"]
-        found["status"] = part(found, "status") | {"revision": {"serving": served}}
-    return found
 
 
 def _goal(text: str) -> Callable[[Json | None], tuple[bool, str]]:

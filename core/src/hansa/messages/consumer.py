@@ -78,6 +78,12 @@ class Consumer:
         except Unavailable as error:
             log.warning("messages.database_away", message_id=str(envelope.id), error=error.detail)
             again = PAUSE_SECONDS
+        # As in a relay.
+        except Exception:
+            if not envelope.database:
+                raise
+            log.exception("messages.receiving_broke", message_id=str(envelope.id), database=envelope.database)
+            again = PAUSE_SECONDS
         await (delivery.ack() if again is None else delivery.retry(again))
 
     async def _attempt(self, envelope: Envelope, *, repeated: bool) -> float | None:

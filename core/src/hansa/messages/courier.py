@@ -74,4 +74,9 @@ async def _sweep(database: Database, settings: MessageSettings) -> None:
             swept = await store.sweep(database, days=settings.inbox_days)
         except Unavailable as error:
             log.warning("messages.sweep_waits", error=error.detail)
+        # As in a relay.
+        except Exception:
+            if not database.name:
+                raise
+            log.exception("messages.sweep_broke", database=database.name)
         await asyncio.sleep(0 if swept == store.SWEEP_ROWS else SWEEP_SECONDS)

@@ -48,6 +48,12 @@ class Relay:
                 self._tell(error.detail)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
+            # Whatever is wrong with a tenant's own database ends nobody else's messages; with the platform's the process ends of it.
+            except Exception:
+                if not self._database.name:
+                    raise
+                log.exception("messages.relay_broke", database=self._database.name)
+                more = False
             if not more:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._settings.poll_seconds):

@@ -19,6 +19,8 @@ MAX_OBJECTS = 1_000_000
 
 _OFS_DELTA, _REF_DELTA = 6, 7
 _CHUNK = 64 * 1024
+_MAX_SHIFT = 57
+"""Bits of a size that may come before its last seven."""
 _HINT = "Keep manifests in a repository of their own, without large files."
 
 
@@ -44,6 +46,8 @@ def _object(reader: "_Reader") -> int:
     byte = reader.byte()
     kind, size, shift = byte >> 4 & 7, byte & 15, 4
     while byte & 0x80:
+        if shift > _MAX_SHIFT:  # else each further byte costs more than the one before
+            raise RepositoryAway(Reason.DAMAGED, "what the server sent holds a size that does not end")
         byte = reader.byte()
         size |= (byte & 0x7F) << shift
         shift += 7

@@ -10,7 +10,7 @@ from hansa.apply.manifests import MAX_BYTES, SUFFIXES
 from hansa.apply.repository.failures import Reason, RepositoryAway, RepositoryRefused
 from hansa.apply.repository.location import Location, origin_of
 from hansa.apply.repository.model import MAX_ENTRIES, File, Tree, Unreadable
-from hansa.apply.repository.trees import bounded
+from hansa.apply.repository.trees import UNSHOWN, bounded, legible
 
 
 class FolderSource:
@@ -58,8 +58,9 @@ class FolderSource:
             for name in names:
                 path = Path(folder, name)
                 if path.suffix in SUFFIXES and not name.startswith("."):
-                    shown = str(path.relative_to(self._root))
-                    seen[shown] = self._file(path, shown, real)
+                    named = os.fsencode(path.relative_to(self._root))
+                    shown = legible(named)
+                    seen[shown] = self._file(path, shown, real) if shown.encode() == named else ((), File("", UNSHOWN))
                     found[shown] = seen[shown][1]
         self._seen = seen
         digest = hashlib.sha256("".join(f"{path}\0{file.id}\0{file.flaw}\0" for path, file in sorted(found.items())).encode()).hexdigest()

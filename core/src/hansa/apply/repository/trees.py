@@ -16,6 +16,7 @@ from hansa.apply.repository.model import MAX_ENTRIES, MAX_FILES, File, Unreadabl
 MAX_DEPTH = 64
 _HINT = "Keep manifests below a folder of their own, and name it with --path."
 _LINK = "is a link, which is never followed: put the file itself here"
+UNSHOWN = "has a name that is not UTF-8, or holds characters that can't be seen"
 
 
 def folder(store: BaseObjectStore, root: ObjectID, path: str) -> ObjectID:
@@ -39,7 +40,7 @@ def files(store: BaseObjectStore, root: ObjectID, path: str) -> dict[str, File]:
         inside, tree, depth = waiting.pop()
         for name, mode, sha in _tree(store, tree).iteritems():
             entries += 1
-            shown = f"{inside}/{_name(name)}" if inside else _name(name)
+            shown = f"{inside}/{legible(name)}" if inside else legible(name)
             if stat.S_ISDIR(mode) and not _is_hidden(name):
                 if depth >= MAX_DEPTH:
                     raise RepositoryRefused(Reason.TOO_LARGE, f"folders stand deeper than {MAX_DEPTH} in each other", hint=_HINT)
@@ -61,7 +62,7 @@ def changed(store: BaseObjectStore, before: ObjectID, after: ObjectID, *, path: 
             parts = entry.path.split(b"/")
             if any(_is_hidden(part) for part in parts) or not _is_manifest(parts[-1], entry.mode):
                 continue
-            shown = "/".join(([path] if path else []) + [_name(part) for part in parts])
+            shown = "/".join(([path] if path else []) + [legible(part) for part in parts])
             if there:
                 found[shown] = _file(parts[-1], entry.mode, entry.sha)
             else:
@@ -115,11 +116,12 @@ def _is_manifest(name: bytes, mode: int) -> bool:
 def _file(name: bytes, mode: int, sha: ObjectID) -> File:
     if stat.S_ISLNK(mode):
         return File(sha.decode(), _LINK)
-    if _name(name).encode() != name:
-        return File(sha.decode(), "has a name that is not UTF-8, or holds characters that can't be seen")
+    if legible(name).encode() != name:
+        return File(sha.decode(), UNSHOWN)
     return File(sha.decode())
 
 
-def _name(name: bytes) -> str:
+def legible(name: bytes) -> str:
+    """A name as people may see it: with a mark for all that is not UTF-8, or can't be seen."""
     text = name.decode("utf-8", "replace")
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)

@@ -29,6 +29,7 @@ from hansa.apply.sync.model import (
     Record,
     Report,
 )
+from hansa.apply.sync.outcomes import CHANGING, is_in_the_way
 from hansa.errors import (
     Conflict,
     FieldError,
@@ -48,6 +49,8 @@ BATCH_NAMES = 5000
 """Objects that are deleted in one request: all of them, as a rule, for the control plane counts what one request deletes."""
 HEARTBEAT_SECONDS = 60.0
 """After so many seconds the control plane is told that the source is still looked at, although nothing is new."""
+APPLYING = "Applying"
+"""State of a source of which another commit is being sent: if that is never told to be done, nothing is known of what stands."""
 
 
 class Sync:
@@ -85,9 +88,9 @@ class Sync:
             return Report(record=self._now(REFUSED, error.detail))
         except (Unavailable, LimitExceeded) as error:
             return Report(record=self._now(CONTROL_PLANE_AWAY, error.detail))
-        except HansaError as error:
-            return Report(record=self._now(FAILING, error.detail))
-        return await self._tell(self._summary(tree), outcomes, read)
+        except HansaError as error:  # such as a password file that can't be read
+            return await self._tell(self._now(FAILING, error.detail))
+        return await self._tell(self._summary(tree, outcomes), outcomes, read)
 
     async def _look(self) -> tuple[str, Tree]:
         head = await self._source.look()
@@ -104,6 +107,8 @@ class Sync:
         self._failed_names = {(name.kind, name.name) for name, where in found.items() if len(where) > 1 or where[0][1].errors}
         self._refused = {}
         outcomes: list[Outcome] = []
+        if items:
+            await self._begin(tree.commit)
         for batch in contents.batches(contents.in_order(items)):
             outcomes += await self._apply(tree.commit, batch)
         # What failed is sent again at the next pass, whatever it was that it waits for, and what was written twice when it no longer is.
@@ -113,6 +118,15 @@ class Sync:
         if self._sweep:
             outcomes += await self._delete(tree.commit, set(found))
         return outcomes, len(manifests)
+
+    async def _begin(self, commit: str) -> None:
+        """Have the control plane know that it is no longer as the commit applied last, before it is so. Without that, whoever comes after a
+        process that is killed here, and finds that commit again or one like it, would see nothing to do."""
+        before = self._record
+        if before is not None and before.state == SYNCED and before.commit != commit:
+            told = self._now(APPLYING, f"commit {commit[:12]} is being applied")
+            await self._api.keep(told)
+            self._record = told
 
     async def _where(self, tree: Tree, *, full: bool) -> set[str]:
         """Files whose objects are applied in this pass, and those of earlier ones that were not finished. Decides whether to look for
@@ -172,12 +186,16 @@ class Sync:
         for item, outcome in zip(batch, outcomes, strict=True):
             if outcome.action == "failed":
                 self._refused[item.file] = (*self._refused.get(item.file, ()), *(contents.placed(error, item) for error in outcome.errors))
-                if not _is_in_the_way(outcome):
+                if not is_in_the_way(outcome):
                     self._failed_names.add((item.name.kind, item.name.name))
         return outcomes
 
     async def _delete(self, commit: str, said: set[Name]) -> list[Outcome]:
-        owned = await self._api.owned()
+        try:
+            owned = await self._api.owned()
+        except Unavailable as error:  # perhaps only the database of one tenant: all others are still applied as ever
+            self._decision = deletion.Decision(waiting=(f"nothing is deleted, for nobody can say what there is: {error.detail}",))
+            return []
         self._decision = deletion.decide(owned, self._contents, said, self._failed_names)
         self._undeleted = ()
         outcomes: list[Outcome] = []
@@ -195,7 +213,7 @@ class Sync:
         self._sweep = bool(failures)
         return outcomes
 
-    def _summary(self, tree: Tree) -> Record:
+    def _summary(self, tree: Tree, outcomes: Sequence[Outcome]) -> Record:
         errors = [error for each in self._contents.values() for error in each.errors]
         errors += [error for each in self._contents.values() for entry in each.entries for error in entry.errors]
         errors += contents.twins(contents.places(self._contents))
@@ -216,7 +234,8 @@ class Sync:
         elif errors:
             told.append(f"{len(errors)} error{'s' if len(errors) > 1 else ''}")
         record = self._now(state, "; ".join(each for each in told if each))
-        return msgspec.structs.replace(record, commit=tree.commit, errors=tuple(errors[:MAX_ERRORS]), applied_at=clock.now())
+        applied_at = clock.now() if any(outcome.action in CHANGING for outcome in outcomes) else record.applied_at
+        return msgspec.structs.replace(record, commit=tree.commit, errors=tuple(errors[:MAX_ERRORS]), applied_at=applied_at)
 
     def _now(self, state: str, message: str) -> Record:
         """What is known with a state of this moment; the commit stays the one whose objects were applied last."""
@@ -245,11 +264,6 @@ class Sync:
             return msgspec.structs.replace(report, record=msgspec.structs.replace(record, state=state, message=error.detail))
         self._record, self._told = record, now
         return report
-
-
-def _is_in_the_way(outcome: Outcome) -> bool:
-    """Whether an object is refused because the same one still stands in another namespace of its tenant: there it may be deleted."""
-    return all(error.code == "conflict" and error.path == "metadata.namespace" for error in outcome.errors)
 
 
 def _all_names(all_contents: Mapping[str, Contents]) -> set[Name]:

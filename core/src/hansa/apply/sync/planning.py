@@ -9,12 +9,12 @@ from hansa.apply.repository.model import Source, Unreadable
 from hansa.apply.sync import contents, deletion
 from hansa.apply.sync.contents import Contents
 from hansa.apply.sync.model import Item, Name, Outcome, Planner
+from hansa.apply.sync.outcomes import CHANGING, is_in_the_way
 from hansa.errors import FieldError
 
 MOST_CARRIED = 200
 LAST = "Agent"
 """The kind that nothing else refers to; an agent that calls another may call one that is still to come."""
-CHANGING = ("created", "configured", "deleted")
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ async def plan(source: Source, planner: Planner) -> Planned:
         outcomes += [_placed(outcome, item) for outcome, item in zip(answered, batch, strict=True)]
         new = [item for outcome, item in zip(answered, batch, strict=True) if outcome.action in CHANGING and item.name.kind != LAST]
         carried = [*carried, *new][:MOST_CARRIED]
-    unsure = {(outcome.kind, outcome.name) for outcome in outcomes if outcome.action == "failed"}
+    unsure = {(outcome.kind, outcome.name) for outcome in outcomes if outcome.action == "failed" and not is_in_the_way(outcome)}
     said = contents.places(reading.contents)
     unsure |= {(name.kind, name.name) for name, where in said.items() if len(where) > 1 or where[0][1].errors}
     decision = deletion.decide(await planner.owned(), reading.contents, set(said), unsure)

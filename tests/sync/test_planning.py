@@ -1,0 +1,47 @@
+"""A plan says what a pass would do, also where that takes two passes."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from hansa.apply.sync.engine import Sync
+from hansa.apply.sync.model import Item, Name, Outcome
+from hansa.apply.sync.planning import plan
+from hansa.errors import FieldError
+from repository.repos import agent
+from sync.plane import Files, Plane
+
+
+class Asked(Plane):
+    """Implements `Planner` too. What another namespace has is refused, for the reason given."""
+
+    refusal = FieldError("metadata.namespace", "conflict", "stands in another namespace")
+
+    def _apply(self, item: Item) -> Outcome:
+        key = (item.name.kind, item.name.name)
+        known = self.objects.get(key)
+        if known is not None and known[0].name.namespace != item.name.namespace:
+            return Outcome(*key, "failed", errors=(self.refusal,))
+        return super()._apply(item)
+
+    async def plan(self, commit: str, items: Sequence[Item], deleted: Sequence[Name]) -> list[Outcome]:
+        before = dict(self.objects)
+        outcomes = [*map(self._apply, items), *map(self._delete, deleted)]
+        self.objects = before
+        return outcomes
+
+
+@pytest.mark.parametrize("code", ["conflict", "reference"])
+async def test_an_object_that_moves_to_another_namespace_is_planned_as_it_is_done(code: str) -> None:
+    files, plane = Files(), Asked()
+    plane.refusal = FieldError("metadata.namespace", code, "not there")
+    files.put(a=agent("a"), b=agent("b"))
+    await Sync(files, plane).once()
+    files.put(a=agent("a", namespace="acme"))
+    planned = await plan(files, plane)
+    done = await Sync(files, plane).once()
+    assert [(each.name, each.action) for each in planned.outcomes if each.action != "unchanged"] == [
+        (each.name, each.action) for each in done.outcomes if each.action != "unchanged"
+    ]
+    assert ("deleted" in {each.action for each in planned.outcomes}) == (code == "conflict")
+    assert planned.waiting == done.waiting
