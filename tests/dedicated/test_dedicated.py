@@ -18,6 +18,7 @@ from hansa.db.joining import joining
 from hansa.db.pool import enter_platform, enter_tenant, open_database
 from hansa.errors import Misconfigured
 from hansa.tenants.service import tenant_id
+from hansa.tenants.warnings import tell
 from runs.engine import until
 from stack import open_stack, plain_client
 
@@ -94,6 +95,32 @@ async def test_it_says_where_it_is_and_that_its_walls_hold(client: httpx2.AsyncC
     assert (conditions(view)["DatabaseReady"], conditions(view)["IsolationVerified"]) == (("True", "Dedicated"), ("True", "ProbesPassed"))
     shown = (await client.get("/v1/objects/Tenant/acme", headers={"hansa-tenant": "acme"})).json()
     assert shown["manifest"]["spec"]["isolation"]["database"] == "Dedicated"
+
+
+async def test_a_limit_that_is_nearly_used_up_shows_wherever_one_looks(city: City, client: httpx2.AsyncClient) -> None:
+    await applied(client, *inside("acme"), tenant("acme", quotas={"messagesPerDay": 5}))
+    there = {"hansa-tenant": "acme"}
+
+    async def shown() -> tuple[tuple[str, str], tuple[str, str], list[tuple[str, str]]]:
+        """The condition of the tenant and of its object, and the limits that are told to it."""
+        views = (await client.get("/v1/tenants/acme")).json(), (await client.get("/v1/objects/Tenant/acme", headers=there)).json()["status"]
+        limits = (await client.get("/v1/budgets", headers=there)).json()["data"]
+        of_view, of_object = (conditions(each)["QuotaReady"] for each in views)
+        return of_view, of_object, [(each["limit"], each["state"]) for each in limits]
+
+    async with open_database(city.settings.database) as database:
+        own = database.of(tenant_id("acme"))
+        own.trouble = None
+        for calls, reason, state in ((0, "InForce", "ok"), (4, "Warning", "warning"), (1, "Reached", "reached")):
+            for _ in range(calls):
+                await work(client, "acme")  # each calls one agent
+            await tell(own)
+            assert await shown() == (("True", reason), ("True", reason), [("messagesPerDay", state)])
+            await tell(database)  # where nothing of it is counted
+    trail = (await client.get("/v1/audit-events", headers=there)).json()["data"]
+    told = [each["after"]["state"] for each in trail if each["action"] == "limit.crossed"]
+    assert told == ["reached", "warning"], "each once, newest first"
+    await applied(client, tenant("acme"))
 
 
 async def test_others_share_as_before(city: City, client: httpx2.AsyncClient) -> None:

@@ -1,5 +1,6 @@
 """A tenant is deleted whole, wherever whoever does it dies; and what would be left behind is found."""
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,8 +20,9 @@ from hansa.messages.courier import queue_of
 from hansa.process import open_equipment
 from hansa.runs.equipment import Equipment
 from hansa.runs.leaving import store
-from hansa.runs.leaving.bundle import members
+from hansa.runs.leaving.bundle import Writer, members
 from hansa.runs.leaving.deletion import Remover
+from hansa.runs.leaving.exporting import PIECE, pieces
 from stack import Stack
 
 TENANT, NEIGHBOUR = uuid4(), uuid4()
@@ -233,3 +235,25 @@ async def test_one_worker_at_a_time_goes_on_with_a_deletion(place: Place) -> Non
     assert (await place.deletion())["step"] == "stop"
     await place.look()
     assert (await place.deletion())["step"] == "purge"
+
+
+async def test_a_member_of_a_bundle_is_never_held_in_memory_whole() -> None:
+    lines = [b"%d " % number * 5000 + b"\n" for number in range(200)]
+
+    async def slowly() -> AsyncIterator[bytes]:
+        for each in lines:
+            yield each
+
+    writer = Writer(0.0)
+    written = [writer.member("tenant.json", b"{}")]
+    written += [piece async for piece in pieces(writer, "sessions/long.jsonl", slowly())]
+    written += [piece async for piece in pieces(writer, "sessions/empty.jsonl", nothing())]
+    assert max(len(piece) for piece in written) <= PIECE < len(b"".join(lines)) / 2
+    found = list(members(io.BytesIO(b"".join([*written, writer.end()]))))
+    assert found == [("tenant.json", b"{}"), ("sessions/long.jsonl", b"".join(lines)), ("sessions/empty.jsonl", b"")]
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    """A session without a line."""
+    for each in ():
+        yield each

@@ -3,6 +3,7 @@
 import msgspec
 
 from hansa.agents import store
+from hansa.apply.rollout.model import AgentStatus
 from hansa.apply.rollout.service import Rollouts
 from hansa.auth.model import Principal
 from hansa.db.pool import Database
@@ -27,17 +28,17 @@ class Agents:
 
     async def get(self, principal: Principal, name: str) -> str:
         """An agent as JSON text."""
-        async with self._database.tenant(principal.tenant_id) as connection:
-            row = await store.find(connection, name)
-            if row is None:
-                raise NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
-            return (await self._rollouts.with_status(connection, [("Agent", name, row["body"])]))[0]
+        row = await store.find(self._database, principal.tenant_id, name)
+        if row is None:
+            raise NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
+        return shown(row["body"], self._rollouts.read(row["told"]).get(name))
 
     async def page(self, principal: Principal, *, after: str, limit: int) -> AgentPage:
         """Agents by name."""
         async with self._database.tenant(principal.tenant_id) as connection:
             rows = await store.page(connection, after, limit + 1)
-            bodies = await self._rollouts.with_status(connection, [("Agent", row["name"], row["body"]) for row in rows[:limit]])
+            statuses = await self._rollouts.statuses(connection, [row["name"] for row in rows[:limit]])
+        bodies = [shown(row["body"], statuses.get(row["name"])) for row in rows[:limit]]
         return AgentPage(bodies, rows[limit - 1]["name"] if len(rows) > limit else None)
 
     async def revisions(self, principal: Principal, name: str, *, before: int | None, limit: int) -> AgentPage:
@@ -47,3 +48,8 @@ class Agents:
         if not rows and before is None:
             raise NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
         return AgentPage([row["body"] for row in rows[:limit]], rows[limit - 1]["revision"] if len(rows) > limit else None)
+
+
+def shown(body: str, status: AgentStatus | None) -> str:
+    """An agent as JSON text, with its status, if there is one."""
+    return body if status is None else f'{body[:-1]}, "status" : {msgspec.json.encode(status).decode()}}}'

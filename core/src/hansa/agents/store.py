@@ -1,20 +1,14 @@
 """All SQL about agents and their revisions."""
 
+from uuid import UUID
+
 import asyncpg
 
-from hansa.db.pool import Connection
+from hansa.db.pool import Connection, Database
 
-AGENT = """
-SELECT o.name, json_build_object('name', o.name, 'revision', nullif(a.revision, 0), 'generation', o.generation, 'manager', o.manager,
-  'origin', o.origin, 'commit', o.commit, 'source', o.source, 'applied_by', o.applied_by,
-  'description', coalesce(o.manifest -> 'spec' ->> 'description', ''),
-  'runtime', coalesce(o.manifest -> 'spec' -> 'runtime' ->> 'name', 'loop'),
-  'model', coalesce(o.manifest -> 'spec' -> 'model' ->> 'alias', o.manifest -> 'spec' -> 'model' ->> 'ref'),
-  'suspended', coalesce((o.manifest -> 'spec' ->> 'suspend')::boolean, false),
-  'created_at', o.created_at, 'updated_at', o.updated_at, 'manifest', o.manifest) AS body
+PAGE = """SELECT o.name, hansa.agent_json(o, a.revision) AS body
 FROM hansa.objects o JOIN hansa.agents a ON a.tenant_id = o.tenant_id AND a.name = o.name
-WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Agent'
-"""
+WHERE o.tenant_id = (SELECT hansa.tenant()) AND o.kind = 'Agent' AND o.name > $1 ORDER BY o.name LIMIT $2"""
 
 
 WORLD = """SELECT hansa.run_world((SELECT hansa.tenant()), $1, $2) AS world,
@@ -40,14 +34,14 @@ async def world(connection: Connection, agent: str, revision: int) -> asyncpg.Re
     return row
 
 
-async def find(connection: Connection, name: str) -> asyncpg.Record | None:
-    """An agent: record (name, body as JSON text)."""
-    return await connection.fetchrow(f"{AGENT} AND o.name = $1", name)
+async def find(database: Database, tenant_id: UUID, name: str) -> asyncpg.Record | None:
+    """An agent of a tenant, in one round trip: record (body, told), JSON texts; `told` is what its status follows from."""
+    return await database.of(tenant_id).call_row("SELECT body, told FROM hansa.agent_read($1, $2)", tenant_id, name)
 
 
 async def page(connection: Connection, after: str, limit: int) -> list[asyncpg.Record]:
     """Agents by name: records (name, body)."""
-    return await connection.fetch(f"{AGENT} AND o.name > $1 ORDER BY o.name LIMIT $2", after, limit)
+    return await connection.fetch(PAGE, after, limit)
 
 
 async def revisions(connection: Connection, name: str, before: int, limit: int) -> list[asyncpg.Record]:

@@ -114,14 +114,19 @@ class Tenants:
 
     async def _view(self, row: Any, region: Region | None) -> TenantView:
         trouble = place_trouble(self._database, row)
-        if row["database"] == "Dedicated" and region is not None and (region.verified or not region.probed):
-            # Unless something is open in the platform's, which it shares: of its walls says what was probed there.
-            probed = None
+        if row["database"] != "Dedicated":
+            return _view(row, region, trouble, self._stale_seconds)
+        probed, crossed = None, row["crossed"]
+        if trouble is None:
+            own = self._database.of(row["tenant_id"])
             with suppress(Unavailable):
-                probed = await self._region_of(self._database.of(row["tenant_id"])) if trouble is None else None
+                crossed = await store.read_crossed(own, row["tenant_id"])
+                probed = await self._region_of(own)
+        # Unless something is open in the platform's, which it shares: of its walls says what was probed there.
+        if region is not None and (region.verified or not region.probed):
             told = probed or Region(region.name, region.cordoned, region.changed_at)
             region = msgspec.structs.replace(told, cordoned=region.cordoned, changed_at=region.changed_at)
-        return _view(row, region, trouble, self._stale_seconds)
+        return _view({**dict(row), "crossed": crossed}, region, trouble, self._stale_seconds)
 
 
 def place_trouble(database: Database, row: Any) -> tuple[str, str] | None:

@@ -13,15 +13,16 @@ from hansa_crds import TenantQuotas, TenantSpec
 
 Probe = Callable[[], Awaitable[list[str]]]
 """Tries something that must not be possible; what was, in words."""
-FACTS = """SELECT t.name, t.tenant_id, t.display_name, t.suspended, t.weight, t.concurrent_runs, t.requests_per_second, t.created_at,
+CROSSED = """SELECT coalesce(json_agg(json_build_object('name', l.name, 'level', l.level) ORDER BY l.name), '[]')
+  FROM hansa.limit_levels l"""
+FACTS = f"""SELECT t.name, t.tenant_id, t.display_name, t.suspended, t.weight, t.concurrent_runs, t.requests_per_second, t.created_at,
   t.state, t.generation, t.workers, t.database, t.deletion_policy, t.prevent_deletion, w.workers_seen, w.workers_since,
   m.told IS NOT NULL OR m.reason <> '' AS messaged, coalesce(m.told LIKE '%:' || m.version, false) AS messaging_told,
   coalesce(m.blocked, false) AS messaging_blocked, coalesce(m.reason, '') AS messaging_trouble,
   (SELECT coalesce(json_agg(json_build_object('type', c.type, 'status', c.status, 'reason', c.reason, 'message', c.message,
     'observedGeneration', c.observed_generation, 'lastTransitionTime', c.last_transition_time) ORDER BY c.type), '[]')
     FROM hansa.tenant_conditions c WHERE c.tenant_id = t.tenant_id) AS put,
-  (SELECT coalesce(json_agg(json_build_object('name', l.name, 'level', l.level) ORDER BY l.name), '[]')
-    FROM hansa.limit_levels l WHERE l.tenant_id = t.tenant_id) AS crossed,
+  ({CROSSED} WHERE l.tenant_id = t.tenant_id) AS crossed,
   ARRAY(SELECT l.name FROM hansa.limits l WHERE l.tenant_id = t.tenant_id ORDER BY l.name) AS limits, t.most_agents
 FROM hansa.tenants t LEFT JOIN hansa.messaging_accounts m ON m.tenant_id = t.tenant_id CROSS JOIN LATERAL (
   SELECT count(*) FILTER (WHERE seen_at > now() - interval '90 seconds') AS workers_seen,
@@ -197,6 +198,12 @@ async def read_tenant(database: Database, name: str) -> asyncpg.Record | None:
 async def page_tenants(database: Database, after: str, limit: int) -> list[asyncpg.Record]:
     """All tenants by name, with what their conditions follow from."""
     return await database.system(f"{FACTS} WHERE t.name > $1 ORDER BY t.name LIMIT $2", after, limit)
+
+
+async def read_crossed(own: Database, tenant_id: UUID) -> str:
+    """Limits of which a tenant has used much, as its own database tells, as JSON text."""
+    (row,) = await own.system(f"SELECT ({CROSSED} WHERE l.tenant_id = $1) AS crossed", tenant_id)
+    return row["crossed"]
 
 
 async def read_region(database: Database, name: str) -> asyncpg.Record | None:

@@ -39,6 +39,8 @@ async def watch_limits(database: Database) -> None:
 async def tell(database: Database) -> None:
     """Tell of what has got there since the last look."""
     for tenant_id in await store.untold_limits(database, TENANTS):
+        if database.of(tenant_id) is not database:
+            continue  # it is told of where its use is counted
         for told in await _tell(database, tenant_id):
             log.warning("limit.crossed", tenant_id=str(tenant_id), **told)
 

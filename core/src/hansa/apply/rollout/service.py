@@ -45,19 +45,19 @@ class Rollouts:
 
     async def statuses(self, connection: Connection, names: Sequence[str]) -> dict[str, AgentStatus]:
         """The status of agents of the connection's tenant, those that are there: name -> status."""
-        if not names:
-            return {}
-        found = [(facts, *_read(facts)) for facts in await store.facts(connection, names)]
-        uses = [use for _, agent, _ in found if agent is not None for use in agent.spec.tools]
-        servers, agents = [use.tool_server for use in uses if use.tool_server], [use.agent for use in uses if use.agent]
-        around = await store.around(connection, servers, agents)
+        return self.read(await store.told(connection, names)) if names else {}
+
+    def read(self, text: str) -> dict[str, AgentStatus]:
+        """The status of agents, name -> status, from what the database tells of them (the SQL function agents_told) as JSON text."""
+        told = store.read(text)
+        found = [(facts, *_read(facts)) for facts in told.facts]
         return {
             facts.name: AgentStatus(
                 observed_generation=facts.generation,
                 conditions=tuple(
                     conditions_of(
                         facts,
-                        Troubles(unread=unread) if agent is None else self._troubles(agent, around),
+                        Troubles(unread=unread) if agent is None else self._troubles(agent, told.around),
                         suspended=agent is not None and agent.spec.suspend,
                     )
                 ),

@@ -43,7 +43,7 @@ class End(msgspec.Struct, frozen=True):
 
 
 class Writer:
-    """Makes members; each is a piece of the file by itself."""
+    """Makes members, one after the other."""
 
     def __init__(self, made: float) -> None:
         """`made`: the time that the members bear, in seconds since 1970."""
@@ -53,19 +53,28 @@ class Writer:
 
     def member(self, name: str, body: bytes) -> bytes:
         """One member."""
+        return self.begin(name, len(body), hashlib.sha256(body).digest()) + body + padding(len(body))
+
+    def begin(self, name: str, size: int, digest: bytes) -> bytes:
+        """What a member of so many bytes with this SHA-256 begins with; they follow, and then its `padding`."""
         self._members += 1
-        self._digest.update(hashlib.sha256(body).digest())
-        return self._piece(name, body)
+        self._digest.update(digest)
+        return self._head(name, size)
 
     def end(self) -> bytes:
         """The last member, and the end of the file."""
         end = msgspec.json.encode(End(self._members, self._digest.hexdigest()))
-        return self._piece(END, end) + bytes(2 * BLOCK)
+        return self._head(END, len(end)) + end + padding(len(end)) + bytes(2 * BLOCK)
 
-    def _piece(self, name: str, body: bytes) -> bytes:
+    def _head(self, name: str, size: int) -> bytes:
         info = tarfile.TarInfo(name)
-        info.size, info.mtime, info.mode = len(body), int(self._made), 0o600
-        return info.tobuf(tarfile.PAX_FORMAT) + body + bytes(-len(body) % BLOCK)
+        info.size, info.mtime, info.mode = size, int(self._made), 0o600
+        return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def padding(size: int) -> bytes:
+    """What follows a member of so many bytes."""
+    return bytes(-size % BLOCK)
 
 
 def broken(error: Mapping[str, str]) -> bytes:

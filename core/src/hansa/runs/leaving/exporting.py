@@ -1,5 +1,10 @@
-"""Writes a tenant as a bundle, member by member; one session at a time is held in memory."""
+"""Writes a tenant as a bundle, member by member.
 
+A member's size stands before it: so a session is written to a nameless file first, of which what is beyond a piece lies on the disk.
+"""
+
+import hashlib
+import tempfile
 from collections.abc import AsyncIterator
 from uuid import UUID
 
@@ -11,17 +16,18 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import NotFound
 from hansa.runs.leaving import store
-from hansa.runs.leaving.bundle import FORMAT, KEYS, OBJECTS, SESSIONS, TENANT, Head, Writer
+from hansa.runs.leaving.bundle import FORMAT, KEYS, OBJECTS, SESSIONS, TENANT, Head, Writer, padding
 from hansa.runs.log import exporting
 from hansa.runs.log.keeping import Values
 
 PAGE = 200
+PIECE = 1024 * 1024
 EXPORTER = "tenant-export"
 """Name of the principal that reads what is exported."""
 
 
 async def members(database: Database, values: Values, tenant_id: UUID, name: str) -> AsyncIterator[bytes]:
-    """The bundle of a tenant, a member a piece. Raises `Damaged` where a value can't be had: what was written then has no end."""
+    """The bundle of a tenant, piece by piece. Raises `Damaged` where a value can't be had: what was written then has no end."""
     now = clock.now()
     writer = Writer(now.timestamp())
     principal = Principal(tenant_id, name, EXPORTER, ())
@@ -36,9 +42,24 @@ async def members(database: Database, values: Values, tenant_id: UUID, name: str
             found = await exporting.snapshot(database, principal, session)
         except NotFound:
             continue  # retention has it, since it was listed
-        body = b"".join([text async for text in exporting.lines(database, values, principal, found)])
-        yield writer.member(f"{SESSIONS}{session}.jsonl", body)
+        async for piece in pieces(writer, f"{SESSIONS}{session}.jsonl", exporting.lines(database, values, principal, found)):
+            yield piece
     yield writer.end()
+
+
+async def pieces(writer: Writer, name: str, lines: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """A member with these lines."""
+    digest = hashlib.sha256()
+    with tempfile.SpooledTemporaryFile(max_size=PIECE) as file:
+        async for text in lines:
+            file.write(text)
+            digest.update(text)
+        size = file.tell()
+        file.seek(0)
+        yield writer.begin(name, size, digest.digest())
+        while piece := file.read(PIECE):
+            yield piece
+        yield padding(size)
 
 
 async def _keys(database: Database, tenant_id: UUID) -> AsyncIterator[str]:

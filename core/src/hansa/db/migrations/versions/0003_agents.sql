@@ -1,0 +1,70 @@
+-- Agents as they are read: what is shown of one, and all that its status follows from, in one statement.
+
+-- The elements of a JSON array; none of anything else, as in a manifest that a newer version wrote.
+CREATE FUNCTION hansa.elements(p json) RETURNS SETOF json LANGUAGE sql IMMUTABLE AS $$
+  SELECT value FROM json_array_elements(CASE json_typeof(p) WHEN 'array' THEN p ELSE '[]' END)
+$$;
+
+-- An agent as people see it, but for its status; `p_serving` 0: no revision serves.
+CREATE FUNCTION hansa.agent_json(o hansa.objects, p_serving integer) RETURNS json LANGUAGE sql STABLE AS $$
+  SELECT json_build_object('name', o.name, 'revision', nullif(p_serving, 0), 'generation', o.generation, 'manager', o.manager,
+    'origin', o.origin, 'commit', o.commit, 'source', o.source, 'applied_by', o.applied_by,
+    'description', coalesce(o.manifest -> 'spec' ->> 'description', ''),
+    'runtime', coalesce(o.manifest -> 'spec' -> 'runtime' ->> 'name', 'loop'),
+    'model', coalesce(o.manifest -> 'spec' -> 'model' ->> 'alias', o.manifest -> 'spec' -> 'model' ->> 'ref'),
+    'suspended', coalesce((o.manifest -> 'spec' ->> 'suspend')::boolean, false),
+    'created_at', o.created_at, 'updated_at', o.updated_at, 'manifest', o.manifest)
+$$;
+
+-- What the status of agents follows from, of those that are there: `facts` of each, and what is `around` them all. Of ModelProviders those
+-- that offer what one of them names; all, where what one names is offered by none, for then it is told what there is.
+CREATE FUNCTION hansa.agents_told(p_tenant uuid, p_names text[]) RETURNS json LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  RETURN (WITH mine AS MATERIALIZED (
+      SELECT o.* FROM hansa.objects o WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = ANY (p_names)),
+    wanted AS MATERIALIZED (
+      SELECT DISTINCT w.alias, w.ref FROM mine m
+      CROSS JOIN LATERAL (SELECT m.manifest -> 'spec' -> 'model' UNION ALL SELECT hansa.elements(m.manifest -> 'spec' -> 'model' -> 'fallbacks')) c(choice)
+      CROSS JOIN LATERAL (VALUES (c.choice ->> 'alias', NULL), (NULL, c.choice ->> 'ref')) w(alias, ref)
+      WHERE w.alias IS NOT NULL OR w.ref IS NOT NULL),
+    offered AS MATERIALIZED (
+      SELECT DISTINCT o.name, w.alias, w.ref FROM hansa.objects o
+      CROSS JOIN LATERAL hansa.elements(o.manifest -> 'spec' -> 'models') l(model) CROSS JOIN wanted w
+      WHERE o.tenant_id = p_tenant AND o.kind = 'ModelProvider'
+        AND (w.ref = o.name || '/' || (l.model ->> 'name') OR w.alias IN (SELECT a #>> '{}' FROM hansa.elements(l.model -> 'aliases') a))),
+    used AS MATERIALIZED (
+      SELECT u ->> 'toolServer' AS server, u ->> 'agent' AS agent FROM mine m CROSS JOIN LATERAL hansa.elements(m.manifest -> 'spec' -> 'tools') u)
+    SELECT json_build_object(
+      'facts', coalesce((
+        SELECT json_agg(json_build_object('name', o.name, 'generation', o.generation, 'updated_at', o.updated_at, 'manifest', o.manifest,
+          'source', json_build_object('manager', o.manager, 'origin', o.origin, 'commit', o.commit, 'file', o.source -> 'file',
+            'line', o.source -> 'line', 'column', o.source -> 'column'),
+          'desired', n.revision, 'desired_at', n.created_at, 'serving', coalesce(a.revision, 0), 'rollout', l.body))
+        FROM mine o LEFT JOIN hansa.agents a ON a.tenant_id = p_tenant AND a.name = o.name
+        CROSS JOIN LATERAL (SELECT r.revision, r.created_at FROM hansa.agent_revisions r
+          WHERE r.tenant_id = p_tenant AND r.agent = o.name ORDER BY r.revision DESC LIMIT 1) n
+        LEFT JOIN LATERAL (SELECT json_build_object('state', l.state, 'reason', l.reason, 'message', l.message, 'changed_at', l.changed_at,
+            'smoke_run', l.smoke_run, 'run_state', r.state, 'suspended_by', r.suspended_by, 'gate', r.gate) AS body
+          FROM hansa.rollouts l LEFT JOIN hansa.runs r ON r.tenant_id = p_tenant AND r.id = l.smoke_run
+          WHERE l.tenant_id = p_tenant AND l.agent = o.name AND l.revision = n.revision LIMIT 1) l ON true), '[]'),
+      'around', json_build_object(
+        'providers', coalesce((SELECT json_agg(o.manifest ORDER BY o.name) FROM hansa.objects o
+          WHERE o.tenant_id = p_tenant AND o.kind = 'ModelProvider' AND (o.name IN (SELECT f.name FROM offered f) OR EXISTS (
+            SELECT FROM wanted w WHERE NOT EXISTS (SELECT FROM offered f WHERE f.alias = w.alias OR f.ref = w.ref)))), '[]'),
+        'servers', coalesce((SELECT json_agg(json_build_object('manifest', o.manifest, 'status', o.status)) FROM hansa.objects o
+          WHERE o.tenant_id = p_tenant AND o.kind = 'ToolServer' AND o.name IN (SELECT u.server FROM used u)), '[]'),
+        'agents', coalesce((SELECT json_agg(o.name) FROM hansa.objects o
+          WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name IN (SELECT u.agent FROM used u)), '[]'),
+        'allowed', (SELECT o.manifest -> 'spec' -> 'allowed' FROM hansa.objects o WHERE o.tenant_id = p_tenant AND o.kind = 'Tenant' LIMIT 1),
+        'changed_at', (SELECT max(o.updated_at) FROM hansa.objects o
+          WHERE o.tenant_id = p_tenant AND o.kind IN ('ModelProvider', 'ToolServer', 'Tenant')))));
+END $$;
+
+-- An agent as people see it, and what its status follows from; no row: it is not there.
+CREATE FUNCTION hansa.agent_read(p_tenant uuid, p_name text) RETURNS TABLE (body json, told json) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+  PERFORM set_config('hansa.tenant', p_tenant::text, true);
+  RETURN QUERY SELECT hansa.agent_json(o, a.revision), hansa.agents_told(p_tenant, ARRAY[p_name])
+    FROM hansa.objects o JOIN hansa.agents a ON a.tenant_id = o.tenant_id AND a.name = o.name
+    WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = p_name;
+END $$;
