@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,9 +44,14 @@ def hansa(*arguments: str, cwd: Path, stdin: str = "", **env: str) -> Ended:
         return Ended(status, *(stream.read_text() for stream in streams[1:]))
 
 
+def program(env: Mapping[str, str]) -> list[str]:
+    """What starts a command: what has it forked, unless its environment says how Python is to start."""
+    return [sys.executable, "-m", "hansa"] if "PYTHONIOENCODING" in env else [str(forkserver.shared().folder / "hansa")]
+
+
 def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "hansa", *arguments],
+        [*program(env), *arguments],
         cwd=cwd,
         env=environment(**env),
         stdin=subprocess.DEVNULL,
@@ -60,7 +65,7 @@ def on_terminal(*arguments: str, cwd: Path, answers: Sequence[tuple[str, str]] =
     """The exit status and all that stood on a terminal, stdout and stderr alike. `answers`: what is typed when a text stands there anew."""
     ours, theirs = pty.openpty()
     child = subprocess.Popen(
-        [sys.executable, "-m", "hansa", *arguments], cwd=cwd, env=environment(**env), stdin=theirs, stdout=theirs, stderr=theirs
+        [*program(env), *arguments], cwd=cwd, env=environment(**env), stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     seen, answered, to_type = b"", 0, list(answers)

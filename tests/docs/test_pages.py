@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import forkserver
 from docs.pages import CLUSTERED, DEPLOYED, OPERATED, Step, steps
 from doubles.oidc_provider import OidcProvider, oidc_provider
 from stack import free_port
@@ -51,7 +52,8 @@ def environ() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HANSA_", "XDG_"))}
     # The browser in which a person approves, as Ada of the crew.
     kept["BROWSER"] = "curl -sfo /dev/null %s&user=ada&groups=crew"
-    return {**kept, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    # `hansa` is forked: pages type it some hundred times, and its imports would take most of their time.
+    return {**kept, "PATH": f"{forkserver.shared().folder}:{ROOT / '.venv/bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
 
 
 def typed(place: Path, commands: str) -> str:
