@@ -22,6 +22,8 @@ from hansa.settings import NatsSettings
 
 log = structlog.stdlib.get_logger("hansa.bus")
 CONNECT_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+"""How long the server is waited for at the end: one that takes nothing more holds up no process."""
 REFUSED = "authorization"
 ANSWER_SECONDS = 5.0
 PENDING_MESSAGES, PENDING_BYTES = 4096, 16 << 20
@@ -207,7 +209,7 @@ async def connected(settings: NatsSettings, name: str, logging_in: dict[str, Any
             await _first(client.connect(settings.url, **options), refused)
     except (NatsError, OSError, TimeoutError) as error:
         reason, place = str(error) or (told[0] if told else type(error).__name__), _place(settings.url)
-        await client.close()
+        await _close(client)
         if REFUSED in reason.lower():
             hint = "Check HANSA_NATS_CREDS_FILE and HANSA_NATS_OPERATOR_FILE, or HANSA_NATS_TOKEN_FILE: they must be this server's."
             raise Misconfigured(f"NATS at {place} refuses the login", hint=hint) from error
@@ -215,4 +217,18 @@ async def connected(settings: NatsSettings, name: str, logging_in: dict[str, Any
     try:
         yield client
     finally:
-        await client.close()
+        await _close(client)
+
+
+async def _close(client: Client) -> None:
+    """Close, in whatever state the connection is."""
+    task = asyncio.current_task()
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
+    except (NatsError, OSError, TimeoutError) as error:
+        log.info("bus.not_closed", error=str(error) or f"the server takes nothing for {CLOSE_SECONDS:g} s")
+    except asyncio.CancelledError:
+        # A client that is about to connect again cancels that, and so what it awaits itself a moment later. Nobody has cancelled us then.
+        if task is None or task.cancelling():
+            raise
