@@ -57,7 +57,7 @@ async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True, lik
     elif migrated:
         key = await _migrated(stack)
         await _copy(stack, name, TEMPLATE)
-        shutil.copyfile(key, settings.key.file)
+        shutil.copy(key, settings.key.file)
     else:
         await _admin(stack, f"CREATE DATABASE {name}")
     try:
