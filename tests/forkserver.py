@@ -27,6 +27,8 @@ from hansa.egress.client import system_trust
 
 NOTHING = Path(os.devnull)
 POLL_SECONDS = 0.02
+LATER = ("anyio._backends._asyncio", "litestar._kwargs", "uvicorn.lifespan.on")
+"""What those who need it import when they first do."""
 
 
 class Child:
@@ -126,6 +128,8 @@ def import_all() -> None:
         import_module(module.name)
     for point in entry_points(group="hansa.plugins"):
         point.load()
+    for name in LATER:
+        import_module(name)
     system_trust()
 
 
