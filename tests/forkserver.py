@@ -48,6 +48,8 @@ if [ "$1 $2" = "-m hansa" ]; then
 fi
 exec {shlex.quote(sys.executable)} "$@"
 """
+LATER = ("anyio._backends._asyncio", "litestar._kwargs", "uvicorn.lifespan.on")
+"""What those who need it import when they first do."""
 
 
 class Child:
@@ -240,6 +242,8 @@ def import_all() -> None:
         import_module(module.name)
     for point in entry_points(group="hansa.plugins"):
         point.load()
+    for name in LATER:
+        import_module(name)
     system_trust()
 
 

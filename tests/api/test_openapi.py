@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
 
@@ -16,7 +17,7 @@ from api.sse import read
 from hansa.api.app import HANDLERS
 from hansa.runs.model import canonical
 from samples import agent
-from stack import Stack
+from stack import Process, Stack
 
 METHODS = ("get", "post", "delete", "put", "patch", "head", "options", "trace")
 PROBLEM = "application/problem+json"
@@ -224,3 +225,10 @@ async def test_the_page_and_all_its_parts_come_from_this_host(api: httpx2.AsyncC
 async def test_the_page_has_no_other_parts(api: httpx2.AsyncClient) -> None:
     for name in ("swagger-ui.css.map", "..%2f..%2fopenapi.py", "%2e%2e", "index.html"):
         assert (await api.get(f"/docs/{name}")).status_code == 404
+
+
+def test_a_control_plane_does_not_load_what_no_route_uses(control_plane: Process) -> None:
+    """Litestar would import Pydantic, which takes half of the processor time of a start."""
+    loaded = Path(f"/proc/{control_plane.pid}/maps").read_text()
+    assert "httptools" in loaded
+    assert "pydantic" not in loaded

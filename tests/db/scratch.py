@@ -57,7 +57,7 @@ async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True, lik
     elif migrated:
         key = await _migrated(stack)
         await _copy(stack, name, TEMPLATE)
-        shutil.copyfile(key, settings.key.file)
+        shutil.copy(key, settings.key.file)
     else:
         await _admin(stack, f"CREATE DATABASE {name}")
     try:
@@ -89,7 +89,7 @@ def _name(settings: Settings) -> str:
 
 
 async def _copy(stack: Stack, name: str, source: str) -> None:
-    await _admin(stack, f"CREATE DATABASE {name} TEMPLATE {source}")
+    await _admin(stack, f"CREATE DATABASE {name} TEMPLATE {source} STRATEGY FILE_COPY")  # writes it once, not also into the log
 
 
 async def _admin(stack: Stack, sql: str) -> None:

@@ -210,12 +210,12 @@ def place(kind: str, name: str, namespace: str = "") -> str:
 
 
 def until(true: Callable[[], bool], patience: float = PATIENCE, *, what: str | Callable[[], str] = "it") -> None:
-    """Wait for something to be so."""
-    end = time.monotonic() + patience
+    """Wait for something to be so. It looks less often the longer it waits, to leave the processors to what it waits for."""
+    begun = time.monotonic()
     while not true():
-        if time.monotonic() > end:
+        if time.monotonic() > begun + patience:
             raise AssertionError(f"not so: {what if isinstance(what, str) else what()}")
-        time.sleep(0.05)
+        time.sleep(min(0.05 + (time.monotonic() - begun) / 20, 0.2))
 
 
 def grant(cluster: Cluster) -> None:

@@ -139,13 +139,13 @@ async def ended(client: httpx2.AsyncClient, run_id: str, *, seconds: float = 20.
 
 
 async def until(look: Callable[[], Awaitable[Any] | Any], what: str, *, seconds: float = 20.0) -> Any:
-    """What `look` gives once that is not empty."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    """What `look` gives once that is not empty. It looks less often the longer it waits, to leave the processors to what it waits for."""
+    begun = time.monotonic()
+    while time.monotonic() < begun + seconds:
         found = look()
         if asyncio.iscoroutine(found):
             found = await found
         if found:
             return found
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(min(0.05 + (time.monotonic() - begun) / 20, 0.2))
     raise AssertionError(f"after {seconds} s it is not so that {what}")

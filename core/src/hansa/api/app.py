@@ -9,6 +9,8 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 
 from hansa.api import (
     access,
@@ -60,12 +62,20 @@ HANDLERS: tuple[HTTPRouteHandler, ...] = (
 )
 
 
+class _App(Litestar):
+    """Litestar without its plugins for Pydantic and attrs, of which no route here has a use: to import Pydantic takes half of a start."""
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
 def create_app(services: Services) -> Litestar:
     """The application over a process's services. Raises `Misconfigured` when a route is not guarded or not audited."""
     wrong = [*unguarded(HANDLERS), *unaudited(HANDLERS)]
     if wrong:
         raise Misconfigured("; ".join(wrong))
-    return Litestar(
+    return _App(
         route_handlers=list(HANDLERS),
         dependencies={"principal": Provide(admission.principal)},
         after_exception=[refusals.told],
