@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hansa.apply.document import MAX_DEPTH, MAX_NODES, Place
-from hansa.apply.manifests import APPLY_ORDER, MAX_BYTES, Collection, keys_of, parse, read
+from hansa.apply.manifests import MAX_BYTES, Collection, keys_of, parse, read
+from hansa.apply.model import ORDER
 from hansa.errors import FieldError
 from hansa_crds import KINDS
 from hansa_crds.problem import Keys, path_of
@@ -255,8 +256,8 @@ def test_one_name_in_two_kinds_or_namespaces_is_no_twin(tmp_path: Path) -> None:
 def test_what_others_refer_to_comes_first(tmp_path: Path) -> None:
     kinds = ["Unheard", "Agent", "ToolServer", "ModelProvider", "Tenant", "Region"]
     (tmp_path / "a.yaml").write_text("---\n".join(f"kind: {kind}\nmetadata: {{name: x}}\n" for kind in kinds))
-    assert [manifest.kind for manifest in read([tmp_path]).manifests] == [*APPLY_ORDER, "Unheard"]
-    assert set(APPLY_ORDER) == set(KINDS)
+    assert [manifest.kind for manifest in read([tmp_path]).manifests] == [*ORDER, "Unheard"]
+    assert set(ORDER) == set(KINDS)
 
 
 def test_folders_are_read_in_order_and_sub_folders_only_when_asked(tmp_path: Path) -> None:

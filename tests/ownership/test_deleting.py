@@ -45,6 +45,8 @@ async def test_what_lies_in_a_database_that_is_not_known_here_is_not_said_to_be_
     try:
         await admin.execute(where, "Dedicated", tenant_id(name))
         (refused,) = (await answer(api, "delete", body))["results"]
+        for path in ("/v1/objects", "/v1/objects/Agent/echo"):
+            problem(await api.get(path, params={"namespace": name}), 503, "unavailable")
         await admin.execute(where, "Shared", tenant_id(name))
     finally:
         await admin.close()

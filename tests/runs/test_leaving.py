@@ -131,6 +131,33 @@ async def gone(place: Place) -> None:
     raise AssertionError(await place.deletion())
 
 
+class Jammed:
+    """An artifact store that breaks over one tenant."""
+
+    def __init__(self, artifacts: Any) -> None:
+        self._artifacts = artifacts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._artifacts, name)
+
+    async def purge(self, tenant: UUID) -> None:
+        if tenant == TENANT:
+            raise ValueError("a defect")
+        await self._artifacts.purge(tenant)
+
+
+async def test_a_deletion_that_breaks_holds_up_no_other(place: Place) -> None:
+    await place.condemn("Delete")
+    await place.condemn("Delete", tenant=NEIGHBOUR)
+    jammed: Any = Jammed(place.equipment.artifacts)
+    remover = Remover(msgspec.structs.replace(place.equipment, artifacts=jammed), place.queue)
+    for _ in range(ROUNDS):
+        await place.scratch.execute("UPDATE hansa.deletions SET held_until = '-infinity'")
+        await remover.look()
+    assert "tenants" in await place.left()
+    assert "tenants" not in await place.left(NEIGHBOUR)
+
+
 @pytest.mark.parametrize("policy", ["Delete", "Export"])
 async def test_a_deletion_that_dies_at_any_statement_is_finished_by_the_next_worker(place: Place, policy: str) -> None:
     await place.condemn("Delete", tenant=NEIGHBOUR)

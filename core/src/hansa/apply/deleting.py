@@ -185,9 +185,11 @@ class Deleting:
             return {}
         agents = [msgspec.json.decode(text, type=Agent) for text in await store.manifests(self._connection, "Agent")]
         if kind == "ToolServer":
-            named = [(use.tool_server, agent.metadata.name) for agent in agents for use in agent.spec.tools]
-            users = {name: sorted({agent for server, agent in named if server == name}) for name in names}
-            return {name: found for name, found in users.items() if found}
+            users: dict[str | None, set[str]] = {}
+            for agent in agents:
+                for use in agent.spec.tools:
+                    users.setdefault(use.tool_server, set()).add(agent.metadata.name)
+            return {name: sorted(users[name]) for name in names if name in users}
         texts = await store.manifests(self._connection, "ModelProvider")
         left = {found.metadata.name: found for found in (msgspec.json.decode(text, type=ModelProvider) for text in texts)}
 

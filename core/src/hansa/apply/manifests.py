@@ -14,12 +14,10 @@ import msgspec
 import yaml
 
 from hansa.apply.document import Document, Flaw, Place, documents
+from hansa.apply.model import ORDER
 from hansa.errors import FieldError
 from hansa_crds.problem import Keys, shown
 from hansa_crds.validation import check
-
-APPLY_ORDER = ("Region", "Tenant", "ModelProvider", "ToolServer", "Agent")
-"""What others refer to comes first."""
 
 SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 MAX_BYTES = 4 * 1024 * 1024
@@ -121,8 +119,8 @@ def parse(content: bytes, *, file: str) -> Collection:
 
 
 def in_order(manifests: Iterable[Manifest]) -> tuple[Manifest, ...]:
-    """Sorted by kind as in `APPLY_ORDER`, otherwise as they came; unknown kinds come last."""
-    rank = {kind: index for index, kind in enumerate(APPLY_ORDER)}
+    """Sorted by kind as in `ORDER`, otherwise as they came; unknown kinds come last."""
+    rank = {kind: index for index, kind in enumerate(ORDER)}
     return tuple(sorted(manifests, key=lambda manifest: rank.get(manifest.kind, len(rank))))
 
 

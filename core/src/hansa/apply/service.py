@@ -173,14 +173,19 @@ class Objects:
         return shown, (last[0], last[1]["kind"], last[1]["name"]) if last else None
 
     async def _leads_to(self, principal: Principal, kind: str | None, namespace: str | None) -> str:
-        """The tenant where to look; for those who act in no other, always their own."""
+        """The tenant where to look; for those who act in no other, always their own. Raises `Unavailable` where this process would look for
+        it in the wrong database."""
         if not principal.may("tenants:act"):
             return principal.tenant
         if kind == "Region":
             return DEFAULT_TENANT
         if namespace is None:
             return principal.tenant
-        return (await namespaces.leading(self._database, principal, [namespace])).get(namespace, namespace)
+        tenant = (await namespaces.leading(self._database, principal, [namespace])).get(namespace, namespace)
+        found = await tenant_store.find_tenant(self._database, tenant)
+        if found is not None:  # where it is not, nothing would be found, and that would be no answer
+            self._database.expect(found["tenant_id"], found["database"])
+        return tenant
 
     async def manifests(self, principal: Principal, kind: str) -> list[str]:
         """All manifests of a kind, as JSON texts."""

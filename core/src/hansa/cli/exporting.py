@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from hansa.apply.manifests import APPLY_ORDER
+from hansa.apply.model import ORDER
 from hansa.cli.client import Api, Json, open_api, segment
 from hansa.cli.connection import Connection
 from hansa.cli.objects import resolve
@@ -32,7 +32,7 @@ def _found(api: Api, objects: Sequence[str]) -> list[Json]:
         kept = [each for each in api.entries("/v1/objects", {}, None) if each["manager"] != MADE]
     else:
         kept = [each for text in objects for each in _named(api, text)]
-    return sorted(kept, key=lambda each: APPLY_ORDER.index(each["kind"]))
+    return sorted(kept, key=lambda each: ORDER.index(each["kind"]))
 
 
 def _named(api: Api, text: str) -> list[Json]:

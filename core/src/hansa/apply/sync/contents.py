@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from hansa.apply.manifests import APPLY_ORDER, Manifest, parse
+from hansa.apply.manifests import Manifest, parse
+from hansa.apply.model import ORDER
 from hansa.apply.repository.model import File
 from hansa.apply.sync.model import Item, Name
 from hansa.errors import FieldError
@@ -20,7 +21,7 @@ BATCH_OBJECTS = 100
 
 _WORDS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _IDENTITY = frozenset({"", "apiVersion", "kind", "metadata", "metadata.name", "metadata.namespace"})
-_RANK = {kind: rank for rank, kind in enumerate(APPLY_ORDER)}
+_RANK = {kind: rank for rank, kind in enumerate(ORDER)}
 
 
 class Entry(msgspec.Struct, frozen=True):

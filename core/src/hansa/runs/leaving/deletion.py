@@ -70,6 +70,9 @@ class Remover:
                 busy = await self._go_on(leaving) or busy
             except Unavailable as error:  # the others go on
                 log.warning("leaving.waits", tenant=leaving.name, error=error.detail)
+            # A defect of ours, or of what one tenant has to itself, is no reason to keep the others.
+            except Exception:
+                log.exception("leaving.broke", tenant=leaving.name)
         await self._sweep_late()
         return busy
 
