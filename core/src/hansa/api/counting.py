@@ -27,10 +27,9 @@ class Counted:
 
         async def answer(message: Any) -> None:
             if message["type"] == "http.response.start":
-                route = scope.get("path_template")
-                self._metrics.request(
-                    scope["method"], route if route in self._routes else NONE, message["status"], clock.monotonic() - begun
-                )
+                found = scope.get("path_template")
+                route = found if found in self._routes else NONE
+                self._metrics.request(scope["method"], route, message["status"], clock.monotonic() - begun)
             await send(message)
 
         await self._app(scope, receive, answer)

@@ -33,6 +33,7 @@ class Metrics:
         self._requests = self._counter("hansa_requests_total", "method", "route", "status")
         name = "hansa_request_seconds"
         self._seconds = Histogram(name, METRICS[name], ("route",), registry=self._registry, buckets=BUCKETS)
+        self._samples: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.claimed = self._counter("hansa_runs_claimed_total")
         self.running = self._gauge("hansa_runs_in_flight")
         self.outbox = self._gauge("hansa_outbox_messages")
@@ -43,8 +44,15 @@ class Metrics:
 
     def request(self, method: str, route: str, status: int, seconds: float) -> None:
         """A request was answered. `route` is a template: never what stood in its place."""
-        self._requests.labels(method if method in METHODS else "other", route, f"{status // 100}xx").inc()
-        self._seconds.labels(route).observe(seconds)
+        key = method, route, status // 100
+        samples = self._samples.get(key)
+        if samples is None:  # looking labels up takes longer than counting
+            known = method if method in METHODS else "other"
+            samples = self._requests.labels(known, route, f"{status // 100}xx"), self._seconds.labels(route)
+            if known == method:
+                self._samples[key] = samples
+        samples[0].inc()
+        samples[1].observe(seconds)
 
     def _gauge(self, name: str) -> Gauge:
         return Gauge(name, METRICS[name], registry=self._registry)
