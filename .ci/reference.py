@@ -14,9 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = (
     Path("core/src/hansa/settings.py"),
     Path("core/src/hansa/apply/repository/settings.py"),
+    Path("core/src/hansa/telemetry/settings.py"),
     Path("operator/src/hansa_operator/settings.py"),
 )
-METRICS = Path("operator/src/hansa_operator/metrics.py")
+METRICS = (Path("core/src/hansa/telemetry/metrics.py"), Path("operator/src/hansa_operator/metrics.py"))
 PROBLEMS = Path("core/src/hansa/server/problem.py")
 TOOLS = Path("plugins/tools/src/hansa_tools")
 CONDITIONS = Path("crds/src/hansa_crds/conditions.py")
@@ -217,12 +218,13 @@ def conditions_page(root: Path) -> str:
 
 
 def metrics(root: Path) -> dict[str, str]:
-    """Every metric of the operator: name -> meaning."""
-    path = root / METRICS
-    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "METRICS" and isinstance(node.value, ast.Call):
-            return ast.literal_eval(node.value.args[0])
-    return {}
+    """Every metric, those of control planes and workers first: name -> meaning."""
+    found: dict[str, str] = {}
+    for path in (root / each for each in METRICS):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+            if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "METRICS" and isinstance(node.value, ast.Call):
+                found |= ast.literal_eval(node.value.args[0])
+    return found
 
 
 def metrics_page(root: Path) -> str:
@@ -230,7 +232,8 @@ def metrics_page(root: Path) -> str:
     lines = [
         "# Metrics",
         "",
-        "Generated from `hansa_operator.metrics` by `make generate`; not edited by hand. `hansa-operator` shows them at `/metrics`.",
+        "Generated from `hansa.telemetry.metrics` and `hansa_operator.metrics` by `make generate`; not edited by hand. `hansa-operator`",
+        "shows its own at `/metrics`; control planes and workers show theirs where [a port is set for them](../serving.md#metrics).",
         "",
         *_head("metric", "meaning"),
     ]

@@ -11,7 +11,7 @@ import pytest
 
 from kubernetes.cluster import Cluster, open_cluster, shared_cluster
 from samples import SCRIPTED
-from stack import Process, Stack, open_stack, prepared
+from stack import Process, Stack, free_port, open_stack, prepared
 
 CLUSTERS = frozenset({"cluster", "own_cluster"})
 
@@ -51,13 +51,14 @@ def stack(migrated: Path) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def control_plane(stack: Stack) -> Process:
     """One control plane for the session."""
-    return stack.serve()
+    return stack.serve(HANSA_METRICS_SERVE_PORT=str(free_port()))
 
 
 @pytest.fixture(scope="session")
 def shared_worker(stack: Stack) -> Process:
     """One worker for the session, with short leases."""
-    return stack.worker(HANSA_WORKER_LEASE_SECONDS="3", HANSA_WORKER_RENEW_SECONDS="1", HANSA_WORKER_POLL_SECONDS="0.5")
+    quick = {"HANSA_WORKER_LEASE_SECONDS": "3", "HANSA_WORKER_RENEW_SECONDS": "1", "HANSA_WORKER_POLL_SECONDS": "0.5"}
+    return stack.worker(**quick, HANSA_METRICS_WORKER_PORT=str(free_port()))
 
 
 @pytest.fixture

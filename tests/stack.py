@@ -57,9 +57,10 @@ class Process:
         command: Sequence[str] = (),
     ) -> None:
         """`forked`: from a process that has all imports already, which is quicker; as a user starts it if not. `trust`: of one that
-        speaks TLS. `command`: what starts it, if not `hansa`."""
+        speaks TLS. `command`: what starts it, if not `hansa`. `metrics` is the port on which it shows them; 0: it shows none."""
         self.log = log
         self.port = port
+        self.metrics = int(env.get(f"HANSA_METRICS_{name.upper()}_PORT", "0"))
         self.trust = trust
         log.touch()
         own = command or (sys.executable, "-m", "hansa", name)

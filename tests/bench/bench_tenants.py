@@ -57,29 +57,52 @@ def mix(crowd: Crowd, names: list[str]) -> list[bytes]:
 
 
 def test_tenants_flat(figures: Figures) -> None:
-    """Requests among 10,000 tenants with ten agents each, against those among ten: of ten that are busy, and of all in turns."""
-    with crowded(FEW) as (_, few, few_crowd), crowded(MANY) as (_, many, many_crowd):
-        idle = (resident(many) - resident(few)) / MANY
+    """Requests among 10,000 tenants with ten agents each, against those among ten: of ten that are busy, and of all in turns.
+
+    Tenants come here by SQL, all at once, and a control plane that finds them makes a NATS account for each: that is the making of ten
+    thousand tenants, not their being there, and takes a processor's time for many seconds. So it is over before `tenants_flat` is
+    measured, and has a figure of its own. Each comparison asks both servers equally often: one that is asked by two ways at once is busier,
+    and warmer, than the other.
+    """
+    with crowded(FEW) as (few_stack, few, few_crowd), crowded(MANY) as (many_stack, many, many_crowd):
         busy = [random.Random(1).sample(sorted(crowd.keys), FEW) for crowd in (few_crowd, many_crowd)]
-        ways = {
-            "few": Way(few, mix(few_crowd, busy[0])),
-            "many": Way(many, mix(many_crowd, busy[1])),
-            "all": Way(many, mix(many_crowd, random.Random(2).sample(sorted(many_crowd.keys), MANY))),
-        }
+        ways = {"few": Way(few, mix(few_crowd, busy[0])), "many": Way(many, mix(many_crowd, busy[1]))}
+        asyncio.run(settled(few_stack))
+        making = measured(ways, rounds=2)
+        made = asyncio.run(settled(many_stack))
+        if made:
+            figures.report("tenants_flat_while_accounts_are_made", ratios(making["many"], making["few"]), unit="x")
+        idle = (resident(many) - resident(few)) / MANY
         medians = measured(ways)
+        turns = mix(many_crowd, random.Random(2).sample(sorted(many_crowd.keys), MANY))
+        every = measured({"few": ways["few"], "all": Way(many, turns)})
         figures.report("request_p50_of_10_tenants", medians["few"], unit="ms")
         figures.report("request_p50_of_10000_tenants", medians["many"], unit="ms")
-        figures.report("tenants_flat_all_busy", ratios(medians["all"], medians["few"]), unit="x")
+        figures.report("tenants_flat_all_busy", ratios(every["all"], every["few"]), unit="x")
         figures.report("memory_per_idle_tenant", [max(idle, 0.0)], unit="bytes", at_most=256)
         after = (resident(many) - resident(few)) / MANY
         figures.report("memory_per_tenant_once_busy", [max(after, 0.0)], unit="bytes")
         assert figures.report("tenants_flat", ratios(medians["many"], medians["few"]), unit="x", at_most=SLOWER) <= SLOWER
 
 
-def measured(ways: dict[str, Way]) -> dict[str, list[float]]:
+async def settled(stack: Stack) -> int:
+    """Wait until NATS knows the account of each tenant; how many it did not know."""
+    admin = await asyncpg.connect(stack.admin_url)
+    try:
+        untold = "SELECT count(*) FROM hansa.tenants t LEFT JOIN hansa.messaging_accounts m USING (tenant_id) WHERE m.told IS NULL"
+        left = before = await admin.fetchval(untold)
+        while left:
+            await asyncio.sleep(0.2)
+            left = await admin.fetchval(untold)
+        return before
+    finally:
+        await admin.close()
+
+
+def measured(ways: dict[str, Way], *, rounds: int = ROUNDS) -> dict[str, list[float]]:
     """The medians of each round, by way."""
     found: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, median in asyncio.run(side_by_side(ways, clients=2, seconds=SECONDS)).items():
             found[name].append(median)
     return found

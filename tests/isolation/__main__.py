@@ -16,7 +16,7 @@ from isolation.own_database import ask_own_database
 from isolation.probes import Probes
 from isolation.requests import ask_beyond, ask_routes, set_scene
 from isolation.twins import Probed, open_twins
-from stack import Stack, open_stack
+from stack import Stack, free_port, open_stack
 
 EACH = 100
 SHOWN = 5
@@ -25,8 +25,8 @@ SHOWN = 5
 async def probe(options: argparse.Namespace, folder: Path) -> tuple[Probes, Probed]:
     """The whole platform over HTTP, then two databases beside each other."""
     with open_stack(folder) as stack:
-        process, _ = stack.serve(), stack.worker()
-        scene = await set_scene(stack, process)
+        process = stack.serve(HANSA_METRICS_SERVE_PORT=str(free_port()))
+        scene = await set_scene(stack, process, stack.worker(HANSA_METRICS_WORKER_PORT=str(free_port())))
         if options.without_policy:
             admin = await asyncpg.connect(stack.admin_url)
             await admin.execute(f"ALTER TABLE hansa.{options.without_policy} DISABLE ROW LEVEL SECURITY")

@@ -24,6 +24,7 @@ from hansa.bus.accounts import Accounts
 from hansa.errors import Unavailable
 from hansa.runs.model import canonical
 from hansa.tenants.service import DEFAULT_TENANT, tenant_id
+from isolation.labels import known_names, labels_of, names_in, scrape
 from isolation.probes import Probes
 from messaging.parties import accounts_of
 from routes import GUARDED, LONG, OWNED, Place, call, nowhere, path_of, settle
@@ -44,6 +45,7 @@ class Scene(msgspec.Struct, frozen=True):
     """A platform with the tenant `default`, which has everything, and keys of another: by role there, and one that may do all."""
 
     process: Process
+    worker: Process
     stack: Stack
     victim: Place
     strangers: Mapping[str, Headers]
@@ -66,7 +68,7 @@ class Scene(msgspec.Struct, frozen=True):
         return (*self.victim.ids(), self.victim.digest, SECRET, LONG[:60], "kept by the matrix")
 
 
-async def set_scene(stack: Stack, process: Process, *, roles: Sequence[str] = tuple(ROLES)) -> Scene:
+async def set_scene(stack: Stack, process: Process, worker: Process, *, roles: Sequence[str] = tuple(ROLES)) -> Scene:
     """Make both tenants and their keys."""
     strangers = {role: await issue(stack, OTHER_TENANT, name=f"probe-{role}", roles=[role]) for role in {*roles, "tenant-admin"}}
     own = {role: await issue(stack, "default", name=f"own-{role}", roles=[role]) for role in roles}
@@ -76,7 +78,7 @@ async def set_scene(stack: Stack, process: Process, *, roles: Sequence[str] = tu
             assert applied.json()["failed"] == 0, applied.text
             done = await client.post("/v1/agents/shared/runs", params={"wait": 10}, json={"input": "of each"})
             assert done.json()["state"] == "completed", done.text
-        return Scene(process, stack, await settle(owner, stack), strangers, own)
+        return Scene(process, worker, stack, await settle(owner, stack), strangers, own)
 
 
 async def ask_routes(scene: Scene, probes: Probes, *, as_whom: Mapping[str, Headers] | None = None) -> None:
@@ -152,6 +154,7 @@ async def ask_beyond(scene: Scene, probes: Probes) -> None:
         await _streams(owner, stranger, probes)
         await _files(owner, stranger, probes)
     await _nats(scene, probes)
+    await ask_metrics(scene, probes)
     for log in sorted(scene.stack.folder.glob("*.log")):
         probes.look("logs", log.name, "\n".join(line for line in log.read_text().splitlines() if SECRET in line or LONG[:60] in line))
     texts = [headers["authorization"].split()[1] for headers in (*scene.strangers.values(), *scene.own.values(), scene.owner)]
@@ -256,6 +259,17 @@ async def _nats(scene: Scene, probes: Probes) -> None:
         found = await _reached(accounts)
     probes.counts["NATS"] += found.probes
     probes.leaks += [f"NATS: {leak}" for leak in (*found.leaks, *found.broken)]
+
+
+async def ask_metrics(scene: Scene, probes: Probes) -> None:
+    """What Prometheus reads says nothing of anybody, whoever reads it."""
+    names = await known_names(scene.stack)
+    for process in (scene.process, scene.worker):
+        page = await scrape(process)
+        probes.answer("metrics", f"port {process.metrics}", page)
+        for label, value in labels_of(page.text):
+            told = names_in(value, names)
+            probes.expect("metrics", label, holds=not told, told=f"{value!r} names {told}")
 
 
 async def _reached(accounts: Accounts) -> reach.Reach:

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import shutil
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
@@ -14,12 +14,12 @@ from nats.errors import Error as NatsError
 from api.problem import problem
 from db.scratch import open_scratch
 from hansa.bus import claims, subjects
-from hansa.bus.accounts import Accounts, Refused, logging_in, open_accounts
+from hansa.bus.accounts import Accounts, Refused, combined, logging_in, open_accounts
 from hansa.bus.claims import Account
 from hansa.bus.keys import Kind, Operator, new_key
 from hansa.db.pool import open_database
 from hansa.errors import Misconfigured
-from hansa.tenants.messaging import store
+from hansa.tenants.messaging import service, store
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.probing import Prober
 from hansa.tenants.service import tenant_id
@@ -91,6 +91,40 @@ async def test_revoked_programs_are_cut_off_and_come_back_with_new_credentials_o
         assert back.client.is_connected
 
 
+async def test_one_program_is_cut_off_by_its_public_key_and_the_others_stay(api: httpx2.AsyncClient, tmp_path: Path) -> None:
+    await apply_tenant(api, "north")
+    await apply_tenant(api, "south")
+    made, others, foreign = await credentials(api, "north"), await credentials(api, "north"), await credentials(api, "south")
+    there = {"hansa-tenant": "north"}
+    async with program(tmp_path, made) as one, program(tmp_path, others) as other, program(tmp_path, foreign) as south:
+        for user in (foreign["user"], made["user"], made["user"]):  # what is not of the tenant is nobody's, and twice is once
+            assert (await api.delete("/v1/nats-credentials", params={"user": user}, headers=there)).status_code == 204
+        await one.cut_off()
+        assert (other.client.is_connected, south.client.is_connected) == (True, True)
+        await apply_tenant(api, "north", quotas={"messaging": {"connections": 7}})  # said anew, it stays revoked
+        assert (other.client.is_connected, (await account(api, "north"))["connections"]) == (True, 7)
+    with pytest.raises(NatsError, match=r"(?i)authorization|revoked"):
+        async with program(tmp_path, made):
+            pass
+    async with program(tmp_path, others) as back:
+        assert back.client.is_connected
+    for wrong in ("", "*", made["account"], made["user"].lower()):
+        problem(await api.delete("/v1/nats-credentials", params={"user": wrong}, headers=there), 422, "invalid")
+
+
+async def test_revoked_users_are_forgotten_once_their_credentials_have_ended_and_are_bounded(stack: Stack, api: httpx2.AsyncClient) -> None:
+    await apply_tenant(api, "turned")
+    turned, users = tenant_id("turned"), [new_key(Kind.USER).public for _ in range(4)]
+    async with open_database(stack.settings.database) as database, database.tenant(turned) as connection:
+        assert await store.revoke_user(connection, turned, users[0], seconds=-1, most=2)
+        assert [await store.revoke_user(connection, turned, user, seconds=60, most=2) for user in users[1:]] == [True, True, False]
+        assert await store.revoke_user(connection, turned, users[1], seconds=60, most=2), "again is no other"
+    async with open_database(stack.settings.database) as database:
+        known = await store.one(database, turned)
+    assert known is not None
+    assert known.revoked_users.keys() == set(users[1:3])
+
+
 async def test_a_suspended_tenants_programs_are_cut_off_and_its_old_credentials_stay_dead(api: httpx2.AsyncClient, tmp_path: Path) -> None:
     await apply_tenant(api, "held")
     made = await credentials(api, "held")
@@ -144,9 +178,11 @@ async def test_all_accounts_are_compared_by_one_hash(server: Accounts) -> None:
     known = {account: hashlib.sha256((await server.lookup(account)).encode()).digest() for account in await server.listed()}
     assert len(known) == 4
     assert await server.otherwise(known) == {}
+    assert await server.holds(combined(known.values()))
     other = server.token(Account(B, 2, LIMITS))
     await server.push(other)
     assert await server.otherwise(known) == {server.public(B): other}
+    assert not await server.holds(combined(known.values()))
     del known[server.public(A)]
     assert (await server.otherwise(known)).keys() == {server.public(A), server.public(B)}
 
@@ -181,6 +217,30 @@ async def test_what_nats_was_told_behind_our_back_is_a_hole_and_put_right(stack:
         await scratch.execute("UPDATE hansa.messaging_looks SET found_at = now() - interval '61 seconds'")
         assert await messaging.look() == 0
         assert await store.holes(database, "local") == []
+
+
+async def test_any_number_of_accounts_is_told_and_probed_in_turns(
+    stack: Stack, server: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "PAGE", 3)
+    monkeypatch.setattr(service, "AT_ONCE", 2)
+    async with open_scratch(stack, tmp_path) as scratch, open_database(scratch.settings.database) as database:
+        tenants = [uuid4() for _ in range(9)]
+        for tenant in tenants:
+            await scratch.add_tenant(tenant, f"t-{tenant.hex[:8]}")
+        messaging = Messaging(database, server)
+        assert await messaging.look() == len(tenants) + 1
+        assert {server.public(tenant) for tenant in tenants} <= await server.listed()
+        await server.forget([server.public(tenants[0])])
+        assert (await messaging.look(), await messaging.look()) == (1, 0)
+        await scratch.execute("UPDATE hansa.messaging_accounts SET blocked = true WHERE tenant_id = $1", tenants[0])
+        open_to = sorted({*(known.tenant_id for known in await store.every(database)), tenant_id("default")} - {tenants[0]})
+        last, probed = UUID(int=0), list[UUID]()
+        for _ in open_to:
+            (last, following) = await store.pair(database, last)
+            probed.append(last)
+            assert following == open_to[(open_to.index(last) + 1) % len(open_to)]
+        assert sorted(probed) == open_to
 
 
 async def test_a_tenant_that_is_deleted_is_cut_off_at_once(api: httpx2.AsyncClient, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from hansa.egress.policy import EgressPolicy, entries
 from hansa.egress.tunnel import Tunnels
 from hansa.llm.service import open_gateway
 from hansa.messages.courier import open_courier, queue_of
+from hansa.messages.service import count_waiting
 from hansa.plugins import loader
 from hansa.runs.acceptor import Acceptor, open_acceptor
 from hansa.runs.consumer import receivers
@@ -47,6 +48,8 @@ from hansa.server.listening import serve_http
 from hansa.settings import Settings
 from hansa.telemetry.alive import beating
 from hansa.telemetry.logs import configure
+from hansa.telemetry.scraping import showing
+from hansa.telemetry.settings import load as metrics_settings
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
@@ -124,11 +127,12 @@ async def open_equipment(settings: Settings, *, process: str) -> AsyncIterator[E
 
 async def serve(settings: Settings, create: CreateApp) -> None:
     """The control plane, until SIGTERM or SIGINT; then live streams are ended, so that their readers go to another replica."""
-    stopping = _stopping()
+    stopping, shown = _stopping(), metrics_settings(os.environ)
     async with (
         open_equipment(settings, process="serve") as equipment,
         open_acceptor(equipment.database, equipment.bus, equipment.region) as acceptor,
         open_accounts(settings.nats, equipment.region, name=equipment.worker) as accounts,
+        showing(equipment.metrics, shown.host, shown.serve_port),
     ):
         app = create(equipment, acceptor, Messaging(equipment.database, accounts), stopping=stopping)
         gc.freeze()  # all that was made so far stays: the collector need not look at it again and again
@@ -162,7 +166,7 @@ def run(main: Coroutine[Any, Any, None]) -> None:
 
 async def worker(settings: Settings) -> None:
     """A worker, until SIGTERM or SIGINT; then it drains."""
-    stopping = _stopping()
+    stopping, shown = _stopping(), metrics_settings(os.environ)
     async with (
         open_equipment(settings, process="worker") as equipment,
         open_courier(
@@ -178,6 +182,7 @@ async def worker(settings: Settings) -> None:
         ),
         open_participants(equipment),
         keeping(equipment.database, settings),
+        showing(equipment.metrics, shown.host, shown.worker_port, lambda: count_waiting(equipment.database, equipment.metrics)),
         beating(Path(settings.place.data_dir).resolve() / "run" / "worker.alive"),
     ):
         gc.freeze()

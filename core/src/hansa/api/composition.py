@@ -5,7 +5,8 @@ import hashlib
 import os
 
 from hansa.agents.service import Agents
-from hansa.api.app import create_app
+from hansa.api.app import HANDLERS, create_app
+from hansa.api.counting import Counted
 from hansa.api.envelope import Envelope, origins
 from hansa.api.services import Services
 from hansa.api.streams import Streams
@@ -101,7 +102,9 @@ def compose(settings: Settings, equipment: Equipment, acceptor: Acceptor, messag
         stopping=stopping,
         cursor_key=hashlib.sha256(b"cursor" + pepper).digest(),
     )
-    return Envelope(create_app(services), origins(settings.server.cors_origins))
+    routes = frozenset(path.replace(":str}", "}") for handler in HANDLERS for path in handler.paths)
+    app = Counted(create_app(services), equipment.metrics, routes)
+    return Envelope(app, origins(settings.server.cors_origins))
 
 
 def _trusted(settings: Settings) -> frozenset[str]:

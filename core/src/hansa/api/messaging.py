@@ -1,5 +1,6 @@
 """/v1/nats-account and /v1/nats-credentials: how a tenant's own programs join over NATS."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,7 +14,10 @@ from hansa.auth.idempotency import once
 from hansa.auth.model import Principal
 from hansa.bus.accounts import Login
 from hansa.db.pool import Connection
+from hansa.errors import Invalid
 from hansa.tenants.messaging.service import LONGEST_SECONDS
+
+USER = re.compile(r"U[A-Z2-7]{55}")
 
 
 class NatsAccount(msgspec.Struct, frozen=True):
@@ -38,11 +42,12 @@ class MakeCredentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class NatsCredentials(msgspec.Struct, frozen=True):
     """Credentials that were just made: log in at `url` with `creds`, the text of a credentials file. It is shown this once; a repeated
-    answer under an Idempotency-Key has none.
+    answer under an Idempotency-Key has none. `user`: their public key, by which they can be revoked.
     """
 
     name: str
     account: str
+    user: str
     url: str
     expires_at: str
     creds: str | None = None
@@ -81,7 +86,7 @@ async def make_nats_credentials(request: AnyRequest, principal: Principal) -> Re
         login = await services(request).messaging.login(connection, principal, asked.name, seconds=asked.ttl_seconds)
         made.append(login)
         until = datetime.fromtimestamp(login.until, UTC).isoformat()
-        return 201, msgspec.json.encode(NatsCredentials(asked.name, login.account, _url(request), until)).decode()
+        return 201, msgspec.json.encode(NatsCredentials(asked.name, login.account, login.user, _url(request), until)).decode()
 
     answer = await once(services(request).equipment.database, principal, key, operation)
     if answer.replayed or not made:
@@ -90,10 +95,17 @@ async def make_nats_credentials(request: AnyRequest, principal: Principal) -> Re
     return answers.value(shown, status=answer.status)
 
 
-@delete("/v1/nats-credentials", status_code=204, opt={"audit": Action.CREDENTIALS_REVOKED, "permission": "messages:join"})
+@delete(
+    "/v1/nats-credentials",
+    status_code=204,
+    opt={"audit": Action.CREDENTIALS_REVOKED, "permission": "messages:join", "query": {"user": str}},
+)
 async def revoke_nats_credentials(request: AnyRequest, principal: Principal) -> None:
-    """Revoke all credentials of the tenant at once: its programs are cut off, and come back with new ones only."""
-    await services(request).messaging.revoke(principal)
+    """Revoke all credentials of the tenant at once, or those of one ?user=: programs are cut off, and come back with new ones only."""
+    user = requests.query(request).get("user")
+    if user is not None and not USER.fullmatch(user):
+        raise Invalid("user is not the public key of a NATS user", hint="It begins with U, and is told when credentials are made.")
+    await services(request).messaging.revoke(principal, user)
 
 
 def _url(request: AnyRequest) -> str:

@@ -6,8 +6,8 @@ The server keeps what it was told last, and may lose it with its disk: whoever u
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -41,9 +41,11 @@ class _Answer(msgspec.Struct):
 
 
 class Login(msgspec.Struct, frozen=True):
-    """What a program of a tenant logs in with. `text`: the credentials file; `until`: seconds since 1970 when it ends."""
+    """What a program of a tenant logs in with. `user`: the public key by which it is known; `text`: the credentials file; `until`: seconds
+    since 1970 when it ends."""
 
     account: str
+    user: str
     text: str
     until: int
 
@@ -94,36 +96,46 @@ class Accounts:
         """What the server knows of an account; empty: nothing."""
         return (await self._request(subjects.account_lookup(account), b"")).decode()
 
+    async def holds(self, total: bytes) -> bool:
+        """Whether the server knows exactly the accounts whose digests, combined, are this."""
+        async with aclosing(self._packed(total)) as found:
+            async for _ in found:
+                return False
+        return True
+
     async def otherwise(self, digests: Mapping[str, bytes]) -> dict[str, str]:
         """Of all accounts that the server knows, those of which it has something else than the text with this SHA-256, or of which no
         digest is given: public key -> what it has. When there are none, nothing is sent but one hash of all.
         """
-        ours = bytes(SHA256_BYTES)
-        for digest in digests.values():
-            ours = bytes(a ^ b for a, b in zip(ours, digest, strict=True))
         found: dict[str, str] = {}
+        async with aclosing(self._packed(combined(digests.values()))) as texts:
+            async for account, token in texts:
+                if hashlib.sha256(token.encode()).digest() != digests.get(account):
+                    found[account] = token
+        return found
+
+    async def _packed(self, total: bytes) -> AsyncGenerator[tuple[str, str], None]:
+        """All accounts that the server knows, and what it has of each; none, when their digests combined are this."""
         client: Any = self._client  # its stubs leave options untyped
         try:
             inbox = client.new_inbox()
             subscription = await client.subscribe(inbox)
             try:
-                await client.publish(subjects.ACCOUNTS_PACK, ours, reply=inbox)
+                await client.publish(subjects.ACCOUNTS_PACK, total, reply=inbox)
                 while text := (await subscription.next_msg(timeout=ANSWER_SECONDS)).data.decode():
                     account, _, token = text.partition("|")
-                    if hashlib.sha256(token.encode()).digest() != digests.get(account):
-                        found[account] = token
+                    yield account, token
             finally:
                 await subscription.unsubscribe()
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}", retry_after=1.0) from error
-        return found
 
     def login(self, account: Account, name: str, *, seconds: int, rights: Rights) -> Login:
         """A new user of a tenant's account."""
         key, user = self.operator.account(account.tenant_id), new_key(Kind.USER)
         at = max(now(), account.revoked_before + 1)
         token = claims.user(key, user.public, name, at=at, until=at + seconds, rights=rights)
-        return Login(key.public, claims.credentials(token, user.seed), at + seconds)
+        return Login(key.public, user.public, claims.credentials(token, user.seed), at + seconds)
 
     async def _ask(self, subject: str, payload: bytes) -> Any:
         try:
@@ -139,6 +151,14 @@ class Accounts:
             return (await self._client.request(subject, payload, timeout=ANSWER_SECONDS)).data
         except (NatsError, OSError, TimeoutError) as error:
             raise Unavailable(f"NATS does not answer: {str(error) or type(error).__name__}", retry_after=1.0) from error
+
+
+def combined(digests: Iterable[bytes]) -> bytes:
+    """One digest of many: their exclusive or, in which order does not matter."""
+    total = 0
+    for each in digests:
+        total ^= int.from_bytes(each)
+    return total.to_bytes(SHA256_BYTES)
 
 
 @asynccontextmanager

@@ -51,7 +51,8 @@ class Limits(msgspec.Struct, frozen=True):
 
 class Account(msgspec.Struct, frozen=True):
     """A tenant's account as it shall be. `version` grows with every change; `revoked_before`: users made until then are turned away
-    (seconds since 1970; 0: none are); `blocked`: nobody is let in.
+    (seconds since 1970; 0: none are); `revoked`: those of these public keys, as far as they were made until then; `blocked`: nobody is
+    let in.
     """
 
     tenant_id: UUID
@@ -59,6 +60,7 @@ class Account(msgspec.Struct, frozen=True):
     limits: Limits
     revoked_before: int = 0
     blocked: bool = False
+    revoked: tuple[tuple[str, int], ...] = ()
 
 
 class Rights(msgspec.Struct, frozen=True):
@@ -142,8 +144,8 @@ def account_of(by: Operator, account: Account, imports: list[dict[str, Any]]) ->
         "leaf": 0,
         "disallow_bearer": True,
     }
-    revoked = {"revocations": {"*": account.revoked_before}} if account.revoked_before else {}
-    said = {"type": "account", "limits": limits, "imports": imports, "tags": [MARK], **revoked}
+    revoked = dict(sorted(account.revoked)) | ({"*": account.revoked_before} if account.revoked_before else {})
+    said = {"type": "account", "limits": limits, "imports": imports, "tags": [MARK], **({"revocations": revoked} if revoked else {})}
     public = by.account(account.tenant_id).public
     return _signed(by.key, public, said, at=account.version, name=f"hansa tenant {account.tenant_id}")
 

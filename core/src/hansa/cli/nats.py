@@ -48,15 +48,21 @@ def make_credentials(
         show_value(made, output)
         return
     write(made["creds"])
-    say(f"credentials for {made['url']}, good until {made['expires_at']}; they are not shown again")
+    say(f"credentials of user {made['user']} for {made['url']}, good until {made['expires_at']}; they are not shown again")
 
 
 @nats.command(name="revoke")
-def revoke_credentials(*, connection: Connection | None = None) -> None:
-    """Revoke all credentials of the tenant at once: its programs are cut off, and come back with new ones only."""
+def revoke_credentials(user: str | None = None, /, *, connection: Connection | None = None) -> None:
+    """Revoke all credentials of the tenant at once, or those of one user: programs are cut off, and come back with new ones only.
+
+    Parameters
+    ----------
+    user
+        Public key that was told when the credentials were made; left out: all credentials of the tenant.
+    """
     with open_api(connection or Connection()) as api:
-        api.delete("/v1/nats-credentials")
-    say("all NATS credentials of the tenant are revoked")
+        api.delete("/v1/nats-credentials", {} if user is None else {"user": user})
+    say("all NATS credentials of the tenant are revoked" if user is None else f"the NATS credentials of user {user} are revoked")
 
 
 @nats.command(name="keys")

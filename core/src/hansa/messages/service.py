@@ -1,5 +1,6 @@
 """What others do with messages: send one, and look after those that nobody could receive. Rules and errors here, SQL in `store`."""
 
+import math
 from uuid import UUID
 
 import msgspec
@@ -7,9 +8,12 @@ import msgspec
 from hansa.bus.connection import Bus
 from hansa.bus.subjects import messages_ready
 from hansa.db.pool import Connection, Database
-from hansa.errors import NotFound, TooLarge
+from hansa.errors import NotFound, TooLarge, Unavailable
 from hansa.messages import store
 from hansa.messages.model import MAX_PAYLOAD_BYTES, Message
+from hansa.telemetry.metrics import Metrics
+
+MOST_COUNTED = 100_000
 
 
 class Letters(msgspec.Struct, frozen=True):
@@ -30,6 +34,15 @@ async def send(connection: Connection, message: Message) -> bool:
             hint="Send the id of something that is stored.",
         )
     return await store.put(connection, message)
+
+
+async def count_waiting(database: Database, metrics: Metrics) -> None:
+    """Let metrics say how many messages wait to be delivered; no number while the platform's database is away."""
+    try:
+        found = [await store.waiting(each, MOST_COUNTED) for each in database.every if each is database or each.trouble is None]
+    except Unavailable:
+        found = [math.nan]
+    metrics.outbox.set(sum(found))
 
 
 class DeadLetters:

@@ -36,6 +36,12 @@ async def sent(database: Database, published: Sequence[Due], *, patience: float)
     await database.system("SELECT hansa.relay_sent($1, $2, $3)", tenants, positions, timedelta(seconds=patience))
 
 
+async def waiting(database: Database, most: int) -> int:
+    """How many messages of a database wait to be delivered, counted up to `most`."""
+    sql = "SELECT count(*) AS waiting FROM (SELECT FROM hansa.outbox WHERE state <> 'delivered' LIMIT $1) o"
+    return (await database.system(sql, most))[0]["waiting"]
+
+
 async def rewind(database: Database) -> None:
     """NATS has lost all: everything that is under way is due now."""
     await database.system("SELECT hansa.relay_rewind()")

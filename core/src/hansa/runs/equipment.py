@@ -23,6 +23,7 @@ from hansa.runs.model import Past, RunView
 from hansa.runs.steps import StepLog
 from hansa.runs.waiting import Waiting
 from hansa.runs.worlds import Prepared, Worlds
+from hansa.telemetry.metrics import Metrics
 from hansa.tenants.secrets.lookup import Lookup
 from hansa.tenants.secrets.service import TenantSecrets
 from hansa.tools.cage.service import Cages
@@ -53,6 +54,7 @@ class Equipment(msgspec.Struct, frozen=True):
     tool_settings: dict[str, str]
     cages: Cages | None = None
     sources: Sources = Sources()
+    metrics: Metrics = msgspec.field(default_factory=Metrics)
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -64,6 +64,7 @@ class Worker:
 
     async def run(self) -> None:
         bus, region = self._equipment.bus, self._equipment.region
+        self._equipment.metrics.running.set_function(lambda: len(self._active))
         async with bus.listen(runs_ready(region), self._rung), bus.listen(runs_told(region), self._told):
             claiming = [self._loop(source, self._claim_loop, "claim") for source in self._claimed_from()]
             loops = list(claiming)
@@ -144,6 +145,7 @@ class Worker:
         self._reserved += share
         try:
             claims = await self._claim(source, share)
+            self._equipment.metrics.claimed.inc(len(claims))
             await self._begin(claims)
         finally:
             self._reserved -= share

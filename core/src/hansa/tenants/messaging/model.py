@@ -23,11 +23,21 @@ class Known(msgspec.Struct, frozen=True):
     told: str | None
     digest: bytes | None
     reason: str
+    revoked_users: dict[str, int] = {}
 
     def wanted(self) -> Account:
         """As the server is to know it."""
         limits = Limits(self.connections, self.subscriptions, self.payload_bytes)
-        return Account(self.tenant_id, self.version, limits, self.revoked_before, self.blocked)
+        return Account(self.tenant_id, self.version, limits, self.revoked_before, self.blocked, tuple(self.revoked_users.items()))
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What NATS has taken of an account: its public key, in which words it is kept (`Known.told`), and the SHA-256 of the JWT."""
+
+    tenant_id: UUID
+    account: str
+    word: str
+    digest: bytes
 
 
 class Sender(msgspec.Struct, frozen=True):

@@ -13,25 +13,30 @@ from uuid import UUID
 
 import structlog
 
+from hansa import clock
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.model import Principal
 from hansa.bus import claims, subjects
-from hansa.bus.accounts import Accounts, Login, Refused
+from hansa.bus.accounts import Accounts, Login, Refused, combined
 from hansa.bus.claims import Rights
 from hansa.bus.reach import Reach, probe
 from hansa.db.joining import joining
 from hansa.db.pool import Connection, Database, enter_tenant
 from hansa.errors import Conflict, Forbidden, Unavailable
 from hansa.tenants.messaging import store
-from hansa.tenants.messaging.model import Condition, Known, condition
+from hansa.tenants.messaging.model import Condition, Known, Told, condition
 from hansa.tenants.service import tenant_id as id_of
 
 log = structlog.stdlib.get_logger("hansa.tenants")
 LOOK_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
 AT_ONCE = 16
+PAGE = 500
+"""Accounts that are looked at at a time."""
 LONGEST_SECONDS = 3600
+MOST_REVOKED = 1000
+"""Most single users of a tenant that are turned away at a time: NATS is told of each as long as it could come back."""
 
 
 class Messaging:
@@ -40,7 +45,7 @@ class Messaging:
     def __init__(self, database: Database, accounts: Accounts | None) -> None:
         self._database = database
         self._accounts = accounts
-        self._turn = 0
+        self._tried_last = UUID(int=0)
 
     @property
     def accounts(self) -> Accounts | None:
@@ -60,7 +65,7 @@ class Messaging:
         """Tell NATS how a tenant's account shall be, until it is; how it is then. Raises `Unavailable` when the database is away."""
         known = await store.one(self._database, tenant_id)
         while self._accounts is not None and known is not None and known.told != self._word(known):
-            if not await self._tell(self._accounts, known):
+            if not await self._tell(self._accounts, [known]):
                 break
             known = await store.one(self._database, tenant_id)  # it may have changed meanwhile
         return condition(known, self._word(known) if self._accounts else None)
@@ -85,17 +90,22 @@ class Messaging:
                 raise Conflict(found.message)
             raise Unavailable(f"the tenant's NATS account is not ready: {found.message}", hint="Try again shortly.", retry_after=1.0)
         made = accounts.login(known.wanted(), name, seconds=min(seconds, LONGEST_SECONDS), rights=rights_of(principal))
-        await record(connection, principal.did(Action.CREDENTIALS_MADE, f"NatsCredentials/{name}", after={"until": made.until}))
+        after = {"user": made.user, "until": made.until}
+        await record(connection, principal.did(Action.CREDENTIALS_MADE, f"NatsCredentials/{name}", after=after))
         return made
 
-    async def revoke(self, principal: Principal) -> None:
-        """Turn away all programs of the tenant; new credentials let them in again. Safe to repeat."""
+    async def revoke(self, principal: Principal, user: str | None = None) -> None:
+        """Turn away all programs of the tenant, or the one that logs in as `user` (its public key); new credentials let them in again. Safe
+        to repeat. Raises `Conflict`."""
         self._configured()
         tenant = principal.tenant_id
         async with self._database.here(tenant) as connection, joining(self._database, connection, self._database) as joined:
-            await store.revoke(joined, tenant)
+            if user is None:
+                await store.revoke(joined, tenant)
+            elif not await store.revoke_user(joined, tenant, user, seconds=LONGEST_SECONDS, most=MOST_REVOKED):
+                raise Conflict(f"{MOST_REVOKED} credentials of the last hour are revoked already", hint="Revoke all of the tenant's.")
             await enter_tenant(joined, tenant)
-            await record(joined, principal.did(Action.CREDENTIALS_REVOKED, "NatsCredentials"))
+            await record(joined, principal.did(Action.CREDENTIALS_REVOKED, f"NatsCredentials/{user}" if user else "NatsCredentials"))
         found = await self.settle(principal.tenant_id)
         if found.reason == "AccountNotMade":
             raise Unavailable(f"NATS does not know of it yet: {found.message}", hint="It will be told once it is back.", retry_after=1.0)
@@ -126,22 +136,44 @@ class Messaging:
         accounts = self._accounts
         if accounts is None:
             return 0
-        there = await accounts.listed()  # first: who is listed and not in the database then has been removed from it
         await store.add_missing(self._database)
+        told, digests = await self._settle_all(accounts)
+        holes: list[str] = []
+        if not await accounts.holds(digests):
+            again, holes = await self._compare(accounts)
+            told += again
+        mended = await self._platform(accounts)
+        holes += ["somebody else has told NATS what the platform's account offers"] if mended else []
+        await store.looked(self._database, accounts.region, holes + await self._tried(accounts))
+        return mended + told
+
+    async def _settle_all(self, accounts: Accounts) -> tuple[int, bytes]:
+        """Tell NATS of every account that it was not told of as it shall be: how many, and the digests of all, by exclusive or. A page at a
+        time: there may be any number of tenants."""
+        digests = await self._own(accounts)
+        total, told, after = combined(digests.values()), 0, UUID(int=0)
+        while page := await store.page(self._database, after, PAGE):
+            wanting = [known for known in page if known.account is None or known.told != self._word(known)]
+            made = await self._tell_all(accounts, wanting)
+            lacking = {known.tenant_id for known in wanting}
+            there = [known.digest for known in page if known.digest is not None and known.tenant_id not in lacking]
+            total = combined((total, *there, *(each.digest for each in made)))
+            told, after = told + len(wanting), page[-1].tenant_id
+        return told, total
+
+    async def _compare(self, accounts: Accounts) -> tuple[int, list[str]]:
+        """NATS has something else: tell it again what it lacks or was told by somebody else, and remove what nobody has. To how many
+        accounts something was told, and what holes these were."""
+        there = await accounts.listed()  # first: who is listed and not in the database then has been removed from it
         every = await store.every(self._database)
         told = {known.account: known for known in every if known.account is not None and known.told == self._word(known)}
         wanting = [known for known in every if known.account not in told or known.account not in there]
         changed, stray = await self._behind_our_back(accounts, told)
         wanting += changed
-        for start in range(0, len(wanting), AT_ONCE):
-            await asyncio.gather(*(self._tell(accounts, known) for known in wanting[start : start + AT_ONCE]))
-        holes = [f"somebody else has told NATS what the account of tenant {known.tenant_id} may reach" for known in changed]
-        mended = await self._platform(accounts)
-        holes += ["somebody else has told NATS what the platform's account offers"] if mended else []
+        await self._tell_all(accounts, wanting)
         of_tenants = {known.account for known in every} | {accounts.public(known.tenant_id) for known in wanting}
         await self._prune(accounts, (stray & there) - of_tenants, tenants=len(every))
-        await store.looked(self._database, accounts.region, holes + await self._tried(accounts, list(told.values())))
-        return mended + len(wanting)
+        return len(wanting), [f"somebody else has told NATS what the account of tenant {known.tenant_id} may reach" for known in changed]
 
     async def _look(self) -> None:
         accounts = self._accounts
@@ -161,19 +193,32 @@ class Messaging:
             except TimeoutError:
                 continue
 
-    async def _tell(self, accounts: Accounts, known: Known) -> bool:
-        """Tell NATS of one account; false when it does not take it."""
+    async def _tell_all(self, accounts: Accounts, wanting: Sequence[Known]) -> list[Told]:
+        """Tell NATS of any number of accounts; those that it has taken."""
+        told: list[Told] = []
+        for start in range(0, len(wanting), AT_ONCE):
+            begun = clock.monotonic()
+            told += await self._tell(accounts, wanting[start : start + AT_ONCE])
+            # As long again for whoever asks something of this process meanwhile: there may be thousands of them.
+            await asyncio.sleep(clock.monotonic() - begun)
+        return told
+
+    async def _tell(self, accounts: Accounts, wanting: Sequence[Known]) -> list[Told]:
+        """Tell NATS of some accounts, and keep what it has taken: that."""
+        told = [each for each in await asyncio.gather(*(self._push(accounts, known) for known in wanting)) if each is not None]
+        if told:
+            await store.tell(self._database, told)
+        return told
+
+    async def _push(self, accounts: Accounts, known: Known) -> Told | None:
         token = accounts.token(known.wanted())
         try:
             await accounts.push(token)
         except (Refused, Unavailable) as error:
             log.warning("messaging.not_told", tenant_id=str(known.tenant_id), error=str(error))
             await store.fail(self._database, known.tenant_id, str(error))
-            return False
-        digest = hashlib.sha256(token.encode()).digest()
-        account = accounts.public(known.tenant_id)
-        await store.tell(self._database, known.tenant_id, account=account, told=self._word(known), digest=digest)
-        return True
+            return None
+        return Told(known.tenant_id, claims.read(token)["sub"], self._word(known), hashlib.sha256(token.encode()).digest())
 
     async def _platform(self, accounts: Accounts) -> int:
         """Whether the platform's own account had to be put right: what it offers is what tenants can reach at all."""
@@ -186,8 +231,8 @@ class Messaging:
 
     async def _behind_our_back(self, accounts: Accounts, told: Mapping[str, Known]) -> tuple[list[Known], set[str]]:
         """Accounts of which NATS has something else than we told it, and those that it knows and we did not tell it of."""
-        ours = (accounts.operator.system.public, accounts.operator.platform.public)
-        digests = {own: hashlib.sha256((await accounts.lookup(own)).encode()).digest() for own in ours}
+        digests = await self._own(accounts)
+        ours = set(digests)
         digests |= {account: known.digest for account, known in told.items() if known.digest is not None}
         found = await accounts.otherwise(digests)
         changed: list[Known] = []
@@ -197,15 +242,20 @@ class Messaging:
             if now == known and text != accounts.token(known.wanted()):
                 log.error("messaging.changed_behind_our_back", tenant_id=str(known.tenant_id))
                 changed.append(known)
-        return changed, set(found) - set(told) - set(ours)
+        return changed, set(found) - set(told) - ours
 
-    async def _tried(self, accounts: Accounts, told: Sequence[Known]) -> list[str]:
+    async def _own(self, accounts: Accounts) -> dict[str, bytes]:
+        """The digests of the system's account and of the platform's, as NATS has them: they are looked at otherwise."""
+        ours = (accounts.operator.system.public, accounts.operator.platform.public)
+        return {own: hashlib.sha256((await accounts.lookup(own)).encode()).digest() for own in ours}
+
+    async def _tried(self, accounts: Accounts) -> list[str]:
         """What one tenant, another each time, could reach of the next one and of the platform."""
-        open_to = [known.tenant_id for known in told if not known.blocked and known.connections]
-        if len(open_to) < 2:
+        pair = await store.pair(self._database, self._tried_last)
+        if len(pair) < 2:
             return []
-        self._turn += 1
-        a, b = (open_to[(self._turn + number) % len(open_to)] for number in range(2))
+        a, b = pair
+        self._tried_last = a
         try:
             found = await probe(accounts, a, b)
         except Unavailable as error:

@@ -1,16 +1,28 @@
 """All SQL about tenants' NATS accounts. How they shall be belongs to their tenant; whether NATS knows it, to the system."""
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from hansa.db.pool import Connection, Database
-from hansa.tenants.messaging.model import Known, Sender
+from hansa.tenants.messaging.model import Known, Sender, Told
 from hansa_crds import TenantSpec
 
-COLUMNS = "tenant_id, version, connections, subscriptions, payload_bytes, blocked, revoked_before, account, told, digest, reason"
+COLUMNS = (
+    "tenant_id, version, connections, subscriptions, payload_bytes, blocked, revoked_before, account, told, digest, reason, revoked_users"
+)
 ALL = f"SELECT {COLUMNS} FROM hansa.messaging_accounts ORDER BY tenant_id"
+PAGE = f"SELECT {COLUMNS} FROM hansa.messaging_accounts WHERE tenant_id > $1 ORDER BY tenant_id LIMIT $2"
+PAIR = """
+SELECT tenant_id FROM (
+  (SELECT m.tenant_id, 1 AS turn FROM hansa.messaging_accounts m
+    WHERE m.told IS NOT NULL AND NOT m.blocked AND m.connections > 0 AND m.tenant_id > $1 ORDER BY m.tenant_id LIMIT 2)
+  UNION ALL (SELECT m.tenant_id, 2 FROM hansa.messaging_accounts m
+    WHERE m.told IS NOT NULL AND NOT m.blocked AND m.connections > 0 AND m.tenant_id <= $1 ORDER BY m.tenant_id LIMIT 2)) p
+ORDER BY turn, tenant_id LIMIT 2
+"""
 ONE = f"SELECT {COLUMNS} FROM hansa.messaging_accounts WHERE tenant_id = $1"
 MISSING = """
 INSERT INTO hansa.messaging_accounts (tenant_id, blocked)
@@ -24,6 +36,10 @@ ON CONFLICT (region) DO UPDATE SET looked_at = clock_timestamp(), found_at = gre
   holes = CASE WHEN excluded.holes = '' AND l.found_at > clock_timestamp() - interval '1 minute' THEN l.holes ELSE excluded.holes END
 """
 HOLES_CHARACTERS = 2_000
+TELL = """
+UPDATE hansa.messaging_accounts m SET account = t.account, told = t.word, digest = t.digest, reason = ''
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bytea[]) AS t(tenant_id, account, word, digest) WHERE m.tenant_id = t.tenant_id
+"""
 SENDER = """
 SELECT m.tenant_id, t.name AS tenant, t.requests_per_second IS NOT NULL AS rated, t.database
 FROM hansa.messaging_accounts m JOIN hansa.tenants t USING (tenant_id) WHERE m.account = $1
@@ -57,6 +73,11 @@ async def revoke(connection: Connection, tenant_id: UUID) -> None:
     await connection.execute("SELECT hansa.messaging_revoke($1)", tenant_id)
 
 
+async def revoke_user(connection: Connection, tenant_id: UUID, user: str, *, seconds: int, most: int) -> bool:
+    """Turn away one user of the tenant's account, whose credentials last so many seconds at most; false: `most` are turned away already."""
+    return await connection.fetchval("SELECT hansa.messaging_revoke_user($1, $2, $3, $4)", tenant_id, user, seconds, most)
+
+
 async def add_missing(database: Database) -> None:
     """Every tenant shall have an account, also those that were there before accounts were; but for those that are on their way out."""
     await database.system(MISSING)
@@ -64,19 +85,33 @@ async def add_missing(database: Database) -> None:
 
 async def every(database: Database) -> list[Known]:
     """All accounts."""
-    return msgspec.convert([dict(row) for row in await database.system(ALL)], list[Known])
+    return [_known(row) for row in await database.system(ALL)]
+
+
+async def page(database: Database, after: UUID, limit: int) -> list[Known]:
+    """Accounts by their tenant's id."""
+    return [_known(row) for row in await database.system(PAGE, after, limit)]
+
+
+async def pair(database: Database, after: UUID) -> list[UUID]:
+    """Two tenants whose accounts let somebody in, the next ones after a tenant, all in turns; fewer where there are no two."""
+    return [row["tenant_id"] for row in await database.system(PAIR, after)]
 
 
 async def one(database: Database, tenant_id: UUID) -> Known | None:
     """The account of any tenant."""
     rows = await database.system(ONE, tenant_id)
-    return msgspec.convert(dict(rows[0]), Known) if rows else None
+    return _known(rows[0]) if rows else None
 
 
-async def tell(database: Database, tenant_id: UUID, *, account: str, told: str, digest: bytes) -> None:
-    """NATS was told of an account, by this public key."""
-    sql = "UPDATE hansa.messaging_accounts SET account = $2, told = $3, digest = $4, reason = '' WHERE tenant_id = $1"
-    await database.system(sql, tenant_id, account, told, digest)
+def _known(row: Any) -> Known:
+    return msgspec.convert({**dict(row), "revoked_users": msgspec.json.decode(row["revoked_users"])}, Known)
+
+
+async def tell(database: Database, told: Sequence[Told]) -> None:
+    """NATS was told of accounts."""
+    columns = [[getattr(each, name) for each in told] for name in Told.__struct_fields__]
+    await database.system(TELL, *columns)
 
 
 async def fail(database: Database, tenant_id: UUID, reason: str) -> None:

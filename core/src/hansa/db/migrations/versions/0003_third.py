@@ -7,5 +7,5 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    for part in ("ownership", "limits", "rollout", "agents", "dedicated"):
+    for part in ("ownership", "limits", "rollout", "agents", "messaging", "dedicated"):
         run_script(f"0003_{part}.sql")
