@@ -18,7 +18,7 @@ from cyclopts import Parameter, validators
 from hansa import ids, settings
 from hansa.apply.repository.failures import Reason
 from hansa.apply.sync.engine import Sync
-from hansa.apply.sync.model import CONTROL_PLANE_AWAY, REFUSED, SYNCED, Report
+from hansa.apply.sync.model import CHANGING, CONTROL_PLANE_AWAY, REFUSED, SYNCED, Report
 from hansa.apply.sync.service import Pace, Service
 from hansa.cli.client import Api, open_api
 from hansa.cli.connection import Connection
@@ -154,7 +154,7 @@ class Teller:
     def tell(self, report: Report) -> None:
         """One line for a pass that did or found something else than the one before."""
         record = report.record
-        done = [outcome for outcome in report.outcomes if outcome.action in ("created", "configured", "deleted")]
+        done = [outcome for outcome in report.outcomes if outcome.action in CHANGING]
         now = (record.state, record.commit, record.message, record.errors)
         if not done and now == self._last:
             return

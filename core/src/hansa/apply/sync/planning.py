@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import msgspec
 
 from hansa.apply.manifests import Manifest
+from hansa.apply.model import Applied
 from hansa.apply.repository.model import Source, Unreadable
 from hansa.apply.sync import contents, deletion
 from hansa.apply.sync.contents import Contents
-from hansa.apply.sync.model import Item, Name, Outcome, Planner
+from hansa.apply.sync.model import CHANGING, Item, Name, Planner
 from hansa.errors import FieldError
 
 MOST_CARRIED = 200
 LAST = "Agent"
 """The kind that nothing else refers to; an agent that calls another may call one that is still to come."""
-CHANGING = ("created", "configured", "deleted")
 
 
 class Reading(msgspec.Struct, frozen=True):
@@ -38,13 +38,13 @@ class Planned(msgspec.Struct, frozen=True):
 
     origin: str
     commit: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Applied, ...]
     errors: tuple[FieldError, ...] = ()
     waiting: tuple[str, ...] = ()
     refusal: str = ""
 
     @property
-    def changes(self) -> list[Outcome]:
+    def changes(self) -> list[Applied]:
         """What would be done."""
         return [outcome for outcome in self.outcomes if outcome.action in CHANGING]
 
@@ -74,7 +74,7 @@ async def read_all(source: Source) -> Reading:
 async def plan(source: Source, planner: Planner) -> Planned:
     """Ask what a pass would do. Raises what source and control plane raise."""
     reading = await read_all(source)
-    outcomes: list[Outcome] = []
+    outcomes: list[Applied] = []
     carried: list[Item] = []
     for batch in contents.batches(reading.items):
         # Nothing of a plan stays, so what an earlier request would have made is sent again with those that refer to it.
@@ -90,9 +90,9 @@ async def plan(source: Source, planner: Planner) -> Planned:
     return Planned(source.origin, reading.commit, tuple(outcomes), reading.errors, decision.waiting, decision.refusal)
 
 
-async def _deleted(planner: Planner, commit: str, gone: Sequence[Name]) -> list[Outcome]:
+async def _deleted(planner: Planner, commit: str, gone: Sequence[Name]) -> list[Applied]:
     return await planner.plan(commit, (), gone) if gone else []
 
 
-def _placed(outcome: Outcome, item: Item) -> Outcome:
+def _placed(outcome: Applied, item: Item) -> Applied:
     return msgspec.structs.replace(outcome, errors=tuple(contents.placed(error, item) for error in outcome.errors))
