@@ -244,6 +244,18 @@ def test_the_operator_may_do_what_its_file_says_and_nothing_else() -> None:
     assert bound == [("ClusterRoleBinding", "hansa-operator", account), ("RoleBinding", "hansa-operator", account)]
 
 
+def test_objects_are_held_from_the_start_where_the_version_of_kubernetes_can_do_that() -> None:
+    kinds = ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding")
+    written = objects((CHART / "files/operator-admission.yaml").read_text())
+    assert [(each["kind"], each["spec"]) for each in of_kind(chart("defaults"), *kinds)] == [
+        (each["kind"], each["spec"]) for each in written
+    ]
+    for given in ("--kube-version=1.35.9", "--kube-version=1.36.0", "--kube-version=1.37.1"):
+        more = ["--set=operator.admission=false"] if given.endswith("36.0") else []
+        told = helm("template", "hansa", str(CHART), given, f"--values={VALUES / 'defaults.yaml'}", *more)
+        assert bool(of_kind(objects(told), *kinds)) == given.endswith("37.1"), given
+
+
 def test_a_changed_setting_starts_pods_anew(tmp_path: Path) -> None:
     def pods(region: str) -> str:
         told = helm("template", "hansa", str(CHART), f"--values={VALUES / 'defaults.yaml'}", f"--set=region={region}")
