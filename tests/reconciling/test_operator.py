@@ -179,6 +179,16 @@ def test_who_manages_an_object_elsewhere_is_named(rig: Rig) -> None:
     assert rig.stored(name, "Agent", "one")["manifest"]["spec"]["instructions"] == "From Git."
 
 
+def test_a_tenant_that_is_not_to_be_deleted_goes_when_that_is_taken_back(rig: Rig) -> None:
+    name = rig.tenant(preventDeletion=True, deletionPolicy="Delete")
+    path = place("Tenant", name)
+    rig.delete(path)
+    until(lambda: rig.condition(path) == ("False", "DeletionRefused"))
+    rig.patch(path, {"spec": {"preventDeletion": False}})
+    rig.goes(path)
+    until(lambda: rig.platform.get(f"/v1/tenants/{name}").status_code == 404)
+
+
 def test_a_way_out_of_a_finalizer_that_is_stuck(rig: Rig) -> None:
     name = rig.tenant()
     models = rig.provider(name)
