@@ -263,10 +263,18 @@ def test_the_api_server_is_away_and_back(rig: Rig) -> None:
     rig.provider(name)
     path = rig.agent(name)
     rig.comes(path, "True")
-    rig.kube.away = True
+    before = len(rig.operators[-1].log.read_text())
+    rig.kube.away = rig.rest.away = True
     time.sleep(4)  # longer than the lease
     rig.agent(name, description="changed meanwhile")
     rig.kube.away = False
+    try:
+        # It leads again, and says at once that there is nobody to bring anything to.
+        until(lambda: "does not let us in, or is away" in rig.operators[-1].log.read_text()[before:], what=rig.said)
+    finally:
+        rig.rest.away = False
+    said = rig.operators[-1].log.read_text()[before:]
+    assert (said.count("the Lease can't be renewed"), said.count("the Lease can be looked at again"), said.count("attempt")) == (1, 1, 0)
     rig.comes(path, "True")
     assert rig.stored(name, "Agent", "one")["manifest"]["spec"]["description"] == "changed meanwhile"
 

@@ -110,6 +110,10 @@ class Operator:
         if not self._platform.origin:
             space = await self._cluster.get("/api/v1/namespaces/kube-system")
             self._platform.origin = self._settings.origin or str(space["metadata"]["uid"])
+        try:
+            await self._platform.greet()
+        except OperatorError as error:  # said at once, and not only when there is something to bring; it may be mended meanwhile
+            log.warning("%s does not let us in, or is away: %s", self._settings.url, error)
 
     @asynccontextmanager
     async def _parts(self, stopping: asyncio.Event) -> AsyncIterator[list[asyncio.Task[None]]]:
