@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from hansa_operator import logs
 from hansa_operator.errors import Misconfigured
@@ -44,9 +45,9 @@ def usage() -> str:
     return USAGE + "".join(rows)
 
 
-def main() -> None:
-    """The program."""
-    given = sys.argv[1:]
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The program; None: with what it was called with."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     if given in (["--help"], ["-h"]):
         sys.stdout.write(usage())
         sys.exit(0)
