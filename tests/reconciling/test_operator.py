@@ -82,6 +82,9 @@ def test_objects_are_held_from_the_start_where_the_api_server_sees_to_it(rig: Ri
         nobodys = rig.agent("default", unique("nobodys"))
         for path in (one, models, both):
             rig.comes(path, "True")
+        rig.agent(name, description="applied again, without the finalizer, by whoever made it")
+        rig.comes(one, "True")
+        assert held(rig, one)
         assert rig.get(both)["metadata"]["finalizers"] == ["example.org/mine", "hansa.dev/operator"]
         rig.comes(nobodys, "False", "NamespaceUnclaimed")
         assert (held(rig, nobodys), held(rig, alone)) == (True, False)
