@@ -42,6 +42,7 @@ from deploy.rules import (
 )
 from hansa.api import health
 from hansa.cli.application import build
+from hansa_operator.settings import variables
 
 SOURCES = (*SETS, *(f"overlay-{region}" for region in REGIONS))
 OPERATOR = "\n".join(path.read_text() for path in sorted((ROOT / "operator").rglob("settings.py")))
@@ -242,6 +243,11 @@ def test_the_operator_may_do_what_its_file_says_and_nothing_else() -> None:
     bound = [(each["kind"], each["roleRef"]["name"], each["subjects"]) for each in of_kind(found, "ClusterRoleBinding", "RoleBinding")]
     account = [{"kind": "ServiceAccount", "name": "hansa-operator", "namespace": "hansa"}]
     assert bound == [("ClusterRoleBinding", "hansa-operator", account), ("RoleBinding", "hansa-operator", account)]
+
+
+def test_every_setting_of_the_operator_is_the_charts_own_or_may_be_given() -> None:
+    schema, template = (CHART / "values.schema.json").read_text(), (CHART / "templates/operator.yaml").read_text()
+    assert [name for name in variables() if f'"{name}"' not in schema and f"name: {name}" not in template] == []
 
 
 def test_objects_are_held_from_the_start_where_the_version_of_kubernetes_can_do_that() -> None:
