@@ -42,7 +42,7 @@ from deploy.rules import (
 )
 from hansa.api import health
 from hansa.cli.application import build
-from hansa_operator.settings import variables
+from hansa_operator.settings import variables as operator_variables
 
 SOURCES = (*SETS, *(f"overlay-{region}" for region in REGIONS))
 OPERATOR = "\n".join(path.read_text() for path in sorted((ROOT / "operator").rglob("settings.py")))
@@ -247,7 +247,7 @@ def test_the_operator_may_do_what_its_file_says_and_nothing_else() -> None:
 
 def test_every_setting_of_the_operator_is_the_charts_own_or_may_be_given() -> None:
     schema, template = (CHART / "values.schema.json").read_text(), (CHART / "templates/operator.yaml").read_text()
-    assert [name for name in variables() if f'"{name}"' not in schema and f"name: {name}" not in template] == []
+    assert [name for name in operator_variables() if f'"{name}"' not in schema and f"name: {name}" not in template] == []
 
 
 def test_objects_are_held_from_the_start_where_the_version_of_kubernetes_can_do_that() -> None:
