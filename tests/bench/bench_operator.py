@@ -20,7 +20,7 @@ import pytest
 
 from bench.figures import Figures
 from kubernetes.cluster import Cluster, open_cluster
-from reconciling.rig import OperatorProcess, Rig, open_rig
+from reconciling.rig import ADMISSION, OperatorProcess, Rig, open_rig
 from stack import Stack
 
 AGENTS = 1000
@@ -41,6 +41,7 @@ def bench_rig(bench_stack: Stack) -> Iterator[Rig]:
     key = httpx2.post(f"{control_plane.url}/v1/api-keys", json=made, headers=headers, trust_env=False).json()["key"]
     folder = Path(tempfile.mkdtemp(prefix="hansa-bench-"))
     with open_cluster(folder / "cluster") as cluster, open_rig(cluster, folder, control_plane.url, key) as rig:
+        cluster.kubectl("apply", "-f", str(ADMISSION))
         yield rig
     shutil.rmtree(folder, ignore_errors=True)
 

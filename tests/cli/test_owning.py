@@ -82,8 +82,13 @@ def test_takeover_asks_for_what_was_typed(server: ScriptedServer, tmp_path: Path
     assert (theirs.status, theirs.err) == (0, f"agent/greeter is managed by git ({ORIGIN}) now\n")
     bodies = [request.body for request in server.seen("POST /v1/objects/Agent/greeter/takeover")]
     assert bodies == [{"manager": "rest", "origin": ""}, {"manager": "git", "origin": ORIGIN}]
-    for wrong in ("greeter", "agent/", "run/x", "agnet/x"):
-        assert hansa("takeover", wrong, cwd=tmp_path, HANSA_URL=server.url).status == 2
+    for wrong, told in (("greeter", "as KIND/NAME"), ("agent/", "as KIND/NAME"), ("run/x", "as KIND/NAME"), ("agnet/x", "'agent'?")):
+        ended = hansa("takeover", wrong, cwd=tmp_path, HANSA_URL=server.url)
+        assert (ended.status, told in ended.err) == (2, True), ended.err
+    detail = "origin: is needed with the manager 'git'"
+    flaw = {"path": "origin", "code": "invalid", "message": "is needed with the manager 'git'"}
+    server.on("POST /v1/objects/Agent/greeter/takeover", problem(422, "invalid", detail, errors=[flaw]))
+    assert hansa("takeover", "agent/greeter", "--to", "git", cwd=tmp_path, HANSA_URL=server.url).err == f"error: {detail}\n"
 
 
 def test_sources_are_listed_and_forgotten(server: ScriptedServer, tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cli.command import Ended
+from hansa.apply.model import Applied
 from hansa.apply.repository.failures import Reason
-from hansa.apply.sync.model import CONTROL_PLANE_AWAY, DELETION_REFUSED, FAILING, NO_MANIFESTS, REFUSED, SYNCED, Outcome, Record, Report
+from hansa.apply.sync.model import CONTROL_PLANE_AWAY, DELETION_REFUSED, FAILING, NO_MANIFESTS, REFUSED, SYNCED, Record, Report
 from hansa.apply.sync.planning import Planned
 from hansa.cli.application import main
 from hansa.cli.planning import MOST_ROWS, markdown
@@ -96,7 +97,7 @@ def test_without_a_control_plane_a_pass_ends_and_says_so(typed: Callable[..., En
 
 def test_markdown_of_a_plan_holds_no_markup_of_others_and_fits_into_a_comment() -> None:
     evil = "](http://evil.example) <img src=x> | @everyone `x`\n## head"
-    outcome = Outcome("Agent", "a", "failed", errors=(FieldError("spec", "type", evil, file="a.yaml", line=1, column=1),))
+    outcome = Applied("Agent", "a", "failed", errors=(FieldError("spec", "type", evil, file="a.yaml", line=1, column=1),))
     text = markdown(Planned("https://git.example.org/a.git//", "c" * 40, (outcome,) * 3000, errors=(FieldError("", "x", evil),) * 3000))
     assert len(text) < 65_536
     assert 0 < text.count("| fail |") <= MOST_ROWS

@@ -42,6 +42,7 @@ from deploy.rules import (
 )
 from hansa.api import health
 from hansa.cli.application import build
+from hansa_operator.settings import variables as operator_variables
 
 SOURCES = (*SETS, *(f"overlay-{region}" for region in REGIONS))
 OPERATOR = "\n".join(path.read_text() for path in sorted((ROOT / "operator").rglob("settings.py")))
@@ -242,6 +243,23 @@ def test_the_operator_may_do_what_its_file_says_and_nothing_else() -> None:
     bound = [(each["kind"], each["roleRef"]["name"], each["subjects"]) for each in of_kind(found, "ClusterRoleBinding", "RoleBinding")]
     account = [{"kind": "ServiceAccount", "name": "hansa-operator", "namespace": "hansa"}]
     assert bound == [("ClusterRoleBinding", "hansa-operator", account), ("RoleBinding", "hansa-operator", account)]
+
+
+def test_every_setting_of_the_operator_is_the_charts_own_or_may_be_given() -> None:
+    schema, template = (CHART / "values.schema.json").read_text(), (CHART / "templates/operator.yaml").read_text()
+    assert [name for name in operator_variables() if f'"{name}"' not in schema and f"name: {name}" not in template] == []
+
+
+def test_objects_are_held_from_the_start_where_the_version_of_kubernetes_can_do_that() -> None:
+    kinds = ("MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding")
+    written = objects((CHART / "files/operator-admission.yaml").read_text())
+    assert [(each["kind"], each["spec"]) for each in of_kind(chart("defaults"), *kinds)] == [
+        (each["kind"], each["spec"]) for each in written
+    ]
+    for given in ("--kube-version=1.35.9", "--kube-version=1.36.0", "--kube-version=1.37.1"):
+        more = ["--set=operator.admission=false"] if given.endswith("36.0") else []
+        told = helm("template", "hansa", str(CHART), given, f"--values={VALUES / 'defaults.yaml'}", *more)
+        assert bool(of_kind(objects(told), *kinds)) == given.endswith("37.1"), given
 
 
 def test_a_changed_setting_starts_pods_anew(tmp_path: Path) -> None:

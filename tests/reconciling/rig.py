@@ -22,6 +22,8 @@ from kubernetes.cluster import Cluster, unique
 from rules.source_tree import ROOT
 
 RBAC = ROOT / "gitops/platform/chart/files/operator-rbac.yaml"
+ADMISSION = ROOT / "gitops/platform/chart/files/operator-admission.yaml"
+"""Has objects held from the start. A rig is without it, so that most tests have the operator do that."""
 NAMESPACE = "hansa-system"
 PATIENCE = 25.0
 QUICK = {

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from hansa_operator.metrics import METRICS
-from reconciling.rig import NAMESPACE, Rig, place, until
+from kubernetes.cluster import unique
+from reconciling.rig import ADMISSION, NAMESPACE, Rig, place, until
 
 pytestmark = pytest.mark.timeout(120, func_only=True)
 
@@ -51,6 +52,52 @@ def test_apply_wait_change_delete_and_nothing_is_left(rig: Rig) -> None:
         rig.goes(path)
     until(lambda: rig.platform.get(f"/v1/tenants/{name}").status_code == 404)
     assert rig.get(f"/api/v1/namespaces/{name}")["status"]["phase"] == "Terminating"
+
+
+def writes(rig: Rig, what: str) -> int:
+    """How many of a kind the newest operator has made."""
+    found = re.search(rf'^hansa_operator_writes_total{{what="{what}"}} (\d+)', rig.page("/metrics")[1], re.MULTILINE)
+    return int(found[1]) if found is not None else 0
+
+
+def held(rig: Rig, path: str) -> bool:
+    return "hansa.dev/operator" in rig.get(path)["metadata"].get("finalizers", ())
+
+
+def test_objects_are_held_from_the_start_where_the_api_server_sees_to_it(rig: Rig) -> None:
+    name, spec = rig.tenant(deletionPolicy="Delete"), {"instructions": "Answer.", "model": {"alias": "small"}}
+    rig.cluster.kubectl("apply", "-f", str(ADMISSION))
+    try:
+        until(lambda: held(rig, rig.put("Agent", unique("first"), spec, "default")))
+        before = writes(rig, "finalizer")
+        one, models = rig.agent(name), rig.provider(name)
+        both = rig.put("Agent", "both", {"instructions": "Answer.", "model": {"alias": "small"}}, name, finalizers=["example.org/mine"])
+        alone = rig.put(
+            "Agent",
+            "alone",
+            {"instructions": "Answer.", "model": {"alias": "small"}},
+            name,
+            annotations={"hansa.dev/reconcile": "disabled"},
+        )
+        nobodys = rig.agent("default", unique("nobodys"))
+        for path in (one, models, both):
+            rig.comes(path, "True")
+        rig.agent(name, description="applied again, without the finalizer, by whoever made it")
+        rig.comes(one, "True")
+        assert held(rig, one)
+        assert rig.get(both)["metadata"]["finalizers"] == ["example.org/mine", "hansa.dev/operator"]
+        rig.comes(nobodys, "False", "NamespaceUnclaimed")
+        assert (held(rig, nobodys), held(rig, alone)) == (True, False)
+        assert writes(rig, "finalizer") == before
+    finally:
+        rig.cluster.kubectl("delete", "-f", str(ADMISSION))
+    rig.patch(both, {"metadata": {"finalizers": ["hansa.dev/operator"]}})
+    firsts = [place("Agent", each["metadata"]["name"], "default") for each in rig.get(place("Agent", "", "default").rstrip("/"))["items"]]
+    for path in (one, models, both, alone, nobodys, *firsts):
+        rig.delete(path)
+    for path in (one, models, both, alone, nobodys, *firsts):
+        rig.goes(path)
+    assert not rig.stored(name, "Agent", "one")
 
 
 def test_it_says_how_it_is_and_that_watches_bring_what_changes(rig: Rig) -> None:
@@ -135,6 +182,16 @@ def test_who_manages_an_object_elsewhere_is_named(rig: Rig) -> None:
     assert rig.stored(name, "Agent", "one")["manifest"]["spec"]["instructions"] == "From Git."
 
 
+def test_a_tenant_that_is_not_to_be_deleted_goes_when_that_is_taken_back(rig: Rig) -> None:
+    name = rig.tenant(preventDeletion=True, deletionPolicy="Delete")
+    path = place("Tenant", name)
+    rig.delete(path)
+    until(lambda: rig.condition(path) == ("False", "DeletionRefused"))
+    rig.patch(path, {"spec": {"preventDeletion": False}})
+    rig.goes(path)
+    until(lambda: rig.platform.get(f"/v1/tenants/{name}").status_code == 404)
+
+
 def test_a_way_out_of_a_finalizer_that_is_stuck(rig: Rig) -> None:
     name = rig.tenant()
     models = rig.provider(name)
@@ -209,10 +266,18 @@ def test_the_api_server_is_away_and_back(rig: Rig) -> None:
     rig.provider(name)
     path = rig.agent(name)
     rig.comes(path, "True")
-    rig.kube.away = True
+    before = len(rig.operators[-1].log.read_text())
+    rig.kube.away = rig.rest.away = True
     time.sleep(4)  # longer than the lease
     rig.agent(name, description="changed meanwhile")
     rig.kube.away = False
+    try:
+        # It leads again, and says at once that there is nobody to bring anything to.
+        until(lambda: "does not let us in, or is away" in rig.operators[-1].log.read_text()[before:], what=rig.said)
+    finally:
+        rig.rest.away = False
+    said = rig.operators[-1].log.read_text()[before:]
+    assert (said.count("the Lease can't be renewed"), said.count("the Lease can be looked at again"), said.count("attempt")) == (1, 1, 0)
     rig.comes(path, "True")
     assert rig.stored(name, "Agent", "one")["manifest"]["spec"]["description"] == "changed meanwhile"
 

@@ -15,7 +15,8 @@ from hansa_operator.errors import Away, Misconfigured
 from hansa_operator.metrics import Metrics
 from hansa_operator.model import Key
 from hansa_operator.namespaces import differs, worker_name
-from hansa_operator.settings import load
+from hansa_operator.program import main
+from hansa_operator.settings import load, variables
 from hansa_operator.workqueue import Work, WorkQueue
 from reconciling.leader import SETTINGS, Core, agent, tenant, until
 
@@ -140,7 +141,16 @@ def test_names_of_workers_fit_and_differ() -> None:
     [
         ("HANSA_OPERATOR_URL", "", "HANSA_OPERATOR_URL is not set"),
         ("HANSA_OPERATOR_BATCH", "many", "HANSA_OPERATOR_BATCH='many'"),
-        ("HANSA_OPERATOR_LOG_FORMAT", "xml", "must be json or text"),
+        ("HANSA_OPERATOR_URL", "hansa.example.org:7420", "is no http or https address"),
+        ("HANSA_OPERATOR_BATCH", "501", "HANSA_OPERATOR_BATCH='501': .* <= 500"),
+        ("HANSA_OPERATOR_CONCURRENCY", "0", "HANSA_OPERATOR_CONCURRENCY='0': .* >= 1"),
+        ("HANSA_OPERATOR_PORT", "65536", "<= 65535"),
+        ("HANSA_OPERATOR_LOOK_SECONDS", "0", "> 0"),
+        ("HANSA_OPERATOR_STATE_SECONDS", "nan", "> 0"),
+        ("HANSA_OPERATOR_RESYNC_SECONDS", "inf", "<= 604800"),
+        ("HANSA_OPERATOR_LOG_FORMAT", "xml", "json|text"),
+        ("HANSA_OPERATOR_LOG_LEVEL", "loud", "DEBUG|INFO|WARNING|ERROR"),
+        ("HANSA_OPERATOR_BACKOFF_LEAST_SECONDS", "301", "at most HANSA_OPERATOR_BACKOFF_MOST_SECONDS"),
         ("HANSA_OPERATOR_RENEW_SECONDS", "9", "at most a third"),
     ],
 )
@@ -149,6 +159,16 @@ def test_a_setting_that_can_not_be_is_named(variable: str, value: str, told: str
     assert load(sound).batch == 200
     with pytest.raises(Misconfigured, match=told):
         load({**sound, variable: value})
+
+
+def test_the_program_says_what_it_is_set_up_by_and_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, status in (["--help"], 0), (["--kubeconfig", "x"], 2):
+        with pytest.raises(SystemExit) as left:
+            main(given)
+        assert left.value.code == status
+    said = capsys.readouterr()
+    assert all(name in said.out for name in variables())
+    assert "'--kubeconfig'" in said.err
 
 
 def candidate(cluster: MemoryCluster, identity: str) -> Election:

@@ -1,6 +1,7 @@
 """A repository behind a server: what is transferred, and what comes of a server that misbehaves. Real `git http-backend` behind it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -75,6 +76,37 @@ async def test_a_copy_is_kept_between_starts_and_made_anew_when_it_is_broken(rep
         second = await tree_of(source)
         assert sorted(second.files) == ["agents/a.yaml", "agents/b.yaml"]
         assert await source.read("agents/a.yaml", second.files["agents/a.yaml"]) == agent("a").encode()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("config", "[core\nrepositoryformatversion = 0\n", "ValueError"),
+        ("config", "[core]\nrepositoryformatversion = 7\n", "UnsupportedVersion"),
+        ("config", "[core]\nrepositoryformatversion = 1\n[extensions]\nnew = true\n", "UnsupportedExtension"),
+        ("shallow", "no object\n", "ObjectFormatException"),
+        ("objects", None, "NotGitRepository"),
+    ],
+)
+async def test_a_copy_that_cannot_be_opened_is_made_anew_and_the_log_says_why(
+    repo: GitRepo, server: GitServer, tmp_path: Path, file: str, text: str | None, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    commit = repo.commit(agents("a"))
+    async with opened(server, tmp_path / "data") as source:
+        await tree_of(source)
+    (copy,) = (tmp_path / "data").glob("*/copy.git")
+    if text is None:
+        (copy / file).rename(copy / "elsewhere")
+    else:
+        (copy / file).write_text(text)
+    with caplog.at_level(logging.INFO, "hansa.sync"):
+        async with opened(server, tmp_path / "data") as source:
+            assert (await tree_of(source)).commit == commit
+        assert [str(copy) in record.getMessage() and why in record.getMessage() for record in caplog.records] == [True]
+        caplog.clear()
+        async with opened(server, tmp_path / "data") as source:
+            assert (await tree_of(source)).commit == commit
+        assert not caplog.records
 
 
 async def test_two_at_once_with_one_data_folder_do_not_disturb_each_other(repo: GitRepo, server: GitServer, tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hansa.apply.model import Applied
 from hansa.apply.repository.failures import Reason, RepositoryRefused
 from hansa.apply.repository.model import File, Tree, Unreadable
-from hansa.apply.sync.model import Item, Name, Outcome, Owned, Record
+from hansa.apply.sync.model import Item, Name, Owned, Record
 from hansa.errors import FieldError, HansaError
 
 ORDER = ("Region", "Tenant", "ModelProvider", "ToolServer", "Agent")
@@ -61,13 +62,13 @@ class Plane:
         await self._asked()
         return [Owned(item.name, item.file) for item, origin in self.objects.values() if origin == ORIGIN]
 
-    async def apply(self, commit: str, items: Sequence[Item]) -> list[Outcome]:
+    async def apply(self, commit: str, items: Sequence[Item]) -> list[Applied]:
         await self._asked()
         outcomes = [self._apply(item) for item in items]
         await self.fate.step()
         return outcomes
 
-    async def delete(self, commit: str, names: Sequence[Name], *, allow_mass_delete: bool) -> list[Outcome]:
+    async def delete(self, commit: str, names: Sequence[Name], *, allow_mass_delete: bool) -> list[Applied]:
         await self._asked()
         outcomes = [self._delete(name) for name in names]
         await self.fate.step()
@@ -87,36 +88,37 @@ class Plane:
         if self.failure is not None:
             raise self.failure
 
-    def _apply(self, item: Item) -> Outcome:
+    def _apply(self, item: Item) -> Applied:
         key = (item.name.kind, item.name.name)
         self.sent.append(item.name.name)
         known = self.objects.get(key)
         if item.name.name in self.broken:
-            return Outcome(*key, "failed", errors=(FieldError("spec", "reference", self.broken[item.name.name]),))
+            return Applied(*key, "failed", errors=(FieldError("spec", "reference", self.broken[item.name.name]),))
         if known is not None and known[1] != ORIGIN:
-            return Outcome(*key, "failed", errors=(FieldError("", "conflict", f"{known[1]} owns it"),))
+            return Applied(*key, "failed", errors=(FieldError("", "conflict", f"{known[1]} owns it"),))
         if known is not None and known[0].manifest == item.manifest:
             self.objects[key] = (item, ORIGIN)
-            return Outcome(*key, "unchanged")
+            return Applied(*key, "unchanged")
         action = "configured" if known else "created"
         self.objects[key] = (item, ORIGIN)
         self.log.append(f"{action} {key[0].lower()}/{key[1]}")
-        return Outcome(*key, action)
+        return Applied(*key, action)
 
-    def _delete(self, name: Name) -> Outcome:
+    def _delete(self, name: Name) -> Applied:
         key = (name.kind, name.name)
         if key not in self.objects or self.objects[key][1] != ORIGIN:
-            return Outcome(*key, "absent")
+            return Applied(*key, "absent")
         del self.objects[key]
         self.log.append(f"deleted {key[0].lower()}/{key[1]}")
-        return Outcome(*key, "deleted")
+        return Applied(*key, "deleted")
 
 
 @dataclass
 class Files:
-    """Implements `Source`: files by path at a commit; `history` remembers all commits."""
+    """Implements `Source`: files by path at a commit; `history` remembers all commits, and `blobs` all that stood in a file."""
 
     files: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    blobs: dict[str, bytes] = field(default_factory=dict[str, bytes])
     history: dict[str, dict[str, File]] = field(default_factory=dict[str, dict[str, File]])
     failure: HansaError | None = None
     fate: Fate = field(default_factory=Fate)
@@ -150,12 +152,13 @@ class Files:
         if file.flaw:
             raise Unreadable(file.flaw)
         self.reads.append(path)
-        return self.files[path]
+        return self.blobs[file.id]
 
     def _commit(self) -> tuple[str, dict[str, File]]:
         files = {
             path: File(f"{hash(content):x}", "is a link" if path in self.links else "") for path, content in sorted(self.files.items())
         }
+        self.blobs |= {file.id: self.files[path] for path, file in files.items()}
         commit = f"{hash(tuple((path, file.id) for path, file in files.items())) & (1 << 64) - 1:040x}"
         self.history[commit] = files
         return commit, files

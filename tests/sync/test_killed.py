@@ -1,12 +1,13 @@
-"""A process that is killed at any await, and the one that comes after it: in the end everything is as the files say."""
+"""A process that is killed at any await, and the one that comes after it or works beside it: in the end everything is as the files say."""
 
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
 
 from hansa.apply.sync.engine import Sync
-from hansa.apply.sync.model import SYNCED
+from hansa.apply.sync.model import SYNCED, Report
 from repository.repos import agent
 from sync.plane import Fate, Files, Killed, Plane
 
@@ -100,6 +101,72 @@ async def test_two_at_once_that_see_different_commits_end_alike() -> None:
         for sync in (one, other, one, other):
             await sync.once(full=True)
         assert stands(plane) == EXPECTED, seed
+
+
+class Meanwhile(Fate):
+    """Lets something happen at one await."""
+
+    def __init__(self, at: int, work: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._meanwhile, self._work = at, work
+
+    async def step(self) -> None:
+        if self.count == self._meanwhile:
+            self.count += 1
+            await self._work()
+        await super().step()
+
+
+class Blind(Files):
+    """The newest commit is always the one that was looked up first."""
+
+    async def look(self) -> str:
+        seen = await super().look()
+        self.seen: str = getattr(self, "seen", seen)
+        return self.seen
+
+
+async def overtaken(at: int, kind: type[Files] = Files) -> tuple[Report, Sync, Plane]:
+    """Of two processes one does a commit, and at one of its awaits the other does a newer one, whole."""
+    files, plane = Files(), Plane()
+    files.put(**BEFORE)
+    mine = kind(files=files.files, blobs=files.blobs, history=files.history)
+    one, other = Sync(mine, plane), Sync(files, plane)
+    await one.once()
+    await other.once()
+    vars(mine).pop("seen", None)
+    files.put(**AFTER)
+    plane.log.clear()
+
+    async def newer() -> None:
+        files.put(f0=agent("a0", "Newest."), f3=None, newer=agent("newer"))
+        await other.once()
+
+    mine.fate = plane.fate = Meanwhile(at, newer)
+    report = await one.once()
+    if mine.fate.count <= at:
+        await newer()
+    return report, one, plane
+
+
+NEWEST = {name: text for name, text in EXPECTED.items() if name not in ("a3", "a4")} | {"a0": "Newest.", "newer": "Be brief."}
+
+
+async def test_who_is_overtaken_by_a_newer_commit_deletes_nothing_of_it_and_puts_right_at_once_what_it_put_back() -> None:
+    for at in range(await steps() + 6):
+        report, behind, plane = await overtaken(at)
+        if report.overtaken:
+            report = await behind.once()
+        assert (report.overtaken, report.record.state) == (False, SYNCED), at
+        assert stands(plane) == NEWEST, at
+        assert "deleted agent/newer" not in plane.log, at
+        assert plane.log.count("deleted agent/a1") == plane.log.count("deleted agent/a2") + 1 == 1, at
+
+
+async def test_who_does_not_look_again_takes_what_the_newer_commit_brought_and_leaves_what_it_put_back() -> None:
+    planes = [(await overtaken(at, Blind))[2] for at in range(await steps())]
+    assert any("deleted agent/newer" in plane.log for plane in planes)
+    assert any("configured agent/a0" in plane.log and stands(plane)["a0"] != "Newest." for plane in planes)
 
 
 async def test_the_oracle_notices_what_is_lost() -> None:

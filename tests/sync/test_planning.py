@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from hansa.apply.model import Applied
 from hansa.apply.sync.engine import Sync
-from hansa.apply.sync.model import Item, Name, Outcome
+from hansa.apply.sync.model import Item, Name
 from hansa.apply.sync.planning import plan
 from hansa.errors import FieldError
 from repository.repos import agent
@@ -17,14 +18,14 @@ class Asked(Plane):
 
     refusal = FieldError("metadata.namespace", "conflict", "stands in another namespace")
 
-    def _apply(self, item: Item) -> Outcome:
+    def _apply(self, item: Item) -> Applied:
         key = (item.name.kind, item.name.name)
         known = self.objects.get(key)
         if known is not None and known[0].name.namespace != item.name.namespace:
-            return Outcome(*key, "failed", errors=(self.refusal,))
+            return Applied(*key, "failed", errors=(self.refusal,))
         return super()._apply(item)
 
-    async def plan(self, commit: str, items: Sequence[Item], deleted: Sequence[Name]) -> list[Outcome]:
+    async def plan(self, commit: str, items: Sequence[Item], deleted: Sequence[Name]) -> list[Applied]:
         before = dict(self.objects)
         outcomes = [*map(self._apply, items), *map(self._delete, deleted)]
         self.objects = before

@@ -116,8 +116,8 @@ async def test_probes_say_how_it_is_and_other_paths_are_not_there(client: httpx2
         404,
         405,
     ]
-    service.report = Report(record=Record(origin="o", state=SYNCED, commit="c"))
-    assert (await client.get("/readyz")).json() == {"state": SYNCED, "commit": "c"}
+    service.report = Report(record=Record(origin="o", state=SYNCED, commit="c"), waiting=("one",), files=2, objects=3)
+    assert (await client.get("/readyz")).json() == {"state": SYNCED, "commit": "c", "files": 2, "objects": 3, "errors": 0, "waiting": 1}
     service.report = Report(record=Record(origin="o", state=CONTROL_PLANE_AWAY))
     assert [(await client.get(path)).status_code for path in ("/livez", "/readyz")] == [200, 503]
 

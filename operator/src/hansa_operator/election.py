@@ -16,6 +16,8 @@ from hansa_operator.metrics import Metrics
 
 log = logging.getLogger(__name__)
 NAME = "hansa-operator"
+TOLD_SECONDS = 60.0
+"""How often it is said that the API server is away: it is looked for far more often."""
 
 
 class Election:
@@ -32,6 +34,8 @@ class Election:
         self._renew = renew
         self._seen: tuple[str, float] = ("", 0.0)
         self._renewed = 0.0
+        self._away_since: float | None = None
+        self._told = 0.0
 
     async def lead(self) -> None:
         """Return when this process is the leader."""
@@ -73,12 +77,25 @@ class Election:
             if standing:
                 return time.monotonic() - self._renewed < self._lasts * 2 / 3
         except (OperatorError, TimeoutError) as error:
-            log.warning("the Lease can't be renewed or looked at now: %s", str(error) or "no answer in time")
+            self._away(str(error) or "no answer in time")
             return standing
+        if self._away_since is not None:
+            log.info("the Lease can be looked at again, after %.0f s", time.monotonic() - self._away_since)
+            self._away_since = None
         if held:
             self._renewed = started
             self._metrics.writes.labels("lease").inc()
         return held
+
+    def _away(self, why: str) -> None:
+        """Say that the Lease can't be had, at first and then each minute."""
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        elif now - self._told < TOLD_SECONDS:
+            return
+        self._told = now
+        log.warning("the Lease can't be renewed or looked at now, since %.0f s: %s", now - self._away_since, why)
 
     async def _take(self) -> bool:
         try:

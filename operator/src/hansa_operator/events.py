@@ -61,4 +61,6 @@ class Events:
                 await self._cluster.create(path, body)
                 self._metrics.writes.labels("event").inc()
             except OperatorError as error:
-                log.info("an Event could not be written: %s", error)
+                # In a namespace that goes, none can be made, and all that stands in it has one to tell.
+                level = logging.DEBUG if "being terminated" in str(error) else logging.INFO
+                log.log(level, "an Event could not be written: %s", error)

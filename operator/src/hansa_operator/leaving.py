@@ -8,6 +8,7 @@ from hansa_operator.credentials import Credentials
 from hansa_operator.desk import Desk
 from hansa_operator.judging import LOOK_SECONDS, RETRY_SECONDS
 from hansa_operator.model import RELEASE, Found, Key
+from hansa_operator.platform import Result
 from hansa_operator.tenancy import Tenancy
 from hansa_operator.writer import Writer
 
@@ -62,7 +63,7 @@ class Leaving:
     async def _leave_tenant(self, found: Found) -> float | None:
         name = found.key.name
         if self._tenancy.held(found):
-            result = await self._platform.delete("", "Tenant", name)
+            result = await self._close(found)
             if result.action == "failed":
                 message = "; ".join(problem.text for problem in result.errors)
                 if await self._platform.owns(name, "Tenant", name):
@@ -75,6 +76,17 @@ class Leaving:
                     return LOOK_SECONDS
         await self._tenancy.withdraw(found, spaces=found.spec_value().get("deletionPolicy", "Retain") != "Retain")
         return None
+
+    async def _close(self, found: Found) -> Result:
+        """Have the control plane go the way of the Tenant's deletionPolicy."""
+        name = found.key.name
+        result = await self._platform.delete("", "Tenant", name)
+        prevented = any(problem.code == "prevented" for problem in result.errors)
+        if prevented and not found.spec_value().get("preventDeletion") and await self._platform.owns(name, "Tenant", name):
+            # It was taken back when the object was on its way out already, and nothing of such a one is brought otherwise.
+            brought = await self._platform.apply(found.manifest())
+            return brought if brought.action == "failed" else await self._platform.delete("", "Tenant", name)
+        return result
 
     async def _refused(self, found: Found, message: str) -> float:
         self.refused.add(found.key)

@@ -32,4 +32,6 @@ def configure(form: str, level: str) -> None:
     quiet = logging.WARNING if level != "DEBUG" else logging.DEBUG
     for name in ("kopf", "asyncio", "aiohttp"):
         logging.getLogger(name).setLevel(quiet)
+    # Each of its seven watches tells each of its attempts, as an error; that a server is away is told once, by who looks for it.
+    logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL if level != "DEBUG" else logging.DEBUG)
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)  # it runs in a thread on purpose, and warns of that

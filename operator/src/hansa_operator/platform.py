@@ -21,6 +21,8 @@ BODY_BYTES = 600_000
 FEW = 3
 """So many objects are asked for one by one; of more the tenant's list is read."""
 DELETE_SECONDS = APPLY_SECONDS = 120.0
+GREET_SECONDS = 2.0
+"""A leader that has just begun waits no longer for a control plane that is away."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -106,7 +108,7 @@ class Platform:
     def __init__(self, http: Http, key: Key, *, batch: int, sent: Callable[[int], None]) -> None:
         self.origin = ""
         self.home = ""
-        """The tenant of the credential itself, once something was applied: what a result without a tenant belongs to."""
+        """The tenant of the credential itself, once it was asked for: what a result without a tenant belongs to."""
         self._http = http
         self._key = key
         self._sent = sent
@@ -166,6 +168,10 @@ class Platform:
         except (Missing, Clash):
             return
 
+    async def greet(self) -> None:
+        """Learn whose the credential is, and so whether it is let in."""
+        self.home = str((await self._ask("GET", "/v1/whoami", timeout=GREET_SECONDS)).get("tenant", ""))
+
     async def ready(self) -> bool:
         """Whether it is there."""
         try:
@@ -178,7 +184,7 @@ class Platform:
         body = {"manager": "kubernetes", "origin": self.origin, "objects": objects}
         self._sent(len(items))
         if not self.home:
-            self.home = str((await self._ask("GET", "/v1/whoami")).get("tenant", ""))
+            await self.greet()
         try:
             answer = await self._ask("POST", "/v1/objects:apply", body, timeout=APPLY_SECONDS)
         except Denied:

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,7 +21,7 @@ from hansa_operator.cluster import Cluster
 from hansa_operator.credentials import Credentials
 from hansa_operator.desk import Desk
 from hansa_operator.election import Election
-from hansa_operator.errors import Misconfigured, OperatorError
+from hansa_operator.errors import OperatorError
 from hansa_operator.events import Events
 from hansa_operator.index import Index
 from hansa_operator.intake import Intake
@@ -111,6 +110,10 @@ class Operator:
         if not self._platform.origin:
             space = await self._cluster.get("/api/v1/namespaces/kube-system")
             self._platform.origin = self._settings.origin or str(space["metadata"]["uid"])
+        try:
+            await self._platform.greet()
+        except OperatorError as error:  # said at once, and not only when there is something to bring; it may be mended meanwhile
+            log.warning("%s does not let us in, or is away: %s", self._settings.url, error)
 
     @asynccontextmanager
     async def _parts(self, stopping: asyncio.Event) -> AsyncIterator[list[asyncio.Task[None]]]:
@@ -255,8 +258,6 @@ async def open_operator(settings: OperatorSettings, environ: Mapping[str, str]) 
                 "the API server", access.server, headers=bearer.headers, trust=access.trust(folder), connections=settings.connections
             )
         )
-        if urlsplit(settings.url).scheme not in ("http", "https"):
-            raise Misconfigured(f"HANSA_OPERATOR_URL={settings.url!r} is no http or https address")
         trust = transport.trusting(settings.ca_file) if settings.url.startswith("https:") else None
         rest = await stack.enter_async_context(
             transport.open_http("the control plane", settings.url, headers=key.headers, trust=trust, connections=16)

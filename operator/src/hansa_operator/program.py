@@ -1,6 +1,6 @@
 """`hansa-operator`: reads the settings, runs until SIGTERM or SIGINT, and leaves with an exit status.
 
-0 asked to stop   1 failed   78 misconfigured
+0 asked to stop   1 failed   2 called wrongly   78 misconfigured
 """
 
 import asyncio
@@ -8,14 +8,22 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from hansa_operator import logs
 from hansa_operator.errors import Misconfigured
 from hansa_operator.process import open_operator
-from hansa_operator.settings import OperatorSettings, load
+from hansa_operator.settings import NEEDED, OperatorSettings, load, variables
 
 log = logging.getLogger(__name__)
-FAILED, MISCONFIGURED = 1, 78
+FAILED, WRONG, MISCONFIGURED = 1, 2, 78
+USAGE = """\
+Usage: hansa-operator
+
+Bring Hansa's objects of a Kubernetes cluster to the control plane, and what becomes of them back into their status.
+It runs until SIGTERM, and is set up by its environment:
+
+"""
 
 
 async def run(settings: OperatorSettings) -> None:
@@ -29,8 +37,23 @@ async def run(settings: OperatorSettings) -> None:
     log.info("stopped")
 
 
-def main() -> None:
-    """The program."""
+def usage() -> str:
+    """What it is for, and every variable with its default."""
+    names = variables()
+    width = max(map(len, names))
+    rows = [f"  {name.ljust(width)}  {default or ('needed' if name in NEEDED else 'not set')}\n" for name, default in names.items()]
+    return USAGE + "".join(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The program; None: with what it was called with."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if given in (["--help"], ["-h"]):
+        sys.stdout.write(usage())
+        sys.exit(0)
+    if given:
+        sys.stderr.write(f"hansa-operator: it takes no arguments, and was given {given[0]!r}; --help names its settings\n")
+        sys.exit(WRONG)
     try:
         settings = load(os.environ)
         logs.configure(settings.log_format, settings.log_level)

@@ -146,8 +146,8 @@ def takeover(
     refused from now on, so take it out of there as well.
     """
     kind, _, name = target.partition("/")
-    found = resolve(kind)
-    if not name or found in _OTHERS.values():
+    found = resolve(kind) if name else ""
+    if not found or found in _OTHERS.values():
         raise UsageError(f"{target!r} is not an object as KIND/NAME", hint="For example: hansa takeover agent/greeter")
     connection = _inside(connection or Connection(), name) if found == "Tenant" else connection
     with open_api(connection or Connection()) as api:

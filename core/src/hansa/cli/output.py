@@ -138,7 +138,7 @@ def report(error: HansaError, *, as_json: bool = False) -> None:
         return
     say(f"error: {error.detail}", style="red")
     for place in error.errors:
-        if place.message != error.detail:
+        if error.detail not in (place.message, describe(place)):
             say(f"  {describe(place)}")
     if error.hint:
         say(f"hint: {error.hint}")

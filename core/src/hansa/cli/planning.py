@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
-from hansa.apply.sync.model import Outcome
+from hansa.apply.model import Applied
 from hansa.apply.sync.planning import Planned, Reading, plan, read_all
 from hansa.cli.client import open_api
 from hansa.cli.connection import Connection
@@ -155,11 +155,11 @@ def _counts(planned: Planned) -> dict[str, int]:
     return counts
 
 
-def _title(outcome: Outcome) -> str:
+def _title(outcome: Applied) -> str:
     return f"{outcome.kind.lower()}/{outcome.name}{f' in tenant {outcome.tenant}' if outcome.tenant else ''}"
 
 
-def _paths(outcome: Outcome) -> str:
+def _paths(outcome: Applied) -> str:
     return (
         f": {short(', '.join(change.path for change in outcome.changes), 160)}"
         if outcome.action == "configured" and outcome.changes
@@ -167,7 +167,7 @@ def _paths(outcome: Outcome) -> str:
     )
 
 
-def _what(outcome: Outcome) -> str:
+def _what(outcome: Applied) -> str:
     if outcome.action == "failed":
         return "<br>".join(_text(describe(error)) for error in outcome.errors)
     if outcome.action != "configured":

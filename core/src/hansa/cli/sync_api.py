@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from hansa.apply.sync.model import Item, Name, Outcome, Owned, Record
+from hansa.apply.model import Applied
+from hansa.apply.sync.model import Item, Name, Owned, Record
 from hansa.cli.client import Api, Json, part
 from hansa.cli.output import clean, short
 from hansa.errors import FieldError
@@ -48,22 +49,22 @@ class SourceApi:
         found = await asyncio.to_thread(self._api.entries, "/v1/objects", query, None)
         return [_owned(each) for each in found]
 
-    async def apply(self, commit: str, items: Sequence[Item]) -> list[Outcome]:
+    async def apply(self, commit: str, items: Sequence[Item]) -> list[Applied]:
         return await self._asked("/v1/objects:apply", commit, objects=[sent(item) for item in items])
 
-    async def delete(self, commit: str, names: Sequence[Name], *, allow_mass_delete: bool) -> list[Outcome]:
+    async def delete(self, commit: str, names: Sequence[Name], *, allow_mass_delete: bool) -> list[Applied]:
         objects = [_named(name) for name in names]
         return await self._asked("/v1/objects:delete", commit, objects=objects, allow_mass_delete=allow_mass_delete)
 
-    async def plan(self, commit: str, items: Sequence[Item], deleted: Sequence[Name]) -> list[Outcome]:
+    async def plan(self, commit: str, items: Sequence[Item], deleted: Sequence[Name]) -> list[Applied]:
         return await self._asked(
             "/v1/objects:plan", commit, objects=[sent(item) for item in items], delete=[_named(name) for name in deleted]
         )
 
-    async def _asked(self, path: str, commit: str, **more: Any) -> list[Outcome]:
+    async def _asked(self, path: str, commit: str, **more: Any) -> list[Applied]:
         body = {"manager": MANAGER, "origin": self._origin, "commit": commit, **more}
         answer = await asyncio.to_thread(self._api.post, path, body)
-        return msgspec.convert(answer["results"], list[Outcome])
+        return msgspec.convert(answer["results"], list[Applied])
 
 
 def _told(error: FieldError) -> Json:

@@ -18,8 +18,7 @@ from cyclopts import Parameter, validators
 from hansa import ids, settings
 from hansa.apply.repository.failures import Reason
 from hansa.apply.sync.engine import Sync
-from hansa.apply.sync.model import CONTROL_PLANE_AWAY, REFUSED, SYNCED, Report
-from hansa.apply.sync.outcomes import CHANGING
+from hansa.apply.sync.model import CHANGING, CONTROL_PLANE_AWAY, REFUSED, SYNCED, Report
 from hansa.apply.sync.service import Pace, Service
 from hansa.cli.client import Api, open_api
 from hansa.cli.connection import Connection

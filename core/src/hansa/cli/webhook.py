@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from hansa.apply.sync.model import Report
 from hansa.apply.sync.service import Service
 from hansa.errors import Misconfigured
 from hansa.server.problem import OWN_HEADERS, encoded
@@ -54,8 +55,7 @@ class Receiver:
         service = self._service
         well = service.is_alive and (path == "/livez" or service.is_ready)
         report = service.report
-        state = {"state": report.record.state, "commit": report.record.commit} if report else {"state": "Starting"}
-        await _answer(send, 200 if well else 503, state)
+        await _answer(send, 200 if well else 503, _state(report) if report else {"state": "Starting"})
 
     async def _called(self, headers: Mapping[bytes, bytes], receive: Receive) -> tuple[int, Mapping[str, str]] | None:
         """Why a call is refused; None: we look."""
@@ -73,6 +73,12 @@ class Receiver:
             return 403, {"detail": "the call is not signed with our secret: X-Hub-Signature-256 or X-Gitlab-Token"}
         self._service.news.set()
         return None
+
+
+def _state(report: Report) -> dict[str, str | int]:
+    """How the source is, for those who may only look: no text that names anything."""
+    counts = {"files": report.files, "objects": report.objects, "errors": len(report.record.errors), "waiting": len(report.waiting)}
+    return {"state": report.record.state, "commit": report.record.commit, **counts}
 
 
 def is_signed(headers: Mapping[bytes, bytes], body: bytes, secret: bytes) -> bool:
@@ -112,7 +118,7 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive, most: int) -> 
     return bytes(body)
 
 
-async def _answer(send: Send, status: int, value: Mapping[str, str]) -> None:
+async def _answer(send: Send, status: int, value: Mapping[str, str | int]) -> None:
     body = msgspec.json.encode(value)
     headers = encoded({"content-type": "application/json", "content-length": str(len(body)), **OWN_HEADERS})
     await send({"type": "http.response.start", "status": status, "headers": headers})

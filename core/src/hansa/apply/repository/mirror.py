@@ -4,6 +4,7 @@ Blocks: for threads alone. Warning: nothing in it matters; whoever deletes it co
 """
 
 import fcntl
+import logging
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +14,10 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import BinaryIO, cast
 
 from dulwich.client import GitClient
-from dulwich.errors import GitProtocolError, HangupException, NotGitRepository
+from dulwich.errors import FileFormatException, GitProtocolError, HangupException, NotGitRepository
 from dulwich.objects import Commit, ObjectID, Tag
 from dulwich.refs import Ref
-from dulwich.repo import Repo
+from dulwich.repo import InvalidWorktreeConfiguration, Repo, UnsupportedExtension, UnsupportedVersion
 
 from hansa.apply.repository.failures import Reason, RepositoryAway, RepositoryRefused
 from hansa.apply.repository.model import Unreadable
@@ -30,6 +31,18 @@ HISTORY = 32
 _MAX_PACKS = 64
 """After so many downloads the copy is made anew, which is one pack again."""
 _MAX_TAGS = 8
+_UNUSABLE = (
+    NotGitRepository,
+    FileFormatException,
+    UnsupportedVersion,
+    UnsupportedExtension,
+    InvalidWorktreeConfiguration,
+    OSError,
+    ValueError,
+)
+"""What comes of opening a copy that is half written, or was written by something else."""
+log = logging.getLogger("hansa.sync")
+"""Not structlog's, which would write to stdout in a command that has set up no log."""
 
 
 @contextmanager
@@ -114,12 +127,15 @@ class Mirror:
 
     def _opened(self) -> Repo:
         folder = self._folder / "copy.git"
-        try:
-            if len(list((folder / "objects" / "pack").glob("*.pack"))) <= _MAX_PACKS:
-                return Repo(str(folder))
-        except Exception:  # noqa: S110  whatever is wrong with a copy, it is made anew
-            pass
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            why = "it is in too many pieces"
+            try:
+                if len(list((folder / "objects" / "pack").glob("*.pack"))) <= _MAX_PACKS:
+                    return Repo(str(folder))
+            except _UNUSABLE as error:
+                why = f"{type(error).__name__}: {_plain(str(error))}"
+            log.info("the copy in %s is made anew: %s", folder, why)
+            shutil.rmtree(folder)
         folder.mkdir(parents=True)
         return Repo.init_bare(str(folder))
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
+from hansa.apply.model import Applied
 from hansa.apply.sync.contents import Contents
 from hansa.apply.sync.model import Name, Owned
 
@@ -24,6 +25,11 @@ class Decision(msgspec.Struct, frozen=True):
     gone: tuple[Name, ...] = ()
     waiting: tuple[str, ...] = ()
     refusal: str = ""
+
+
+def is_in_the_way(outcome: Applied) -> bool:
+    """Whether an object is refused because the same one still stands in another namespace of its tenant: there it may be deleted."""
+    return all(error.code == "conflict" and error.path == "metadata.namespace" for error in outcome.errors)
 
 
 def decide(

@@ -1,8 +1,11 @@
 """One pass: look at the source, apply what differs, then delete what it no longer says, then tell what came of it.
 
 Nothing that matters is kept here: a pass that is killed anywhere is made good by the next one, in this process or another, since what
-was applied is known by the control plane, and the commit is told to it only when all of that commit was sent. Two at once do no harm:
-everything they do is the same, or is done again by the one that saw the newer commit.
+was applied is known by the control plane, and the commit is told to it only when all of that commit was sent.
+
+Two at once do no harm. What they do is the same, unless one is still busy with a commit when the other has seen a newer one. It deletes
+nothing then, for before it does it looks whether its commit is still the newest, after it has asked what there is; and what it has put
+back to the older commit it puts right at once, for after it has changed something it looks again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +14,14 @@ import msgspec
 
 from hansa import clock
 from hansa.apply.manifests import Manifest
+from hansa.apply.model import Applied
 from hansa.apply.repository.failures import RepositoryFailure
 from hansa.apply.repository.model import File, Source, Tree, Unreadable
 from hansa.apply.sync import contents, deletion
 from hansa.apply.sync.contents import Contents
 from hansa.apply.sync.model import (
+    APPLYING,
+    CHANGING,
     CONTROL_PLANE_AWAY,
     DELETION_REFUSED,
     FAILING,
@@ -25,11 +31,9 @@ from hansa.apply.sync.model import (
     Api,
     Item,
     Name,
-    Outcome,
     Record,
     Report,
 )
-from hansa.apply.sync.outcomes import CHANGING, is_in_the_way
 from hansa.errors import (
     Conflict,
     FieldError,
@@ -49,8 +53,6 @@ BATCH_NAMES = 5000
 """Objects that are deleted in one request: all of them, as a rule, for the control plane counts what one request deletes."""
 HEARTBEAT_SECONDS = 60.0
 """After so many seconds the control plane is told that the source is still looked at, although nothing is new."""
-APPLYING = "Applying"
-"""State of a source of which another commit is being sent: if that is never told to be done, nothing is known of what stands."""
 
 
 class Sync:
@@ -82,6 +84,7 @@ class Sync:
             head, tree = await self._look()
             is_still = tree is self._tree and not (full or self._pending or self._sweep)
             outcomes, read = ([], 0) if is_still else await self._pass(head, tree, full=full)
+            overtaken = any(each.action in CHANGING for each in outcomes) and await self._is_overtaken(head)
         except RepositoryFailure as error:
             return await self._tell(self._now(error.reason, f"{error.detail}. {error.hint}".rstrip(". ")))
         except (Unauthenticated, Forbidden) as error:
@@ -90,7 +93,8 @@ class Sync:
             return Report(record=self._now(CONTROL_PLANE_AWAY, error.detail))
         except HansaError as error:  # such as a password file that can't be read
             return await self._tell(self._now(FAILING, error.detail))
-        return await self._tell(self._summary(tree, outcomes), outcomes, read)
+        report = await self._tell(self._summary(tree, outcomes), outcomes, read)
+        return msgspec.structs.replace(report, overtaken=overtaken)
 
     async def _look(self) -> tuple[str, Tree]:
         head = await self._source.look()
@@ -99,14 +103,20 @@ class Sync:
         since = self._record.commit if self._record else ""
         return head, await self._source.tree(head, since=since, known=self._tree)
 
-    async def _pass(self, head: str, tree: Tree, *, full: bool) -> tuple[list[Outcome], int]:
+    async def _is_overtaken(self, head: str) -> bool:
+        try:
+            return await self._source.look() != head
+        except RepositoryFailure:
+            return False  # all that was to be done is done; the next pass says what is wrong
+
+    async def _pass(self, head: str, tree: Tree, *, full: bool) -> tuple[list[Applied], int]:
         manifests = await self._understand(tree, await self._where(tree, full=full))
         self._head, self._tree = head, tree
         found = contents.places(self._contents)
         items = [item for path in sorted(self._pending) for item in self._sendable(manifests[path], found)]
         self._failed_names = {(name.kind, name.name) for name, where in found.items() if len(where) > 1 or where[0][1].errors}
         self._refused = {}
-        outcomes: list[Outcome] = []
+        outcomes: list[Applied] = []
         if items:
             await self._begin(tree.commit)
         for batch in contents.batches(contents.in_order(items)):
@@ -116,7 +126,7 @@ class Sync:
         if outcomes and (self._decision.waiting or self._decision.refusal):
             self._sweep = True
         if self._sweep:
-            outcomes += await self._delete(tree.commit, set(found))
+            outcomes += await self._delete(head, tree.commit, set(found))
         return outcomes, len(manifests)
 
     async def _begin(self, commit: str) -> None:
@@ -174,7 +184,7 @@ class Sync:
         items = [contents.item(manifest) for manifest in manifests]
         return [item for item in items if len(found[item.name]) == 1 and not found[item.name][0][1].errors]
 
-    async def _apply(self, commit: str, batch: Sequence[Item]) -> list[Outcome]:
+    async def _apply(self, commit: str, batch: Sequence[Item]) -> list[Applied]:
         """Apply objects together; when the request itself is refused, in halves, so that one of them does not stop the others."""
         try:
             outcomes = await self._api.apply(commit, batch)
@@ -182,15 +192,15 @@ class Sync:
             if len(batch) > 1:
                 half = len(batch) // 2
                 return [*await self._apply(commit, batch[:half]), *await self._apply(commit, batch[half:])]
-            outcomes = [Outcome(batch[0].name.kind, batch[0].name.name, "failed", errors=(FieldError("", error.code, error.detail),))]
+            outcomes = [Applied(batch[0].name.kind, batch[0].name.name, "failed", errors=(FieldError("", error.code, error.detail),))]
         for item, outcome in zip(batch, outcomes, strict=True):
             if outcome.action == "failed":
                 self._refused[item.file] = (*self._refused.get(item.file, ()), *(contents.placed(error, item) for error in outcome.errors))
-                if not is_in_the_way(outcome):
+                if not deletion.is_in_the_way(outcome):
                     self._failed_names.add((item.name.kind, item.name.name))
         return outcomes
 
-    async def _delete(self, commit: str, said: set[Name]) -> list[Outcome]:
+    async def _delete(self, head: str, commit: str, said: set[Name]) -> list[Applied]:
         try:
             owned = await self._api.owned()
         except Unavailable as error:  # perhaps only the database of one tenant: all others are still applied as ever
@@ -198,7 +208,11 @@ class Sync:
             return []
         self._decision = deletion.decide(owned, self._contents, said, self._failed_names)
         self._undeleted = ()
-        outcomes: list[Outcome] = []
+        outcomes: list[Applied] = []
+        if self._decision.gone and await self._source.look() != head:
+            # What we own and do not know may have come with a newer commit, by another process.
+            self._decision, self._sweep = deletion.Decision(), True
+            return outcomes
         if not self._decision.refusal or self._allow:
             self._decision = msgspec.structs.replace(self._decision, refusal="")
             gone = contents.against_order(self._decision.gone)
@@ -213,7 +227,7 @@ class Sync:
         self._sweep = bool(failures)
         return outcomes
 
-    def _summary(self, tree: Tree, outcomes: Sequence[Outcome]) -> Record:
+    def _summary(self, tree: Tree, outcomes: Sequence[Applied]) -> Record:
         errors = [error for each in self._contents.values() for error in each.errors]
         errors += [error for each in self._contents.values() for entry in each.entries for error in entry.errors]
         errors += contents.twins(contents.places(self._contents))
@@ -244,7 +258,7 @@ class Sync:
             before, origin=self._source.origin, ref=self._source.ref, state=str(state), message=message, errors=(), seen_at=clock.now()
         )
 
-    async def _tell(self, record: Record, outcomes: Sequence[Outcome] = (), read: int = 0) -> Report:
+    async def _tell(self, record: Record, outcomes: Sequence[Applied] = (), read: int = 0) -> Report:
         """Tell the control plane what is new, and now and then that nothing is."""
         before = self._record
         now = clock.monotonic()
@@ -270,5 +284,5 @@ def _all_names(all_contents: Mapping[str, Contents]) -> set[Name]:
     return {entry.name for each in all_contents.values() for entry in each.entries}
 
 
-def _named(error: FieldError, outcome: Outcome) -> FieldError:
+def _named(error: FieldError, outcome: Applied) -> FieldError:
     return msgspec.structs.replace(error, message=f"{outcome.kind.lower()}/{outcome.name} can't be deleted: {error.message}")

@@ -7,18 +7,25 @@ from typing import Any, Protocol
 import msgspec
 
 from hansa.apply.manifests import Manifest
+from hansa.apply.model import Applied
 from hansa.errors import FieldError
 
-SYNCED, FAILING, DELETION_REFUSED, NO_MANIFESTS, CONTROL_PLANE_AWAY, REFUSED = (
+SYNCED, APPLYING, FAILING, DELETION_REFUSED, NO_MANIFESTS, CONTROL_PLANE_AWAY, REFUSED = (
     "Synced",
+    "Applying",
     "Failing",
     "DeletionRefused",
     "NoManifests",
     "ControlPlaneAway",
     "Refused",
 )
-"""States of a source beside the reasons of `hansa.apply.repository.failures`: all is as it says; some of it could not be applied;
-deleting was refused as too much; it says nothing at all; the control plane did not answer, or did not let us in."""
+"""States of a source beside the reasons of `hansa.apply.repository.failures`: all is as it says; another commit is being sent (if
+that is never told to be done, nothing is known of what stands); some of it could not be applied; deleting was refused as too much; it
+says nothing at all; the control plane did not answer, or did not let us in."""
+
+
+CHANGING = ("created", "configured", "deleted")
+"""Actions after which the control plane has something else than before."""
 
 
 class Name(msgspec.Struct, frozen=True, order=True):
@@ -44,28 +51,6 @@ class Item(msgspec.Struct, frozen=True):
     """Knows where each part of it stands."""
 
 
-class Change(msgspec.Struct, frozen=True):
-    """One value that would be another; None: it is not there."""
-
-    path: str
-    before: Any = None
-    after: Any = None
-
-
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What became, or would become, of one object."""
-
-    kind: str
-    name: str
-    action: str
-    generation: int | None = None
-    revision: int | None = None
-    note: str = ""
-    tenant: str = ""
-    errors: tuple[FieldError, ...] = ()
-    changes: tuple[Change, ...] = ()
-
-
 class Owned(msgspec.Struct, frozen=True):
     """An object that the control plane keeps for our origin; `file` is where it stood when it was applied."""
 
@@ -87,15 +72,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pass did. `outcomes`: of objects that were sent; `waiting`: objects that are not deleted, and why."""
+    """What a pass did. `outcomes`: of objects that were sent; `waiting`: objects that are not deleted, and why; `overtaken`: it has changed
+    something, and there is a newer commit by now."""
 
     record: Record
-    outcomes: tuple[Outcome, ...] = ()
+    outcomes: tuple[Applied, ...] = ()
     waiting: tuple[str, ...] = ()
     files: int = 0
     objects: int = 0
     read: int = 0
     """Files that were read."""
+    overtaken: bool = False
 
     @property
     def failed(self) -> bool:
@@ -118,11 +105,11 @@ class Api(Protocol):
         """Every object that this source owns, in all tenants."""
         ...
 
-    async def apply(self, commit: str, items: Sequence[Item]) -> list[Outcome]:
+    async def apply(self, commit: str, items: Sequence[Item]) -> list[Applied]:
         """Apply objects; the answers in their order."""
         ...
 
-    async def delete(self, commit: str, names: Sequence[Name], *, allow_mass_delete: bool) -> list[Outcome]:
+    async def delete(self, commit: str, names: Sequence[Name], *, allow_mass_delete: bool) -> list[Applied]:
         """Delete objects of this source; the answers in their order."""
         ...
 
@@ -132,6 +119,6 @@ class Planner(Protocol):
 
     async def owned(self) -> list[Owned]: ...
 
-    async def plan(self, commit: str, items: Sequence[Item], deleted: Sequence[Name]) -> list[Outcome]:
+    async def plan(self, commit: str, items: Sequence[Item], deleted: Sequence[Name]) -> list[Applied]:
         """What would become of objects, then of what would be deleted; nothing is written."""
         ...

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import msgspec
 
 from hansa.apply.manifests import Manifest
+from hansa.apply.model import Applied
 from hansa.apply.repository.model import Source, Unreadable
 from hansa.apply.sync import contents, deletion
 from hansa.apply.sync.contents import Contents
-from hansa.apply.sync.model import Item, Name, Outcome, Planner
-from hansa.apply.sync.outcomes import CHANGING, is_in_the_way
+from hansa.apply.sync.model import CHANGING, Item, Name, Planner
 from hansa.errors import FieldError
 
 MOST_CARRIED = 200
@@ -38,13 +38,13 @@ class Planned(msgspec.Struct, frozen=True):
 
     origin: str
     commit: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Applied, ...]
     errors: tuple[FieldError, ...] = ()
     waiting: tuple[str, ...] = ()
     refusal: str = ""
 
     @property
-    def changes(self) -> list[Outcome]:
+    def changes(self) -> list[Applied]:
         """What would be done."""
         return [outcome for outcome in self.outcomes if outcome.action in CHANGING]
 
@@ -74,7 +74,7 @@ async def read_all(source: Source) -> Reading:
 async def plan(source: Source, planner: Planner) -> Planned:
     """Ask what a pass would do. Raises what source and control plane raise."""
     reading = await read_all(source)
-    outcomes: list[Outcome] = []
+    outcomes: list[Applied] = []
     carried: list[Item] = []
     for batch in contents.batches(reading.items):
         # Nothing of a plan stays, so what an earlier request would have made is sent again with those that refer to it.
@@ -82,7 +82,7 @@ async def plan(source: Source, planner: Planner) -> Planned:
         outcomes += [_placed(outcome, item) for outcome, item in zip(answered, batch, strict=True)]
         new = [item for outcome, item in zip(answered, batch, strict=True) if outcome.action in CHANGING and item.name.kind != LAST]
         carried = [*carried, *new][:MOST_CARRIED]
-    unsure = {(outcome.kind, outcome.name) for outcome in outcomes if outcome.action == "failed" and not is_in_the_way(outcome)}
+    unsure = {(outcome.kind, outcome.name) for outcome in outcomes if outcome.action == "failed" and not deletion.is_in_the_way(outcome)}
     said = contents.places(reading.contents)
     unsure |= {(name.kind, name.name) for name, where in said.items() if len(where) > 1 or where[0][1].errors}
     decision = deletion.decide(await planner.owned(), reading.contents, set(said), unsure)
@@ -90,9 +90,9 @@ async def plan(source: Source, planner: Planner) -> Planned:
     return Planned(source.origin, reading.commit, tuple(outcomes), reading.errors, decision.waiting, decision.refusal)
 
 
-async def _deleted(planner: Planner, commit: str, gone: Sequence[Name]) -> list[Outcome]:
+async def _deleted(planner: Planner, commit: str, gone: Sequence[Name]) -> list[Applied]:
     return await planner.plan(commit, (), gone) if gone else []
 
 
-def _placed(outcome: Outcome, item: Item) -> Outcome:
+def _placed(outcome: Applied, item: Item) -> Applied:
     return msgspec.structs.replace(outcome, errors=tuple(contents.placed(error, item) for error in outcome.errors))

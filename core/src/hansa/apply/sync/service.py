@@ -74,6 +74,8 @@ class Service:
             if full and not is_away:
                 resync_at = clock.monotonic() + self._pace.resync * (0.75 + self._drawn() / 2)
             told(self.report)
+            if self.report.overtaken:
+                self.news.set()
             await _first_of(stopping, self.news, self.pause())
             if self.news.is_set():
                 await _first_of(stopping, stopping, SHORTEST_PAUSE)
