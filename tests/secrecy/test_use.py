@@ -248,26 +248,28 @@ async def test_a_tool_server_gets_the_token_as_it_is_now(safe: Safe, mine: Princ
 
 
 @tool(effect="unsafe", secrets=("password",))
-async def sends(context: ToolContext, *, url: str, asking: bool) -> str:
+async def sends(context: ToolContext, *, url: str, asking: str) -> str:
     """Send a secret somewhere."""
     if asking:
-        await context.secret("password")
+        found = context.secret("password")
+        await (asyncio.ensure_future(found) if asking == "a task of its own" else found)
     return str((await context.http.get(url)).status_code)
 
 
+@pytest.mark.parametrize("asking", ["the tool", "a task of its own"])
 @pytest.mark.parametrize(("hosts", "goes"), [(("127.0.0.1",), True), (("api.example.org",), False), (("127.0.0.1:1",), False), ((), True)])
 async def test_a_tool_sends_requests_only_where_the_secret_may_go_that_it_was_given(
-    safe: Safe, mine: Principal, hosts: tuple[str, ...], *, goes: bool
+    safe: Safe, mine: Principal, hosts: tuple[str, ...], asking: str, *, goes: bool
 ) -> None:
     await safe.put(mine, "smtp", CANARY, hosts)
     async with mcp_server() as server, open_client(EgressPolicy(allow=(f"127.0.0.1:{server.port}",))) as http:
         secrets = ToolSecrets(Lookup(admitted({}, "*"), safe.secrets, safe.redactor), mine.tenant_id)
         given = {"sends": Policy(secrets={"password": SecretRef(secret="smtp")})}
         calling = ToolBox(Selection({"sends": ("ours", sends)}, policies=given), Surroundings(Path("none"), http, {}, secrets=secrets))
-        outcome = await calling.run(ToolCall("c", "sends", {"url": server.url, "asking": True}))
+        outcome = await calling.run(ToolCall("c", "sends", {"url": server.url, "asking": asking}))
         assert outcome.is_error != goes, outcome.content
         assert goes or "it is not on the list of the secret 'smtp' (hosts)" in outcome.content
-        other = await calling.run(ToolCall("d", "sends", {"url": server.url, "asking": False}))
+        other = await calling.run(ToolCall("d", "sends", {"url": server.url, "asking": ""}))
         assert not other.is_error, "the next call is as free as before"
 
 

@@ -25,7 +25,8 @@ class Listed(msgspec.Struct, frozen=True):
     entries: tuple[AllowEntry, ...]
 
 
-_IN_FORCE: ContextVar[tuple[Listed, ...]] = ContextVar("egress lists in force", default=())
+_IN_FORCE: ContextVar[list[Listed]] = ContextVar("egress lists in force")
+"""The lists of the block around, one object for all tasks within: what one of them narrows holds for the others too."""
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def narrowed(whose: str, entries: Sequence[str] | None) -> Generator[None]:
 @contextmanager
 def narrowing_within() -> Generator[None]:
     """Let what is narrowed within by `narrow` hold to the end of this block."""
-    token = _IN_FORCE.set(_IN_FORCE.get())
+    token = _IN_FORCE.set([*_in_force()])
     try:
         yield
     finally:
@@ -50,14 +51,16 @@ def narrowing_within() -> Generator[None]:
 
 
 def narrow(whose: str, entries: Sequence[str]) -> None:
-    """Let requests made from here on go only where `entries` say, to the end of the `narrowing_within` around. Raises `Misconfigured`."""
-    _IN_FORCE.set((*_IN_FORCE.get(), Listed(whose, tuple(entries), tuple(map(parse_entry, entries)))))
+    """Let requests made from here on go only where `entries` say, to the end of the `narrowing_within` around, in whichever task within it.
+    Raises `Misconfigured`, and `LookupError` where nothing is around.
+    """
+    _IN_FORCE.get().append(Listed(whose, tuple(entries), tuple(map(parse_entry, entries))))
 
 
 @contextmanager
 def of_the_platform() -> Generator[None]:
     """Let requests made within go wherever the door's policy lets them: what the platform itself needs is on no tenant's list."""
-    token = _IN_FORCE.set(())
+    token = _IN_FORCE.set([])
     try:
         yield
     finally:
@@ -66,10 +69,14 @@ def of_the_platform() -> Generator[None]:
 
 def judge_lists(target: Target) -> None:
     """Refuse a target that a list in force does not name. Raises `EgressRefused`."""
-    for listed in _IN_FORCE.get():
+    for listed in _in_force():
         if not any(is_covered(target, entry) for entry in listed.entries):
             shown = ", ".join(listed.texts[:_SHOWN])
             more = f" and {len(listed.texts) - _SHOWN} more" if len(listed.texts) > _SHOWN else ""
             raise EgressRefused(
                 origin_of(target), Rule.NOT_LISTED, f"it is not on {listed.whose}", hint=f"Listed are: {shown or 'none'}{more}."
             )
+
+
+def _in_force() -> Sequence[Listed]:
+    return _IN_FORCE.get(())
