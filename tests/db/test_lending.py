@@ -10,6 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
+from hansa.db import lending
 from hansa.db.pool import Database, open_database
 from hansa.errors import Unavailable
 from hansa.settings import load
@@ -49,6 +50,15 @@ async def test_connections_that_were_closed_while_they_were_kept_are_replaced(st
             await asyncio.sleep(0.05)
             later = await asyncio.gather(*(database.call(f"{PID} FROM pg_sleep(0.05)") for _ in range(4)))
             assert not set(pids) & set(later)
+
+
+async def test_a_connection_that_nobody_wanted_for_long_is_not_lent_again(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with opened(stack, 2) as database:
+        first = await database.call(PID)
+        monkeypatch.setattr(lending, "IDLE_SECONDS", 0.0)
+        assert await database.call(PID) != first
+        monkeypatch.undo()
+        assert await database.call(PID) == await database.call(PID)
 
 
 async def test_all_connections_are_there_for_whoever_waits(stack: Stack) -> None:

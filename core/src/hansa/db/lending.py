@@ -4,12 +4,15 @@ several times what a short statement does.
 Must not know what they are asked. Warning: what went wrong with a connection is the pool's to judge, so it is given back to it then.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
 
 Lent = asyncpg.pool.PoolConnectionProxy
+IDLE_SECONDS = 300.0
+"""A connection that nobody wanted for so long is not lent again: what lies between may have forgotten it. The pool has the same bound."""
 
 
 class Lender:
@@ -18,7 +21,7 @@ class Lender:
     def __init__(self, pool: asyncpg.Pool, *, keep: int) -> None:
         self._pool = pool
         self._keep = keep
-        self._kept: list[Lent] = []
+        self._kept: list[tuple[Lent, float]] = []
         self._waiting = 0
 
     @asynccontextmanager
@@ -33,20 +36,22 @@ class Lender:
         if self._waiting or len(self._kept) >= self._keep or _is_gone(connection):
             await self._pool.release(connection, timeout=timeout)
         else:
-            self._kept.append(connection)
+            self._kept.append((connection, asyncio.get_running_loop().time()))
 
     async def close(self) -> None:
         """Give back to the pool what is kept, so that it can be closed."""
         self._keep = 0
         while self._kept:
-            await self._pool.release(self._kept.pop())
+            await self._pool.release(self._kept.pop()[0])
 
     async def _taken(self, timeout: float) -> Lent:
         while self._kept:
-            connection = self._kept.pop()
+            connection, since = self._kept.pop()
             if not _is_gone(connection):
-                return connection
-            await self._pool.release(connection)
+                if asyncio.get_running_loop().time() - since < IDLE_SECONDS:
+                    return connection
+                connection.terminate()
+            await self._pool.release(connection)  # which knows it when it is gone already
         self._waiting += 1
         try:
             return await self._pool.acquire(timeout=timeout)
