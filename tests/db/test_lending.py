@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from hansa.db import lending
+from hansa.db.lending import Lender
 from hansa.db.pool import Database, open_database
 from hansa.errors import Unavailable
 from hansa.settings import load
@@ -52,13 +52,15 @@ async def test_connections_that_were_closed_while_they_were_kept_are_replaced(st
             assert not set(pids) & set(later)
 
 
-async def test_a_connection_that_nobody_wanted_for_long_is_not_lent_again(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(stack, 2) as database:
-        first = await database.call(PID)
-        monkeypatch.setattr(lending, "IDLE_SECONDS", 0.0)
-        assert await database.call(PID) != first
-        monkeypatch.undo()
-        assert await database.call(PID) == await database.call(PID)
+@pytest.mark.parametrize(("idle", "same"), [(60.0, True), (0.0, False)])
+async def test_a_connection_that_nobody_wanted_for_long_is_not_lent_again(stack: Stack, idle: float, *, same: bool) -> None:
+    async with asyncpg.create_pool(load(stack.environ).database.app_url, min_size=1, max_size=2) as pool:
+        lender = Lender(pool, keep=1, idle=idle)
+        async with lender.lent(5) as connection:
+            first = connection.get_server_pid()
+        async with lender.lent(5) as connection:
+            assert (connection.get_server_pid() == first) == same
+        await lender.close()
 
 
 async def test_all_connections_are_there_for_whoever_waits(stack: Stack) -> None:

@@ -16,11 +16,12 @@ IDLE_SECONDS = 300.0
 
 
 class Lender:
-    """Keeps up to `keep` of the pool's connections at hand, and none while somebody waits for one."""
+    """Keeps up to `keep` of the pool's connections at hand, and none while somebody waits for one; each for `idle` seconds."""
 
-    def __init__(self, pool: asyncpg.Pool, *, keep: int) -> None:
+    def __init__(self, pool: asyncpg.Pool, *, keep: int, idle: float = IDLE_SECONDS) -> None:
         self._pool = pool
         self._keep = keep
+        self._idle = idle
         self._kept: list[tuple[Lent, float]] = []
         self._waiting = 0
 
@@ -48,7 +49,7 @@ class Lender:
         while self._kept:
             connection, since = self._kept.pop()
             if not _is_gone(connection):
-                if asyncio.get_running_loop().time() - since < IDLE_SECONDS:
+                if asyncio.get_running_loop().time() - since < self._idle:
                     return connection
                 connection.terminate()
             await self._pool.release(connection)  # which knows it when it is gone already
