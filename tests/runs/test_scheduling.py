@@ -48,6 +48,21 @@ async def test_what_is_urgent_goes_first_and_then_what_is_older(engine: Engine, 
     assert told(engine, *runs) == ["7", "5", "1", "3", "0", "4", "2", "6"]
 
 
+@pytest.mark.parametrize("of", ["session", "agent", "tenant"])
+async def test_what_the_end_of_a_run_lets_begin_begins_soon(of: str, engine: Engine, client: httpx2.AsyncClient, worker: Workers) -> None:
+    """No bell is rung for it, and whoever looks by itself does so in a minute."""
+    await apply_agent(client, f"follows-{of}", limits={"concurrentRuns": 1 if of == "agent" else 0}, **STEPS)
+    worker(HANSA_WORKER_POLL_SECONDS="60")
+    async with tenant_bound(client, 1 if of == "tenant" else 0):
+        runs = [await start(client, f"follows-{of}", [pay("0", 0.5)])]
+        more = {"session_id": runs[0]["session_id"]} if of == "session" else {}
+        runs += [await start(client, f"follows-{of}", [pay(f"{n}")], **more) for n in (1, 2, 3, 4)]
+        begin = time.monotonic()
+        await all_end(client, runs)
+        assert time.monotonic() - begin < 10
+    assert told(engine, *runs) == ["0", "1", "2", "3", "4"]
+
+
 async def test_a_run_starts_at_its_time_whoever_lives_then(engine: Engine, client: httpx2.AsyncClient, worker: Workers) -> None:
     await apply_agent(client, "later", **STEPS)
     first, times = worker(), dict[str, datetime]()

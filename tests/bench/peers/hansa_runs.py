@@ -11,6 +11,7 @@ import uvloop
 
 from bench.closed_loop import obey
 from bench.engine import open_engine, principal
+from hansa.process import settle
 from hansa.settings import load
 
 AT_ONCE = 64
@@ -21,6 +22,7 @@ async def main() -> None:
     async with open_engine(load(os.environ)) as engine:
         caller = principal()
         await engine.apply(caller)
+        settle()  # as a worker does
         async with engine.working(concurrency=AT_ONCE):
             end = await engine.followed(caller, "counted", TWO_STEPS)
 

@@ -17,6 +17,7 @@ import asyncpg
 import msgspec
 
 from hansa.db.dedicated import read_dedicated
+from hansa.db.lending import Lender
 from hansa.errors import Misconfigured, Unavailable
 from hansa.ids import tenant_id as id_of
 from hansa.settings import DatabaseSettings
@@ -65,7 +66,7 @@ class Database:
     _own: Mapping[UUID, "Database"] = MappingProxyType({})
 
     def __init__(
-        self, app: asyncpg.Pool, system: asyncpg.Pool, timeout: float, *, name: str = "", own: Mapping[UUID, "Database"] | None = None
+        self, app: Lender, system: Lender, timeout: float, *, name: str = "", own: Mapping[UUID, "Database"] | None = None
     ) -> None:
         self._app = app
         self._system = system
@@ -118,39 +119,39 @@ class Database:
     async def here(self, tenant_id: UUID) -> AsyncIterator[Connection]:
         """The same in this very database: of a tenant with one of its own, what the platform keeps of it."""
         self._usable()
-        async with translated(), self._app.acquire(timeout=self._timeout) as connection, connection.transaction():
+        async with translated(), self._app.lent(self._timeout) as connection, connection.transaction():
             await enter_tenant(connection, tenant_id)
             yield connection
 
     async def call(self, sql: str, *arguments: Any) -> Any:
         """The single value of one statement by the app, in one round trip: for functions that set the tenant themselves."""
         self._usable()
-        async with translated(), self._app.acquire(timeout=self._timeout) as connection:
+        async with translated(), self._app.lent(self._timeout) as connection:
             return await connection.fetchval(sql, *arguments)
 
     async def call_row(self, sql: str, *arguments: Any) -> asyncpg.Record | None:
         """The first row of one statement by the app, in one round trip."""
         self._usable()
-        async with translated(), self._app.acquire(timeout=self._timeout) as connection:
+        async with translated(), self._app.lent(self._timeout) as connection:
             return await connection.fetchrow(sql, *arguments)
 
     async def call_rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows of one statement by the app, in one round trip."""
         self._usable()
-        async with translated(), self._app.acquire(timeout=self._timeout) as connection:
+        async with translated(), self._app.lent(self._timeout) as connection:
             return await connection.fetch(sql, *arguments)
 
     async def system(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """Rows of one statement by the system role, in this database."""
         self._usable()
-        async with translated(), self._system.acquire(timeout=self._timeout) as connection:
+        async with translated(), self._system.lent(self._timeout) as connection:
             return await connection.fetch(sql, *arguments)
 
     @asynccontextmanager
     async def system_transaction(self) -> AsyncIterator[Connection]:
         """A transaction of the system role in this database; commits at the end, rolls back on an exception."""
         self._usable()
-        async with translated(), self._system.acquire(timeout=self._timeout) as connection, connection.transaction():
+        async with translated(), self._system.lent(self._timeout) as connection, connection.transaction():
             yield connection
 
     def _usable(self) -> None:
@@ -234,7 +235,7 @@ async def open_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def _pool(url: str, size: int, timeout: float, *, at_once: int = 1) -> AsyncIterator[asyncpg.Pool]:
+async def _pool(url: str, size: int, timeout: float, *, at_once: int = 1) -> AsyncIterator[Lender]:
     pool = await patiently(
         lambda: asyncpg.create_pool(
             url,
@@ -248,11 +249,14 @@ async def _pool(url: str, size: int, timeout: float, *, at_once: int = 1) -> Asy
         ),
         timeout,
     )
+    lender = Lender(pool, keep=(size + 1) // 2)
     try:
-        yield pool
+        yield lender
     finally:
         try:
-            await asyncio.wait_for(pool.close(), timeout)
+            async with asyncio.timeout(timeout):
+                await lender.close()
+                await pool.close()
         except TimeoutError:
             pool.terminate()
 

@@ -98,7 +98,9 @@ def surroundings_of(equipment: Equipment, tenant_id: UUID, run: RunView) -> Surr
 
 def make_context(prepared: Prepared, run: RunView, *, past: Past, place: Place) -> DurableContext:
     """The context of a run. Raises `RunFailed` when a tool that its agent names is not there."""
-    selection = msgspec.structs.replace(prepared.select(place.connections), writers=place.writers)
+    selection = prepared.select(place.connections)
+    if place.writers is not None:
+        selection = msgspec.structs.replace(selection, writers=place.writers)
     parts = Parts(
         agent=prepared.definition,
         history=tuple(message for turn in past.history for message in _turn(turn)),

@@ -27,6 +27,10 @@ log = structlog.stdlib.get_logger("hansa.worker")
 SWEEP_SECONDS = 600.0
 AGAIN_SECONDS = 1.0
 """After so many seconds a loop over a tenant's own database is begun again that broke."""
+FOLLOW_SECONDS = 0.025
+"""So long after a run has ended it is looked what else may begin for that, unless a bell has rung meanwhile."""
+SURE = 2
+"""After so many looks in a row that have found something it is looked at once."""
 STOP_SECONDS = 5.0
 """How long a cancelled run is waited for: a plugin that will not stop holds up no hand-over, and its writes are fenced."""
 
@@ -38,15 +42,51 @@ def pools(settings: WorkerSettings) -> list[str]:
 
 
 class Source:
-    """One database from which runs are taken. `hungry`: all slots were taken when it was its turn."""
+    """One database from which runs are taken. `hungry`: all slots were taken when it was its turn.
+
+    The end of a run may let another one begin, of its session, agent or tenant, and no bell is rung for that. Mostly there is none: it is
+    looked for at once only as long as it was found the last times, else a moment later, with what has come by then.
+    """
 
     def __init__(self, database: Database, equipment: Equipment, settings: WorkerSettings) -> None:
         self.database = database
         self.wake = asyncio.Event()
         self.hungry = False
+        self._found = 0
+        self._ended = False
+        self._later: asyncio.TimerHandle | None = None
         self.turns = {pool: store.Turn() for pool in pools(settings)}
         self.timers = Timers(database, equipment.bus, equipment.region, poll=settings.poll_seconds)
         self.retention = equipment.retention if database is equipment.database else equipment.retention.of(database)
+
+    def rung(self) -> None:
+        """There is something to claim."""
+        self._ended = False
+        self.wake.set()
+
+    def ended(self) -> None:
+        """A run has ended."""
+        if self._found >= SURE:
+            self._look()
+        elif self._later is None:
+            self._later = asyncio.get_running_loop().call_later(FOLLOW_SECONDS, self._look)
+
+    def looks(self) -> bool:
+        """From here on is looked; what ends after this is looked for again. Whether it is for no other reason than that runs have ended."""
+        only_ended, self._ended = self._ended, False
+        self.wake.clear()
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+        return only_ended
+
+    def followed(self, found: int) -> None:
+        """So many were claimed when it was looked for no other reason than that runs have ended."""
+        self._found = self._found + 1 if found else 0
+
+    def _look(self) -> None:
+        self._ended = not self.wake.is_set()
+        self.wake.set()
 
 
 class Worker:
@@ -111,7 +151,7 @@ class Worker:
     async def _rung(self, bell: bytes) -> None:
         for source in self._sources.values():
             if source.database.bell == bell:
-                source.wake.set()
+                source.rung()
 
     async def _told(self, payload: bytes) -> None:
         word, _, run_id = payload.decode().partition(" ")
@@ -130,15 +170,18 @@ class Worker:
 
     async def _claim_loop(self, source: Source) -> None:
         while not self._stopping.is_set():
-            source.wake.clear()
+            only_ended = source.looks()
             free = self._settings.concurrency - len(self._active) - self._reserved
             # Where others claim too, never all that is free: a database that does not answer must not hold it.
             share = free if len(self._sources) == 1 else (free + 1) // 2
             source.hungry = free <= 0
             claims = await self._claimed(source, share) if free > 0 else []
+            if only_ended and free > 0:
+                source.followed(len(claims))
             if (len(claims) < share or free <= 0) and not self._stopping.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(source.wake.wait(), self._settings.poll_seconds)
+                    async with asyncio.timeout(self._settings.poll_seconds):
+                        await source.wake.wait()
 
     async def _claimed(self, source: Source, share: int) -> list[Claim]:
         """Runs that were claimed and are driven from now on."""
@@ -226,7 +269,7 @@ class Worker:
             active = self._active.get(claim.id)
             if active is not None and active[1] is driven:
                 del self._active[claim.id]
-            self._sources[self._equipment.database.of(claim.tenant_id)].wake.set()
+            self._sources[self._equipment.database.of(claim.tenant_id)].ended()
             self._feed()
 
     async def _renew_loop(self, source: Source) -> None:

@@ -5,6 +5,7 @@ A run is driven by the objects as they are when it is loaded; any change of any 
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -95,6 +96,8 @@ def prepare(world: World, revision: int, plugins: Plugins) -> Prepared:
     targets, missing = _permitted(*resolve((agent.spec.model, *agent.spec.model.fallbacks), providers), allowance, plugins)
     servers = msgspec.convert(world.tool_servers, list[KnownServer])
     agents = {each.name: each.description for each in world.agents}
+    uses_servers = any(use.tool_server for use in agent.spec.tools)
+    choose = partial(select, agent, plugins, servers, agents=agents, allowance=allowance)
     return Prepared(
         version=world.version,
         spec=agent,
@@ -102,11 +105,23 @@ def prepare(world: World, revision: int, plugins: Plugins) -> Prepared:
         runtime=known[1],
         targets=targets,
         missing=missing,
-        select=lambda connections: select(agent, plugins, servers, connections=connections, agents=agents, allowance=allowance),
-        uses_servers=any(use.tool_server for use in agent.spec.tools),
+        select=(lambda connections: choose(connections=connections)) if uses_servers else _once(choose),
+        uses_servers=uses_servers,
         egress=allowance.lists.egress,
         may=bound_of(agent.metadata.name, world.bindings, world.owner),
     )
+
+
+def _once(choose: Callable[..., Selection]) -> Callable[[Connections], Selection]:
+    """Choose at the first run: where no tool goes over a run's connections, all runs have the same."""
+    chosen: list[Selection] = []
+
+    def first(connections: Connections) -> Selection:
+        if not chosen:
+            chosen.append(choose(connections=connections))
+        return chosen[0]
+
+    return first
 
 
 def _permitted(targets: list[Target], missing: list[str], allowance: Allowance, plugins: Plugins) -> tuple[list[Target], list[str]]:

@@ -28,6 +28,7 @@ from hansa_sdk import Effect, Tool, ToolCall, ToolFailed, ToolOutcome, ToolSpec
 log = structlog.stdlib.get_logger("hansa.tools")
 MAX_ANSWER_BYTES = 262_144
 EGRESS_OF_AGENT = "the agent's list (spec.egress)"
+NO_POLICY = Policy()
 WRITES = frozenset({Effect.KEYED, Effect.UNSAFE})
 """Effects that a person must approve once untrusted text was read, where the agent says so."""
 
@@ -146,7 +147,7 @@ class ToolBox:
         return self._policy(name).untrusted
 
     def _policy(self, name: str) -> Policy:
-        return self._policies.get(name, Policy())
+        return self._policies.get(name, NO_POLICY)
 
     def refusal(self, name: str, arguments: dict[str, Any]) -> ToolOutcome | None:
         """Why a call can't be made, as the model will be told; None: it can."""

@@ -25,16 +25,18 @@ class DamagedPast(Damaged):
 
 async def join_loaded(values: Values, tenant_id: UUID, loaded: Loaded) -> Loaded:
     """A loaded run, whole; one that lacks a value says so in `damage`."""
+    past = Past(loaded.history, loaded.steps)
     try:
-        run, past = await join_past(values, tenant_id, loaded.run, Past(loaded.history, loaded.steps))
+        run, whole = await join_past(values, tenant_id, loaded.run, past)
     except DamagedPast as error:
         return msgspec.structs.replace(loaded, damage=error.detail)
-    return msgspec.structs.replace(loaded, run=run, history=past.history, steps=past.steps)
+    return loaded if whole is past else msgspec.structs.replace(loaded, run=run, history=whole.history, steps=whole.steps)
 
 
 async def join_past(values: Values, tenant_id: UUID, run: RunView, past: Past) -> tuple[RunView, Past]:
-    """A run and its past, whole. Raises `DamagedPast`."""
-    return _joined(run, past, await values.load(tenant_id, wanted(_values(run, past))))
+    """A run and its past, whole: these very ones if they refer to nothing. Raises `DamagedPast`."""
+    asked = wanted(_values(run, past))
+    return _joined(run, past, await values.load(tenant_id, asked)) if asked else (run, past)
 
 
 async def join_results(values: Values, tenant_id: UUID, found: Sequence[Recorded]) -> list[Recorded]:
