@@ -57,7 +57,7 @@ def control_plane(stack: Stack) -> Process:
 @pytest.fixture(scope="session")
 def shared_worker(stack: Stack) -> Process:
     """One worker for the session, with short leases."""
-    quick = {"HANSA_WORKER_LEASE_SECONDS": "3", "HANSA_WORKER_RENEW_SECONDS": "1", "HANSA_WORKER_POLL_SECONDS": "0.5"}
+    quick = {"HANSA_WORKER_LEASE_SECONDS": "3", "HANSA_WORKER_RENEW_SECONDS": "1"}
     return stack.worker(**quick, HANSA_METRICS_WORKER_PORT=str(free_port()))
 
 

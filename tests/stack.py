@@ -217,7 +217,7 @@ def open_stack(folder: Path, *, forked: bool = True, like: Path | None = None) -
     """Servers over `folder`, migrated; they run on a loop and thread of their own, so that a test may block. `forked`: see `Process`.
     `like`: see `prepared`; to make a database and to migrate it takes four times as long as to copy one."""
     if like is not None:
-        subprocess.run(["cp", "-a", "--reflink=auto", like, folder / "data"], check=True)
+        subprocess.run(["cp", "-a", like, folder / "data"], check=True)
     started, stopping, found, failed = threading.Event(), threading.Event(), list[Servers](), list[BaseException]()
 
     async def run() -> None:

@@ -228,7 +228,7 @@ async def test_the_page_has_no_other_parts(api: httpx2.AsyncClient) -> None:
 
 
 def test_a_control_plane_does_not_load_what_no_route_uses(control_plane: Process) -> None:
-    """Litestar would import Pydantic, which takes half of the processor time of a start."""
+    """Litestar would import Pydantic, which takes 0.14 s and 10 MB."""
     loaded = Path(f"/proc/{control_plane.pid}/maps").read_text()
     assert "httptools" in loaded
     assert "pydantic" not in loaded

@@ -71,7 +71,7 @@ async def open_scratch(stack: Stack, folder: Path, *, migrated: bool = True, lik
 
 
 async def _migrated(stack: Stack) -> Path:
-    """Make the database that migrated ones are copied from, once a server: a copy takes a third of what it takes to migrate another one.
+    """Make the database that migrated ones are copied from, once a server: a copy takes a third of the time of another migration.
     The file with its first key."""
     folder = stack.folder / TEMPLATE
     if not folder.is_dir():

@@ -27,7 +27,7 @@ from stack import Process, Stack, free_port
 
 STEPS: dict[str, Any] = {"runtime": {"name": "steps"}, "tools": [{"plugin": "witness"}, {"agent": "leaf"}]}
 LEAF: dict[str, Any] = {"runtime": {"name": "steps"}, "tools": [{"plugin": "witness"}]}
-QUICK = {"HANSA_ISOLATION_PROBE_SECONDS": "2", "HANSA_AUDIT_SEAL_SECONDS": "1"}
+QUICK = {"HANSA_ISOLATION_PROBE_SECONDS": "4", "HANSA_AUDIT_SEAL_SECONDS": "1"}
 Manifest = dict[str, Any]
 
 

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from api.problem import problem
-from dedicated.city import City, applied, conditions, inside, open_server, tenant
+from dedicated.city import QUICK, City, applied, conditions, inside, open_server, tenant
 from runs.engine import until
 from stack import free_port, open_stack
 
@@ -115,7 +115,7 @@ async def test_one_that_is_away_stops_no_other_and_loses_nothing(city: City, ser
         assert [each["action"] == "failed" for each in results] == [True] * 3 + [False] * 4
         assert {each["errors"][0]["code"] for each in results[:3]} == {"unavailable"}
         city.workers[0].kill()  # and whoever starts now starts without it
-        city.workers.append(engine.worker(HANSA_ISOLATION_PROBE_SECONDS="0.5"))
+        city.workers.append(engine.worker(**QUICK))
         await server.begin()
 
         async def ended() -> bool:
