@@ -21,26 +21,27 @@ $$;
 CREATE FUNCTION hansa.agents_told(p_tenant uuid, p_names text[]) RETURNS json LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN (WITH mine AS MATERIALIZED (
-      SELECT o.* FROM hansa.objects o WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = ANY (p_names)),
+      SELECT o.*, o.manifest #> '{spec,model}' AS model, o.manifest #> '{spec,tools}' AS tools FROM hansa.objects o
+      WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = ANY (p_names)),
     wanted AS MATERIALIZED (
-      SELECT DISTINCT w.alias, w.ref FROM mine m
-      CROSS JOIN LATERAL (SELECT m.manifest -> 'spec' -> 'model' UNION ALL SELECT hansa.elements(m.manifest -> 'spec' -> 'model' -> 'fallbacks')) c(choice)
-      CROSS JOIN LATERAL (VALUES (c.choice ->> 'alias', NULL), (NULL, c.choice ->> 'ref')) w(alias, ref)
-      WHERE w.alias IS NOT NULL OR w.ref IS NOT NULL),
+      SELECT c.choice ->> 'alias' AS alias, c.choice ->> 'ref' AS ref FROM mine m
+      CROSS JOIN LATERAL (SELECT m.model UNION ALL SELECT f.fallback FROM hansa.elements(m.model -> 'fallbacks') f(fallback)) c(choice)),
+    -- Taking a manifest apart takes long: of those alone in which the words stand.
+    near AS MATERIALIZED (
+      SELECT w.alias, w.ref, p.name, p.manifest FROM (SELECT DISTINCT alias, ref FROM wanted) w JOIN hansa.objects p
+        ON p.tenant_id = p_tenant AND p.kind = 'ModelProvider' AND (split_part(w.ref, '/', 1) = p.name OR strpos(p.manifest::text, '"' || w.alias || '"') > 0)),
     offered AS MATERIALIZED (
-      SELECT DISTINCT o.name, w.alias, w.ref FROM hansa.objects o
-      CROSS JOIN LATERAL hansa.elements(o.manifest -> 'spec' -> 'models') l(model) CROSS JOIN wanted w
-      WHERE o.tenant_id = p_tenant AND o.kind = 'ModelProvider'
-        AND (w.ref = o.name || '/' || (l.model ->> 'name') OR w.alias IN (SELECT a #>> '{}' FROM hansa.elements(l.model -> 'aliases') a))),
+      SELECT n.name, n.alias, n.ref FROM near n CROSS JOIN LATERAL hansa.elements(n.manifest #> '{spec,models}') l(model)
+      WHERE n.ref = n.name || '/' || (l.model ->> 'name') OR n.alias IN (SELECT a #>> '{}' FROM hansa.elements(l.model -> 'aliases') a)),
     used AS MATERIALIZED (
-      SELECT u ->> 'toolServer' AS server, u ->> 'agent' AS agent FROM mine m CROSS JOIN LATERAL hansa.elements(m.manifest -> 'spec' -> 'tools') u)
+      SELECT u ->> 'toolServer' AS server, u ->> 'agent' AS agent FROM mine m CROSS JOIN LATERAL hansa.elements(m.tools) u)
     SELECT json_build_object(
       'facts', coalesce((
         SELECT json_agg(json_build_object('name', o.name, 'generation', o.generation, 'updated_at', o.updated_at, 'manifest', o.manifest,
           'source', json_build_object('manager', o.manager, 'origin', o.origin, 'commit', o.commit, 'file', o.source -> 'file',
             'line', o.source -> 'line', 'column', o.source -> 'column'),
           'desired', n.revision, 'desired_at', n.created_at, 'serving', coalesce(a.revision, 0), 'rollout', l.body))
-        FROM mine o LEFT JOIN hansa.agents a ON a.tenant_id = p_tenant AND a.name = o.name
+        FROM mine o LEFT JOIN LATERAL (SELECT a.revision FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = o.name LIMIT 1) a ON true
         CROSS JOIN LATERAL (SELECT r.revision, r.created_at FROM hansa.agent_revisions r
           WHERE r.tenant_id = p_tenant AND r.agent = o.name ORDER BY r.revision DESC LIMIT 1) n
         LEFT JOIN LATERAL (SELECT json_build_object('state', l.state, 'reason', l.reason, 'message', l.message, 'changed_at', l.changed_at,
@@ -49,12 +50,13 @@ BEGIN
           WHERE l.tenant_id = p_tenant AND l.agent = o.name AND l.revision = n.revision LIMIT 1) l ON true), '[]'),
       'around', json_build_object(
         'providers', coalesce((SELECT json_agg(o.manifest ORDER BY o.name) FROM hansa.objects o
-          WHERE o.tenant_id = p_tenant AND o.kind = 'ModelProvider' AND (o.name IN (SELECT f.name FROM offered f) OR EXISTS (
-            SELECT FROM wanted w WHERE NOT EXISTS (SELECT FROM offered f WHERE f.alias = w.alias OR f.ref = w.ref)))), '[]'),
+          WHERE o.tenant_id = p_tenant AND o.kind = 'ModelProvider' AND (o.name = ANY (ARRAY(SELECT f.name FROM offered f)) OR EXISTS (
+            SELECT FROM wanted w WHERE coalesce(w.alias, w.ref) IS NOT NULL AND NOT EXISTS (
+              SELECT FROM offered f WHERE f.alias = w.alias OR f.ref = w.ref)))), '[]'),
         'servers', coalesce((SELECT json_agg(json_build_object('manifest', o.manifest, 'status', o.status)) FROM hansa.objects o
-          WHERE o.tenant_id = p_tenant AND o.kind = 'ToolServer' AND o.name IN (SELECT u.server FROM used u)), '[]'),
+          WHERE o.tenant_id = p_tenant AND o.kind = 'ToolServer' AND o.name = ANY (ARRAY(SELECT u.server FROM used u))), '[]'),
         'agents', coalesce((SELECT json_agg(o.name) FROM hansa.objects o
-          WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name IN (SELECT u.agent FROM used u)), '[]'),
+          WHERE o.tenant_id = p_tenant AND o.kind = 'Agent' AND o.name = ANY (ARRAY(SELECT u.agent FROM used u))), '[]'),
         'allowed', (SELECT o.manifest -> 'spec' -> 'allowed' FROM hansa.objects o WHERE o.tenant_id = p_tenant AND o.kind = 'Tenant' LIMIT 1),
         'changed_at', (SELECT max(o.updated_at) FROM hansa.objects o
           WHERE o.tenant_id = p_tenant AND o.kind IN ('ModelProvider', 'ToolServer', 'Tenant')))));
