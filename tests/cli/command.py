@@ -64,9 +64,7 @@ def start(*arguments: str, cwd: Path, **env: str) -> subprocess.Popen[str]:
 def on_terminal(*arguments: str, cwd: Path, answers: Sequence[tuple[str, str]] = (), **env: str) -> tuple[int, str]:
     """The exit status and all that stood on a terminal, stdout and stderr alike. `answers`: what is typed when a text stands there anew."""
     ours, theirs = pty.openpty()
-    child = subprocess.Popen(
-        [*program(env), *arguments], cwd=cwd, env=environment(**env), stdin=theirs, stdout=theirs, stderr=theirs
-    )
+    child = subprocess.Popen([*program(env), *arguments], cwd=cwd, env=environment(**env), stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     seen, answered, to_type = b"", 0, list(answers)
     deadline = time.monotonic() + SECONDS
