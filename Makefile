@@ -14,6 +14,9 @@ MANIFESTS := pyproject.toml constraints.txt .ci/workspace.py $(wildcard crds/pyp
 # The wheel carries pyright itself; without this it would ask the network for a newer one at every start.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
+# By another name, or `make -n test` would do it.
+THIS := $(MAKE)
+
 # Tests wait as much as they work: twice as many as there are processors.
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 2))')
 
@@ -34,9 +37,10 @@ $(STAMP): $(MANIFESTS)
 run: setup ## Start Hansa, triage 50 reviews with a small local model, serve until Ctrl-C (ONCE=1: stop after the table)
 	@$(BIN)/hansa demo $(if $(ONCE),--once)
 
-test: kubernetes setup lint ## Set-up, every check and every test (JOBS=n: so many at once); a skipped test is a failure
+# Tests that want the machine for themselves wait as much as they work, and have a higher priority than the checks beside them.
+test: kubernetes setup ## Set-up, every check and every test (JOBS=n: so many at once); a skipped test is a failure
+	@$(BIN)/python .ci/beside.py $(BIN)/pytest -m alone -- $(THIS) --no-print-directory lint
 	@$(BIN)/pytest -n $(JOBS) -m 'not alone'
-	@$(BIN)/pytest -m alone
 
 # Built once, in nine minutes of a core, and kept in the user's cache: in the background, at low priority, while the other tests run. The tests
 # that want a cluster come last, and wait for it. Needs Go; HANSA_KUBE_BIN names a folder that has the programs instead.

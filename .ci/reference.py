@@ -8,6 +8,7 @@ import ast
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,12 +65,30 @@ def modules(root: Path) -> Iterator[tuple[str, ast.Module]]:
     for folder in sorted([*root.glob("crds/src"), *root.glob("plugins/*/src"), *root.glob("core/src"), *root.glob("operator/src")]):
         for path in sorted(folder.rglob("*.py")):
             name = ".".join(path.relative_to(folder).with_suffix("").parts).removesuffix(".__init__")
-            yield name, ast.parse(path.read_text(encoding="utf-8"))
+            yield name, _parsed(path)
+
+
+def _parsed(path: Path) -> ast.Module:
+    return _tree(path.read_text(encoding="utf-8"))
+
+
+@cache
+def _tree(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
+def _classes(node: ast.AST) -> Iterator[ast.ClassDef]:
+    """Those of a module, and those within them. Not what functions hold: nobody else can name it."""
+    for each in ast.iter_child_nodes(node):
+        if isinstance(each, ast.ClassDef):
+            yield each
+        if isinstance(each, ast.ClassDef | ast.Module | ast.If | ast.Try):
+            yield from _classes(each)
 
 
 def error_classes(root: Path) -> list[ErrorClass]:
     """Every error with a code: the trees that grow from a class that derives from Exception and declares `code`."""
-    found = {(module, node.name): node for module, tree in modules(root) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    found = {(module, node.name): node for module, tree in modules(root) for node in _classes(tree)}
     children: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for key, node in found.items():
         for parent in _parents(node):
@@ -105,7 +124,7 @@ def reasons(root: Path) -> list[Reason]:
 def http_codes(root: Path) -> list[tuple[str, int]]:
     """Codes that the API gives to refusals of its framework: the constant CODES of the module that answers them."""
     path = root / PROBLEMS
-    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+    for node in _parsed(path).body if path.is_file() else []:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "CODES":
             return [(code, status) for status, code in ast.literal_eval(node.value).items()]
     return []
@@ -115,7 +134,7 @@ def tool_settings(root: Path) -> list[Setting]:
     """Settings of built-in tools: what stands in a constant SETTING of a tool, with its docstring, as the process reads it."""
     found: list[Setting] = []
     for path in sorted((root / TOOLS).glob("*.py")):
-        body = ast.parse(path.read_text(encoding="utf-8")).body
+        body = _parsed(path).body
         for node, after in zip(body, [*body[1:], None], strict=True):
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SETTING":
                 variable = "HANSA_TOOL_" + str(ast.literal_eval(node.value)).upper()
@@ -125,7 +144,7 @@ def tool_settings(root: Path) -> list[Setting]:
 
 def settings(root: Path) -> list[Setting]:
     """Every setting, in the order of the files."""
-    trees = [ast.parse((root / path).read_text(encoding="utf-8")) for path in SETTINGS if (root / path).is_file()]
+    trees = [_parsed(root / path) for path in SETTINGS if (root / path).is_file()]
     found: list[Setting] = []
     for group in (node for tree in trees for node in tree.body):
         if not isinstance(group, ast.ClassDef):
@@ -193,7 +212,7 @@ def settings_page(root: Path) -> str:
 def conditions(root: Path) -> dict[str, dict[str, dict[str, str]]]:
     """Every condition of every kind: kind -> type -> reason -> meaning; the meaning under the empty reason is that of the type."""
     path = root / CONDITIONS
-    for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+    for node in _parsed(path).body if path.is_file() else []:
         if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "CONDITIONS" and isinstance(node.value, ast.Call):
             return ast.literal_eval(node.value.args[0])
     return {}
@@ -221,7 +240,7 @@ def metrics(root: Path) -> dict[str, str]:
     """Every metric, those of control planes and workers first: name -> meaning."""
     found: dict[str, str] = {}
     for path in (root / each for each in METRICS):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body if path.is_file() else []:
+        for node in _parsed(path).body if path.is_file() else []:
             if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "METRICS" and isinstance(node.value, ast.Call):
                 found |= ast.literal_eval(node.value.args[0])
     return found

@@ -54,6 +54,7 @@ def main(server: str, arguments: list[str]) -> int:
 if __name__ == "__main__":
     status = main(sys.argv[1], sys.argv[2:])
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        with suppress(OSError):  # SIGKILL
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     os._exit(status)

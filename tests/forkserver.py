@@ -125,6 +125,7 @@ class Desk:
         self._lines = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._lines.bind(str(folder / "server"))
         self._lines.listen(64)
+        self._called_for = set[int]()
         self._asked = selectors.DefaultSelector()
         self._asked.register(sys.stdin, selectors.EVENT_READ, self._read)
         self._asked.register(self._lines, selectors.EVENT_READ, self._called)
@@ -140,6 +141,8 @@ class Desk:
     def _read(self) -> bool:
         line = sys.stdin.readline()
         if not line:
+            for pid in self._called_for:  # what stands for them would be told nothing any more
+                os.kill(pid, signal.SIGKILL)
             sys.exit(0)
         question = json.loads(line)
         answer = _status(question["poll"]) if "poll" in question else os.fork()
@@ -166,6 +169,7 @@ class Desk:
             return True
         for each in descriptors:
             os.close(each)
+        self._called_for.add(pid)
         ended = os.pidfd_open(pid)
         self._asked.register(ended, selectors.EVENT_READ, lambda: self._ended(line, ended, pid))
         self._asked.register(line, selectors.EVENT_READ, lambda: self._left(line, ended, pid))
@@ -176,6 +180,7 @@ class Desk:
     def _ended(self, line: socket.socket, ended: int, pid: int) -> bool:
         with suppress(OSError):
             line.send(b"%d" % (_status(pid) or 0))
+        self._called_for.remove(pid)
         for each in (line, ended):
             self._asked.unregister(each)
         os.close(ended)
@@ -191,8 +196,10 @@ class Desk:
     def _close(self) -> None:
         """In a child: nothing of this is its own."""
         for key in list(self._asked.get_map().values()):
-            if key.fileobj is not sys.stdin:
-                os.close(key.fd)
+            if isinstance(key.fileobj, socket.socket):
+                key.fileobj.close()
+            elif isinstance(key.fileobj, int):
+                os.close(key.fileobj)
         self._asked.close()
 
 
@@ -217,9 +224,9 @@ def _become(question: Mapping[str, Any], descriptors: Mapping[int, int]) -> None
         os.dup2(given, number)
         os.close(given)
     # The old ones may have read ahead, and know nothing of what is closed or a terminal.
-    sys.stdin = sys.__stdin__ = _text(0, "r") if 0 in moved else None
-    sys.stdout = sys.__stdout__ = _text(1, "w") if 1 in moved else None
-    sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False) if 2 in moved else None
+    sys.stdin = _text(0, "r") if 0 in moved else None
+    sys.stdout = _text(1, "w") if 1 in moved else None
+    sys.stderr = os.fdopen(2, "w", 1, errors="backslashreplace", closefd=False) if 2 in moved else None
     for number in question.get("deaf", ()):
         signal.signal(number, signal.SIG_IGN)
     if signal.SIGINT not in question.get("deaf", ()):

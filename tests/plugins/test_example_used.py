@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from samples import SCRIPTED, agent
@@ -42,11 +43,9 @@ async def test_an_agent_uses_the_tool_of_a_stranger(own_stack: Stack, site: Path
         assert len(rolled["content"]["rolled"]) == 3
 
 
-async def test_without_the_package_the_agent_is_refused_with_what_would_bring_it(own_stack: Stack) -> None:
-    control_plane = own_stack.serve()
-    async with own_stack.client(control_plane) as client:
-        manifests = [{"manifest": SCRIPTED}, {"manifest": agent("gambler", tools=[{"plugin": "dice"}])}]
-        (_, refused) = (await client.post("/v1/objects:apply", json={"objects": manifests})).json()["results"]
-        (error,) = refused["errors"]
-        assert error["path"] == "spec.tools[0].plugin"
-        assert "hansa-dice" in error["message"]
+async def test_without_the_package_the_agent_is_refused_with_what_would_bring_it(api: httpx2.AsyncClient) -> None:
+    manifest = agent("gambler", tools=[{"plugin": "dice"}])
+    (refused,) = (await api.post("/v1/objects:apply", json={"objects": [{"manifest": manifest}]})).json()["results"]
+    (error,) = refused["errors"]
+    assert error["path"] == "spec.tools[0].plugin"
+    assert "hansa-dice" in error["message"]

@@ -5,6 +5,7 @@ The model is loaded once for all tests but one. What it answers is its own affai
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ import jsonschema_rs
 import pytest
 import pytest_asyncio
 
-from hansa_local.engine import CONTEXT_TOKENS, SLOTS, Engine, Residence
+from hansa_local.engine import CONTEXT_TOKENS, SLOTS, Engine, Residence, processors
 from hansa_local.plugin import connect, hansa_llm_providers
 from hansa_local.weights import FILE, MODEL, WHEEL, locate
 from hansa_sdk import (
@@ -43,7 +44,7 @@ SENTIMENT = {
 
 @pytest.fixture(scope="session")
 def engine() -> Engine:
-    return Engine(locate)
+    return Engine(locate, threads=1)  # more are quicker, and cost half as much again
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -73,6 +74,12 @@ def only(member: Any) -> dict[str, Any]:
 def test_the_kind_needs_no_key_and_says_how_many_calls_it_serves() -> None:
     (kind,) = hansa_llm_providers()
     assert (kind.name, kind.requires_credential, kind.requires_endpoint, kind.max_concurrency) == ("local", False, False, SLOTS)
+
+
+@pytest.mark.parametrize(("told", "most"), [("", 4), ("1", 1), ("2", 2), ("1000", 4), ("0", 4), ("many", 4)])
+def test_it_thinks_with_no_more_processors_than_it_may_use(monkeypatch: pytest.MonkeyPatch, told: str, most: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert processors() == min(most, len(os.sched_getaffinity(0)))
 
 
 async def test_an_open_provider_that_nobody_asks_loads_nothing(services: ProviderServices) -> None:

@@ -7,6 +7,7 @@ import ast
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,12 @@ class SourceTree:
 
     def parsed(self, path: str) -> ast.Module:
         """A module's syntax tree."""
-        return ast.parse(self.text(path), filename=path)
+        return _parsed(self.text(path), path)
+
+
+@cache
+def _parsed(text: str, path: str) -> ast.Module:
+    return ast.parse(text, filename=path)
 
 
 def repository() -> SourceTree:

@@ -55,6 +55,21 @@ async def mine(api: httpx2.AsyncClient, stack: Stack) -> Place:
     return await settle(api, stack)
 
 
+@pytest.fixture(scope="module")
+def settled() -> dict[str, Place]:
+    """The places of tests that only look."""
+    return {}
+
+
+@pytest.fixture
+async def looked_at(request: pytest.FixtureRequest, api: httpx2.AsyncClient, stack: Stack, settled: dict[str, Place]) -> Place:
+    """Such a place for a test that only looks, the same for all its cases: to make one costs more than to look at it."""
+    name = request.function.__name__
+    if name not in settled:
+        settled[name] = await settle(api, stack)
+    return settled[name]
+
+
 def test_every_route_is_public_or_guarded() -> None:
     assert unguarded(HANDLERS) == []
 
@@ -151,19 +166,19 @@ async def test_a_role_does_what_it_has_the_permission_for_and_nothing_else(
 
 @pytest.mark.parametrize(("method", "handler"), OWNED, ids=case_of)
 async def test_what_another_tenant_has_is_not_there(
-    method: str, handler: HTTPRouteHandler, control_plane: Process, keys: Keys, api: httpx2.AsyncClient, mine: Place
+    method: str, handler: HTTPRouteHandler, control_plane: Process, keys: Keys, api: httpx2.AsyncClient, looked_at: Place
 ) -> None:
     missing = nowhere()
-    foreign = await call(control_plane.url, method, handler, at=mine, headers=keys.other_tenant)
+    foreign = await call(control_plane.url, method, handler, at=looked_at, headers=keys.other_tenant)
     nothing = await call(control_plane.url, method, handler, at=missing, headers=keys.other_tenant)
     problem(nothing, 404, "not_found")
-    assert without_names(foreign, mine) == without_names(nothing, missing)
+    assert without_names(foreign, looked_at) == without_names(nothing, missing)
     assert (foreign.status_code, lasting_headers(foreign)) == (nothing.status_code, lasting_headers(nothing))
     # It is there for its own tenant, still: what was asked with the other key changed nothing.
     own = {"authorization": api.headers["authorization"]}
     for read in (each for each in GUARDED if each[0] == "GET" and each in OWNED and each[1].fn.__name__ != "stream_events"):
-        assert (await call(control_plane.url, *read, at=mine, headers=own)).status_code == 200, read
-    assert (await api.get(f"/v1/runs/{mine.run_id}")).json()["state"] == "completed"
+        assert (await call(control_plane.url, *read, at=looked_at, headers=own)).status_code == 200, read
+    assert (await api.get(f"/v1/runs/{looked_at.run_id}")).json()["state"] == "completed"
 
 
 LIVES = ("delete_tenant", "restore_tenant", "import_tenant")
@@ -229,11 +244,11 @@ async def test_the_audit_trail_says_of_a_tenants_life_what_its_routes_name(stack
 
 @pytest.mark.parametrize(("method", "handler"), [each for each in OF_TENANTS if each[0] == "GET" and each not in OWNED], ids=case_of)
 async def test_a_list_holds_nothing_of_another_tenant(
-    method: str, handler: HTTPRouteHandler, control_plane: Process, keys: Keys, api: httpx2.AsyncClient, mine: Place
+    method: str, handler: HTTPRouteHandler, control_plane: Process, keys: Keys, api: httpx2.AsyncClient, looked_at: Place
 ) -> None:
     own = {**SCRIPTED, "metadata": {"name": "matrix-models"}, "spec": {"plugin": "scripted", "models": [{"name": "echo"}]}}
     assert (await api.post("/v1/objects:apply", json={"objects": [{"manifest": own}]})).json()["failed"] == 0
-    text = (await call(control_plane.url, method, handler, at=mine, headers=keys.other_tenant)).text
+    text = (await call(control_plane.url, method, handler, at=looked_at, headers=keys.other_tenant)).text
     assert ('"data":' in text) == (get_origin(handler.opt["answer"]) is list)
-    for secret in (mine.name, *mine.ids(), "matrix-models"):
+    for secret in (looked_at.name, *looked_at.ids(), "matrix-models"):
         assert secret not in text

@@ -19,7 +19,7 @@ from simulation.programs import Catalog, Line, told
 from simulation.world import World
 
 CHUNK = 100
-"""Worlds that a process plays before it says what came of them."""
+"""Worlds that a process plays before it says what came of them, unless told otherwise."""
 
 
 class Explored(msgspec.Struct):
@@ -93,10 +93,10 @@ class Crew:
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
 
-    def explore(self, seeds: range, *, broken: str = "") -> Iterator[Explored]:
-        """What came of the worlds so far, again and again as more are played. Who has seen enough just stops asking."""
+    def explore(self, seeds: range, *, broken: str = "", chunk: int = CHUNK) -> Iterator[Explored]:
+        """What came of the worlds so far, again and again as `chunk` more are played. Who has seen enough just stops asking."""
         total = Explored()
-        futures = [self._pool.submit(play, seeds[n : n + CHUNK], broken) for n in range(0, len(seeds), CHUNK)]
+        futures = [self._pool.submit(play, seeds[n : n + chunk], broken) for n in range(0, len(seeds), chunk)]
         try:
             for future in as_completed(futures):
                 total.add(future.result())

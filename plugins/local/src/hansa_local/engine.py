@@ -35,8 +35,10 @@ class ChatServer(Protocol):
 class Engine:
     """Holds one `Residence` as long as anybody has a lease on it."""
 
-    def __init__(self, locate: Callable[[], Path]) -> None:
+    def __init__(self, locate: Callable[[], Path], *, threads: int | None = None) -> None:
+        """`threads`: that think; by default one a processor that this process may use, at most 4 and at most OMP_NUM_THREADS."""
         self._locate = locate
+        self._threads = threads
         self._lock = threading.Lock()
         self._leases = 0
         self._residence: Residence | None = None
@@ -47,7 +49,7 @@ class Engine:
         weights = self._locate()
         with self._lock:
             self._leases += 1
-            residence = self._residence = self._residence or Residence(weights)
+            residence = self._residence = self._residence or Residence(weights, self._threads or processors())
         try:
             yield residence
         finally:
@@ -63,8 +65,9 @@ class Engine:
 class Residence:
     """One model in memory, or not yet; closed by its engine."""
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, threads: int) -> None:
         self._weights = weights
+        self._thinking = threads
         self._threads = ThreadPoolExecutor(SLOTS, thread_name_prefix="llama")
         self._loading = threading.Lock()
         self._closing = threading.Event()
@@ -127,17 +130,16 @@ class Residence:
     def _loaded(self) -> ChatServer:
         with self._loading:
             if self._server is None:
-                self._server = _load(self._weights)
+                self._server = _load(self._weights, self._thinking)
             return self._server
 
 
-def _load(weights: Path) -> ChatServer:
+def _load(weights: Path, threads: int) -> ChatServer:
     try:
         # By name and here: the library is over 100 MB, and a worker that is never asked must not map it.
         llama = importlib.import_module("xllamacpp")
     except ImportError as error:
         raise ProviderRefused(f"llama.cpp can't be loaded: {error}", hint="pip install xllamacpp") from error
-    threads = min(_MOST_THREADS, _processors())
     parameters = llama.CommonParams()
     parameters.model.path = str(weights)
     parameters.n_ctx, parameters.n_parallel, parameters.kv_unified = CONTEXT_TOKENS, SLOTS, True
@@ -166,9 +168,14 @@ def _closed() -> ProviderUnavailable:
     return ProviderUnavailable("the local model is being unloaded")
 
 
-def _processors() -> int:
-    """Those that this process may use, where the system tells."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def processors() -> int:
+    """How many threads think: one a processor that this process may use, where the system tells.
+
+    A container that is given less time than there are processors is told so by OMP_NUM_THREADS, as any program that computes.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(_MOST_THREADS, usable, int(told) if told.isdecimal() and int(told) else usable)
 
 
 def _posted(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> bool:
