@@ -89,7 +89,7 @@ def _name(settings: Settings) -> str:
 
 
 async def _copy(stack: Stack, name: str, source: str) -> None:
-    await _admin(stack, f"CREATE DATABASE {name} TEMPLATE {source} STRATEGY FILE_COPY")  # writes it once, not also into the log
+    await _admin(stack, f"CREATE DATABASE {name} TEMPLATE {source}")
 
 
 async def _admin(stack: Stack, sql: str) -> None:
