@@ -19,7 +19,7 @@ from hansa.bus.claims import Account
 from hansa.bus.keys import Kind, Operator, new_key
 from hansa.db.pool import open_database
 from hansa.errors import Misconfigured
-from hansa.tenants.messaging import service, store
+from hansa.tenants.messaging import store
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.probing import Prober
 from hansa.tenants.service import tenant_id
@@ -219,16 +219,12 @@ async def test_what_nats_was_told_behind_our_back_is_a_hole_and_put_right(stack:
         assert await store.holes(database, "local") == []
 
 
-async def test_any_number_of_accounts_is_told_and_probed_in_turns(
-    stack: Stack, server: Accounts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(service, "PAGE", 3)
-    monkeypatch.setattr(service, "AT_ONCE", 2)
+async def test_any_number_of_accounts_is_told_and_probed_in_turns(stack: Stack, server: Accounts, tmp_path: Path) -> None:
     async with open_scratch(stack, tmp_path) as scratch, open_database(scratch.settings.database) as database:
         tenants = [uuid4() for _ in range(9)]
         for tenant in tenants:
             await scratch.add_tenant(tenant, f"t-{tenant.hex[:8]}")
-        messaging = Messaging(database, server)
+        messaging = Messaging(database, server, page=3)
         assert await messaging.look() == len(tenants) + 1
         assert {server.public(tenant) for tenant in tenants} <= await server.listed()
         await server.forget([server.public(tenants[0])])

@@ -33,7 +33,6 @@ LOOK_SECONDS = 30.0
 SETTLE_SECONDS = 1.0
 AT_ONCE = 16
 PAGE = 500
-"""Accounts that are looked at at a time."""
 LONGEST_SECONDS = 3600
 MOST_REVOKED = 1000
 """Most single users of a tenant that are turned away at a time: NATS is told of each as long as it could come back."""
@@ -42,10 +41,12 @@ MOST_REVOKED = 1000
 class Messaging:
     """NATS accounts of all tenants. Without an operator (`accounts` is None) there are none, and it says so."""
 
-    def __init__(self, database: Database, accounts: Accounts | None) -> None:
+    def __init__(self, database: Database, accounts: Accounts | None, *, page: int = PAGE) -> None:
+        """`page`: how many accounts are looked at at a time."""
         self._database = database
         self._accounts = accounts
         self._tried_last = UUID(int=0)
+        self._page = page
 
     @property
     def accounts(self) -> Accounts | None:
@@ -152,7 +153,7 @@ class Messaging:
         time: there may be any number of tenants."""
         digests = await self._own(accounts)
         total, told, after = combined(digests.values()), 0, UUID(int=0)
-        while page := await store.page(self._database, after, PAGE):
+        while page := await store.page(self._database, after, self._page):
             wanting = [known for known in page if known.account is None or known.told != self._word(known)]
             made = await self._tell_all(accounts, wanting)
             lacking = {known.tenant_id for known in wanting}
