@@ -44,7 +44,7 @@ def bench_rig(bench_stack: Stack) -> Iterator[Rig]:
     with open_cluster(folder / "cluster") as cluster, open_rig(cluster, folder, control_plane.url, key) as rig:
         cluster.kubectl("apply", "-f", str(ADMISSION))
         admitted = place("Agent", "", "default").rstrip("/") + "?dryRun=All"
-        wait(lambda: "hansa.dev/operator" in rig.admin.post(admitted, json=manifest(0)).text, 60, what="objects held from the start")
+        wait(lambda: "hansa.dev/operator" in rig.admin.post(admitted, json=manifest(0)).text, 90, what="objects held from the start")
         yield rig
     shutil.rmtree(folder, ignore_errors=True)
 

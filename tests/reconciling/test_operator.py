@@ -71,7 +71,7 @@ def test_objects_are_held_from_the_start_where_the_api_server_sees_to_it(rig: Ri
         probe = {"apiVersion": "hansa.dev/v1alpha1", "kind": "Agent", "metadata": {"name": "probe"}, "spec": spec}
         tried = place("Agent", "", "default").rstrip("/") + "?dryRun=All"
         # While the definitions are new it answers 503.
-        until(lambda: "hansa.dev/operator" in rig.admin.post(tried, json=probe).text, 45)
+        until(lambda: "hansa.dev/operator" in rig.admin.post(tried, json=probe).text, 75)
         before = writes(rig, "finalizer")
         one, models = rig.agent(name), rig.provider(name)
         both = rig.put("Agent", "both", {"instructions": "Answer.", "model": {"alias": "small"}}, name, finalizers=["example.org/mine"])
