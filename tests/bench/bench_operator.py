@@ -20,7 +20,8 @@ import pytest
 
 from bench.figures import Figures
 from kubernetes.cluster import Cluster, open_cluster
-from reconciling.rig import ADMISSION, OperatorProcess, Rig, open_rig
+from reconciling.rig import ADMISSION, OperatorProcess, Rig, open_rig, place
+from reconciling.rig import until as wait
 from stack import Stack
 
 AGENTS = 1000
@@ -42,6 +43,8 @@ def bench_rig(bench_stack: Stack) -> Iterator[Rig]:
     folder = Path(tempfile.mkdtemp(prefix="hansa-bench-"))
     with open_cluster(folder / "cluster") as cluster, open_rig(cluster, folder, control_plane.url, key) as rig:
         cluster.kubectl("apply", "-f", str(ADMISSION))
+        admitted = place("Agent", "", "default").rstrip("/") + "?dryRun=All"
+        wait(lambda: "hansa.dev/operator" in rig.admin.post(admitted, json=manifest(0)).text, 90, what="objects held from the start")
         yield rig
     shutil.rmtree(folder, ignore_errors=True)
 
