@@ -28,12 +28,13 @@ def opened() -> list[int]:
 def main(server: str, arguments: list[str]) -> int:
     """The exit status of the process, negative for a signal."""
     numbers = opened()
+    deaf = [number for number in PASSED_ON if signal.getsignal(number) is signal.SIG_IGN]
     question = {
         "start": arguments,
         "env": dict(os.environ),
         "cwd": os.getcwd(),
         "numbers": numbers,
-        "deaf": [number for number in PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
+        "deaf": deaf,
     }
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
         line.connect(server)
@@ -45,7 +46,7 @@ def main(server: str, arguments: list[str]) -> int:
                 os.kill(pid, number)
 
         for number in PASSED_ON:
-            if pid and number not in question["deaf"]:
+            if pid and number not in deaf:
                 signal.signal(number, pass_on)
         return int(line.recv(64) or UNAVAILABLE)
 
