@@ -83,9 +83,10 @@ async def test_a_probe_that_could_reach_nothing_at_all_is_not_believed(server: A
 
 @pytest.fixture
 async def both(api: httpx2.AsyncClient) -> None:
-    """The two tenants on the session's platform."""
-    await apply_tenant(api, "north")
-    await apply_tenant(api, "south")
+    """The two tenants on the session's platform, whose accounts NATS knows: they can log in."""
+    for name in ("north", "south"):
+        await apply_tenant(api, name)
+        await credentials(api, name)
 
 
 async def test_a_program_may_do_what_it_is_for_and_nothing_else(both: None, stack: Stack, api: httpx2.AsyncClient, tmp_path: Path) -> None:

@@ -45,11 +45,10 @@ async def kill_within(engine: Engine, tag: str) -> tuple[list[str], dict[str, st
             run = await post(doomed, said, keyed=True)
             if run is not None:
                 heard[said] = run["id"]
+                if len(heard) == POSTS // 3:
+                    replica.kill()
 
-        sending = [asyncio.create_task(send(said)) for said in inputs]
-        await until(lambda: len(heard) >= POSTS // 3, "some are answered")
-        replica.kill()
-        await asyncio.gather(*sending)
+        await asyncio.gather(*(send(said) for said in inputs))
     return inputs, heard
 
 
@@ -62,7 +61,7 @@ async def test_a_retry_with_the_key_gives_the_first_run(engine: Engine, client: 
             run = await until(lambda said=said: post(client, said, keyed=True), "the retry is answered")
             assert heard.get(said, run["id"]) == run["id"]
         assert await duplicates(engine, inputs) == []
-        assert len(heard) < POSTS, "the kill came after everything was over"
+        assert POSTS // 3 <= len(heard) < POSTS, "the kill came after everything was over, or never"
 
 
 async def test_without_a_key_the_oracle_sees_the_doubled_runs(engine: Engine, client: httpx2.AsyncClient) -> None:

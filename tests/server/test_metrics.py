@@ -77,7 +77,7 @@ async def test_nothing_but_the_page_is_answered_and_nobody_holds_the_port() -> N
 def test_a_method_that_a_caller_made_up_makes_no_label() -> None:
     metrics = Metrics()
     metrics.request("BREW", "/v1/runs", 405, 0.1)
-    assert 'hansa_requests_total{method="other",route="/v1/runs",status="4xx"} 1.0' in metrics.page().decode()
+    assert 'hansa_requests_total{method="_OTHER",route="/v1/runs",status="4xx"} 1.0' in metrics.page().decode()
 
 
 async def raw(port: int, sent: bytes) -> bytes:

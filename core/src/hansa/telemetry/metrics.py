@@ -22,6 +22,8 @@ METRICS: Mapping[str, str] = MappingProxyType(
 """Name -> meaning."""
 METHODS = frozenset(("GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"))
 """A caller may send any word as a method."""
+OTHER = "_OTHER"
+"""What OpenTelemetry calls each of these others, too."""
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30)
 
 
@@ -47,7 +49,7 @@ class Metrics:
         key = method, route, status // 100
         samples = self._samples.get(key)
         if samples is None:  # looking labels up takes longer than counting
-            known = method if method in METHODS else "other"
+            known = method if method in METHODS else OTHER
             samples = self._requests.labels(known, route, f"{status // 100}xx"), self._seconds.labels(route)
             if known == method:
                 self._samples[key] = samples
