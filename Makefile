@@ -17,8 +17,8 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 # By another name, or `make -n test` would do it.
 THIS := $(MAKE)
 
-# Tests wait as much as they work: twice as many as there are processors.
-JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 2))')
+# Tests wait twice as long as they work: three times as many as there are processors.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3))')
 
 # Bytecode is kept, whatever the shell says: some hundred processes are started, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
