@@ -60,9 +60,10 @@ lint: setup
 rules: setup
 	@$(BIN)/pytest -q tests/rules
 
-generate: setup ## Write what is generated: CRDs, JSON Schema, reference pages
+generate: setup ## Write what is generated: CRDs, JSON Schema, reference pages, the edition of SQL functions
 	@$(BIN)/python -m hansa_crds.generate
 	@$(BIN)/python .ci/reference.py
+	@$(BIN)/python .ci/definitions.py
 
 platform: generate ## Write what is generated below gitops/: definitions, schema of the chart, kustomize base (builds Helm, if need be)
 	@PYTHONPATH=tests $(BIN)/python .ci/deployment.py

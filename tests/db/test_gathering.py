@@ -125,3 +125,20 @@ async def test_who_waits_when_it_ends_is_not_left_waiting() -> None:
     for each in (slow, behind):
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(each, 5)
+
+
+async def test_nobody_waits_for_ever_when_the_end_comes_while_a_refused_batch_is_done_one_by_one() -> None:
+    ledger = Ledger()
+    ledger.open.clear()
+    gatherer = Gatherer(ledger.do, size=8)
+    async with carrying(gatherer, lanes=1):
+        first = asyncio.create_task(gatherer.done(A, "one"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        rest = [asyncio.create_task(gatherer.done(A, piece)) for piece in ("bad", "slow", "last")]
+        async with asyncio.timeout(5):
+            while ledger.batches[-1] != ["slow"]:
+                await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        outcomes = await asyncio.gather(first, *rest, return_exceptions=True)
+    assert ["ONE", ValueError, asyncio.CancelledError, asyncio.CancelledError] == [outcomes[0], *(type(each) for each in outcomes[1:])]

@@ -13,6 +13,7 @@ import pytest
 
 from api.problem import problem
 from dedicated.city import QUICK, City, applied, conditions, inside, open_server, tenant
+from hansa.db.revision import HEAD
 from runs.engine import until
 from stack import free_port, open_stack
 
@@ -146,7 +147,16 @@ async def test_one_that_is_not_migrated_is_not_used_and_says_so(city: City) -> N
         (result,) = await applied(client, tenant("remote", displayName="Far"))
         assert (result["action"], result["errors"][0]["code"]) == ("failed", "unavailable")
         assert "run `hansa migrate`" in result["errors"][0]["message"]
-        await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = '0003'")
+        await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = $1", HEAD)
+        await city.fetch("remote", "UPDATE hansa.installation SET edition = 0, definitions = 'of an older version'")
+
+        async def looked_at_again() -> bool:
+            view = (await client.get("/v1/tenants/remote")).json()
+            (said,) = (each["message"] for each in view["conditions"] if each["type"] == "DatabaseReady")
+            return "those of edition 0 (of an ol)" in said
+
+        await until(looked_at_again, "it is not used with the functions of another version", seconds=10)
+        await city.migrate()
 
         async def changed() -> bool:
             return (await applied(client, tenant("remote", displayName="Far")))[0]["action"] == "configured"

@@ -1,4 +1,4 @@
-"""Checks of revisions, in the model, as in 0003_rollout.sql."""
+"""Checks of revisions, in the model, as in definitions/rollout.sql."""
 
 from typing import Any
 from uuid import UUID

@@ -1,4 +1,5 @@
-"""What people do with runs, in the model, as in 0001_control.sql: cancel, suspend, resume, decide, fork; and agents that change."""
+"""What people do with runs, in the model, as in definitions/control.sql: cancel, suspend, resume, decide, fork; and agents that
+change, as in definitions/agents.sql."""
 
 from typing import Any
 from uuid import UUID

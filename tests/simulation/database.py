@@ -63,7 +63,7 @@ NEW, ASKED = msgspec.json.Decoder(New), msgspec.json.Decoder(list[Asked])
 
 
 class ModelDatabase(Checks):
-    """One tenant's rows and the verbs over them: those of 0001_accept.sql and 0001_drive.sql are here."""
+    """One tenant's rows and the verbs over them: those of definitions/accept.sql and definitions/drive.sql are here."""
 
     # Accepting.
 

@@ -1,4 +1,4 @@
-"""Budgets, in the model, as in 0002_budgets.sql: what is reserved, settled, held. One period that does not end, one currency."""
+"""Budgets, in the model, as in definitions/budgets.sql: what is reserved, settled, held. One period that does not end, one currency."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The tables of the model database, and what all of its verbs share, as in 0001_log.sql: log, gates, slots, what follows from an end."""
+"""The tables of the model database, and what all verbs share, as in definitions/log.sql: log, gates, slots, what follows from an end."""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The verbs of waiting, in the model, as in 0001_waits.sql: what a run begins to wait for, and what comes of it."""
+"""The verbs of waiting, in the model, as in definitions/waits.sql: what a run begins to wait for, and what comes of it."""
 
 from datetime import timedelta
 from typing import Any

@@ -12,7 +12,7 @@ from hansa.auth.keys import read_pepper
 from hansa.db.dedicated import Urls, read_dedicated
 from hansa.db.installation import admit, bind, claim, ensure_database, lets_in, platform_of
 from hansa.db.migrate import migrate as upgrade
-from hansa.db.pool import open_owner
+from hansa.db.pool import open_owner, translated
 from hansa.db.roles import ensure_roles
 from hansa.errors import Misconfigured, Unavailable
 from hansa.ids import tenant_id
@@ -35,7 +35,8 @@ async def migrate(settings: Settings) -> tuple[str, str]:
     failed: list[str] = []
     for name, urls in dedicated.items():
         try:
-            await _migrate_own(settings, name, urls, platform)
+            async with translated():
+                await _migrate_own(settings, name, urls, platform)
         except (Misconfigured, Unavailable) as error:
             failed.append(f"{name}: {error.detail}")
     if failed:

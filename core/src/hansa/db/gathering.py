@@ -120,8 +120,13 @@ class Gatherer(Generic[T, A]):
                 _fail(batch, error)
                 return
             log.warning("db.batch_refused", pieces=len(batch), error=str(error))
-            for item in batch:
-                await self._carry([item])
+            try:
+                for item in batch:
+                    await self._carry([item])
+            except asyncio.CancelledError:
+                for _, done in batch:
+                    done.cancel()  # those that it has not come to; the others know already
+                raise
         else:
             for (_, done), answer in zip(batch, answers, strict=True):
                 if not done.done():

@@ -1,8 +1,10 @@
 """Alembic, driven from here: no alembic.ini, no command line. Runs as the owner, one migrator at a time.
 
-Migrations are SQL files beside their revision, so that they read like what they do.
+Migrations are SQL files beside their revision, so that they read like what they do; functions and views come after all of them, in the
+same transaction (`hansa.db.defining`).
 """
 
+from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Any
 
@@ -11,11 +13,14 @@ from alembic import command, op
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from hansa.db.defining import Definitions, bring, read
+from hansa.db.pool import AWAY
 from hansa.db.revision import HEAD
-from hansa.errors import Misconfigured
+from hansa.errors import Misconfigured, Unavailable
 
 
 def _config() -> Config:
@@ -28,28 +33,39 @@ def _config() -> Config:
 def run_script(name: str) -> None:
     """Execute one SQL file of `versions/`, within the migration's transaction."""
     script = resources.files("hansa.db.migrations.versions").joinpath(name).read_text()
-    # Many statements at once: asyncpg's simple protocol, which SQLAlchemy does not use by itself.
-    driver: Any = op.get_bind().connection.dbapi_connection
 
     async def execute(connection: Any) -> None:
         await connection.execute(script)
 
-    driver.run_async(execute)
+    _by_driver(op.get_bind(), execute)
 
 
-async def migrate(url: str) -> str:
-    """Bring the schema to `head` and return that revision. Raises `Misconfigured` when the database is newer than this code."""
+def _by_driver(connection: Connection, what: Callable[[Any], Awaitable[None]]) -> None:
+    """Do it over asyncpg's own connection, in the same transaction: many statements at once, which SQLAlchemy does not do by itself."""
+    driver: Any = connection.connection.dbapi_connection
+    driver.run_async(what)
+
+
+async def migrate(url: str, definitions: Definitions | None = None) -> str:
+    """Bring the schema to `head`, with its functions and views (None: those of this code), and return that revision. Raises `Misconfigured`
+    when the database is newer than this code, `Unavailable` when it goes away meanwhile: all is done then, or nothing."""
+    wanted = definitions or read()
     # Connected by the driver itself, as everywhere: SQLAlchemy would not know what the URL says of TLS.
     engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool)
     try:
         async with engine.begin() as connection:
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, wanted)
+    except (DBAPIError, *AWAY) as error:
+        reason = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
+        if not isinstance(reason, AWAY):
+            raise
+        raise Unavailable(f"PostgreSQL went away during the migration ({type(reason).__name__})", hint="Migrate again.") from error
     finally:
         await engine.dispose()
     return HEAD
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, definitions: Definitions) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('hansa.migrate', 0))"))
     connection.execute(text("SET LOCAL ROLE hansa_owner"))
     config = _config()
@@ -63,3 +79,4 @@ def _upgrade(connection: Connection) -> None:
         )
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
+    _by_driver(connection, lambda driver: bring(driver, definitions))

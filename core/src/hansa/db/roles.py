@@ -3,6 +3,7 @@
 hansa_owner (NOLOGIN) owns the schema; hansa_app serves under row-level security; hansa_system claims and sweeps.
 """
 
+import asyncio
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
@@ -12,6 +13,9 @@ from hansa.errors import Misconfigured
 from hansa.settings import DatabaseSettings
 
 LOGIN_ROLES = ("hansa_app", "hansa_system")
+RACED = (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError, asyncpg.InternalServerError)
+"""What PostgreSQL says of a role that somebody else makes, or changes ("tuple concurrently updated"), at this moment."""
+TRIES = 10
 
 
 async def ensure_roles(settings: DatabaseSettings, *, ours: bool = True) -> None:
@@ -22,17 +26,17 @@ async def ensure_roles(settings: DatabaseSettings, *, ours: bool = True) -> None
     passwords = {"hansa_app": _password(settings.app_url), "hansa_system": _password(settings.system_url)}
     connection = await patiently(lambda: asyncpg.connect(settings.url, timeout=settings.timeout_seconds), settings.timeout_seconds)
     try:
-        # One at a time over all starting processes: CREATE ROLE has no IF NOT EXISTS.
+        # One at a time over all that start with this database: CREATE ROLE has no IF NOT EXISTS. Roles are the server's, and a lock is
+        # one database's: who starts with another one may be in the way.
         await connection.execute("SELECT pg_advisory_lock(hashtextextended('hansa.roles', 0))")
-        await _ensure_role(connection, "hansa_owner", "NOLOGIN")
-        for role in LOGIN_ROLES:
-            if await _ensure_role(connection, role, "LOGIN") or ours:
-                literal = await connection.fetchval("SELECT quote_literal($1::text)", passwords[role])
-                await connection.execute(f"ALTER ROLE {role} PASSWORD {literal}")
-        # PostgreSQL 16 and later: the right to SET ROLE is granted apart from membership.
-        await connection.execute("GRANT hansa_owner TO CURRENT_USER WITH SET TRUE")
-        await connection.execute("CREATE SCHEMA IF NOT EXISTS hansa AUTHORIZATION hansa_owner")
-        await connection.execute("GRANT USAGE ON SCHEMA hansa TO hansa_app, hansa_system")
+        for left in reversed(range(TRIES)):
+            try:
+                await _set_up(connection, passwords, ours=ours)
+                break
+            except RACED:
+                if not left:
+                    raise
+                await asyncio.sleep(0.05)
     except asyncpg.InsufficientPrivilegeError as error:
         raise Misconfigured(
             f"the admin of HANSA_DATABASE_URL may not set up roles: {error}",
@@ -42,12 +46,25 @@ async def ensure_roles(settings: DatabaseSettings, *, ours: bool = True) -> None
         await connection.close()
 
 
-async def _ensure_role(connection: asyncpg.Connection, role: str, login: str) -> bool:
-    """Whether it is new."""
+async def _set_up(connection: asyncpg.Connection, passwords: dict[str, str], *, ours: bool) -> None:
+    await _ensure_role(connection, "hansa_owner", "NOLOGIN")
+    for role in LOGIN_ROLES:
+        literal = await connection.fetchval("SELECT quote_literal($1::text)", passwords[role])
+        # A new one has its password from the first: a role that is left without is not given one where it is not ours.
+        if not await _ensure_role(connection, role, "LOGIN", first=f"PASSWORD {literal}") and ours:
+            await connection.execute(f"ALTER ROLE {role} PASSWORD {literal}")
+    # PostgreSQL 16 and later: the right to SET ROLE is granted apart from membership.
+    await connection.execute("GRANT hansa_owner TO CURRENT_USER WITH SET TRUE")
+    await connection.execute("CREATE SCHEMA IF NOT EXISTS hansa AUTHORIZATION hansa_owner")
+    await connection.execute("GRANT USAGE ON SCHEMA hansa TO hansa_app, hansa_system")
+
+
+async def _ensure_role(connection: asyncpg.Connection, role: str, login: str, *, first: str = "") -> bool:
+    """Whether it is new; then it has `first` too."""
     attributes = f"{login} NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION"
     known = await connection.fetchrow("SELECT rolsuper OR rolbypassrls AS too_much FROM pg_roles WHERE rolname = $1", role)
     if known is None:
-        await connection.execute(f"CREATE ROLE {role} {attributes}")
+        await connection.execute(f"CREATE ROLE {role} {attributes} {first}")
     elif known["too_much"]:
         await connection.execute(f"ALTER ROLE {role} {attributes}")
     return known is None

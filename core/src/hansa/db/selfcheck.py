@@ -5,6 +5,7 @@ Reads only the catalogue, and whose database it is. Each finding names the table
 
 from uuid import UUID
 
+from hansa.db import defining
 from hansa.db.pool import Database
 from hansa.db.revision import HEAD
 from hansa.errors import Misconfigured
@@ -45,7 +46,7 @@ ORDER BY c.relname
 
 
 async def check(database: Database) -> None:
-    """Raise `Misconfigured` unless roles, policies and revision are as they must be."""
+    """Raise `Misconfigured` unless roles, policies, revision and definitions are as they must be."""
     found = await findings(database)
     if found:
         raise Misconfigured("the database would not keep tenants apart: " + "; ".join(found), hint="Mend what is named, then start again.")
@@ -68,6 +69,7 @@ async def findings(database: Database, *, platform: UUID | None = None) -> list[
         findings.append(f"the schema is at revision {revision}, this code needs {HEAD}; run `hansa migrate`")
     else:
         findings += await _whose(database, platform)
+        findings += await _defined(database)
         for row in await database.system(TABLES):
             table = f"hansa.{row['relname']}"
             if not row["relrowsecurity"]:
@@ -109,3 +111,14 @@ async def _whose(database: Database, platform: UUID | None) -> list[str]:
         return [f"it is that of tenant {row['name']!r} of {whose}; make a new one"]
     found = await database.system(UNBOUND, str(own))
     return [f"hansa.{each['relname']} would take rows of other tenants; run `hansa migrate`" for each in found]
+
+
+async def _defined(database: Database) -> list[str]:
+    """What is wrong with functions and views."""
+    wanted = defining.read()
+    (row,) = await database.system(defining.STANDING)
+    if row["digest"] != wanted.digest:
+        has, needs = f"{row['edition']} ({row['digest'][:8] or 'none'})", f"{wanted.edition} ({wanted.digest[:8]})"
+        return [f"the functions are those of edition {has}, this code needs {needs}; run `hansa migrate`"]
+    missing = await database.system(defining.MISSING, *zip(*wanted.made, strict=True))
+    return [f"the {row['kind'].lower()} hansa.{row['name']} is not there; run `hansa migrate`" for row in missing]

@@ -1,4 +1,4 @@
-"""All SQL about messages. What is decided about them is decided in the SQL functions of the migration, in one statement each."""
+"""All SQL about messages. What is decided about them is decided in SQL functions (`db/definitions/messages.sql`), in one statement each."""
 
 from collections.abc import Sequence
 from datetime import timedelta
