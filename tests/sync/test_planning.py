@@ -46,3 +46,15 @@ async def test_an_object_that_moves_to_another_namespace_is_planned_as_it_is_don
     ]
     assert ("deleted" in {each.action for each in planned.outcomes}) == (code == "conflict")
     assert planned.waiting == done.waiting
+
+
+async def test_a_plan_that_keeps_what_stood_in_a_link_fails_as_the_pass_does() -> None:
+    files, plane = Files(), Asked()
+    files.files |= {"t/a.yaml": agent("a").encode(), "b.yaml": agent("b").encode()}
+    await Sync(files, plane).once()
+    assert not (await plan(files, plane)).failed
+    del files.files["t/a.yaml"]
+    files.files["t"] = b"../elsewhere"
+    files.links.add("t")
+    planned = await plan(files, plane)
+    assert (planned.changes, planned.waiting, planned.failed) == ([], ("agent/a is kept while t is a link",), True)

@@ -51,7 +51,7 @@ class Planned(msgspec.Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether some of it would not be done."""
-        return bool(self.errors) or any(outcome.action == "failed" for outcome in self.outcomes)
+        return bool(self.errors or self.waiting) or any(outcome.action == "failed" for outcome in self.outcomes)
 
 
 async def read_all(source: Source) -> Reading:
