@@ -37,7 +37,8 @@ class Problem(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """For people."""
-        more = ". ".join(each for each in (self.message, self.suggestion, self.hint) if each)
+        found = ", ".join(each for each in (self.message, self.suggestion) if each)
+        more = ". ".join(each for each in (found, self.hint) if each)
         return f"{self.path}: {more}" if self.path else more
 
 

@@ -13,8 +13,8 @@ MAX_ENTRIES = 200_000
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file of a tree. `flaw`: why it must not be read, such as a link; empty: it may. `shut`: it is no manifest, but stands where a folder
-    of them may have stood, as a link or a submodule does: nobody can say what is in it."""
+    """A file of a tree. `flaw`: why it must not be read, such as a link; empty: it may. `shut`: it is no manifest, but stands where
+    a folder of them may have stood, as a link or a submodule does: nobody can say what is in it."""
 
     id: str
     flaw: str = ""
