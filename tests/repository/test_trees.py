@@ -113,6 +113,7 @@ async def test_each_state_of_a_repository_has_its_reason(repo: GitRepo, tmp_path
     refused: list[Reason] = [empty.value.reason]
     for folder, ref, path in (
         (repo.folder, "nowhere", ""),
+        (repo.folder, "0" * 39 + "1", ""),
         (tmp_path / "gone", "main", ""),
         (tmp_path, "main", ""),
         (repo.folder, "main", "x"),
@@ -121,7 +122,7 @@ async def test_each_state_of_a_repository_has_its_reason(repo: GitRepo, tmp_path
             async with open_git(locate(str(folder)), GitSettings(), ref=ref, path=path) as source:
                 await tree_of(source)
         refused.append(caught.value.reason)
-    assert refused == [Reason.EMPTY, Reason.REF_MISSING, Reason.GONE, Reason.NOT_A_REPOSITORY, Reason.PATH_MISSING]
+    assert refused == [Reason.EMPTY, Reason.REF_MISSING, Reason.REF_MISSING, Reason.GONE, Reason.NOT_A_REPOSITORY, Reason.PATH_MISSING]
     for ref in ("", "main", "v1", "refs/heads/main", first):
         async with opened(repo, ref=ref) as source:
             assert (await tree_of(source)).commit == first

@@ -19,6 +19,8 @@ BATCH_BYTES = 256 * 1024
 """Of one request; the control plane refuses bodies beyond 1 MiB."""
 BATCH_OBJECTS = 100
 
+SILENCE = "there are no objects in any file; nothing is deleted for that"
+
 _WORDS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _IDENTITY = frozenset({"", "apiVersion", "kind", "metadata", "metadata.name", "metadata.namespace"})
 _RANK = {kind: rank for rank, kind in enumerate(ORDER)}

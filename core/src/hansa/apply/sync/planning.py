@@ -87,7 +87,8 @@ async def plan(source: Source, planner: Planner) -> Planned:
     unsure |= {(name.kind, name.name) for name, where in said.items() if len(where) > 1 or where[0][1].errors}
     decision = deletion.decide(await planner.owned(), reading.contents, set(said), unsure)
     outcomes += await _deleted(planner, reading.commit, contents.against_order(decision.gone))
-    return Planned(source.origin, reading.commit, tuple(outcomes), reading.errors, decision.waiting, decision.refusal)
+    waiting = decision.waiting if said else (contents.SILENCE,)
+    return Planned(source.origin, reading.commit, tuple(outcomes), reading.errors, waiting, decision.refusal)
 
 
 async def _deleted(planner: Planner, commit: str, gone: Sequence[Name]) -> list[Applied]:
