@@ -310,18 +310,22 @@ async def test_a_control_plane_that_was_away_is_told_all_when_it_is_back() -> No
     async with Core(cluster, platform) as core:
         tenant(cluster, "acme")
         provider(cluster, "acme")
-        one = agent(cluster, "acme", "one")
+        one, going = agent(cluster, "acme", "one"), agent(cluster, "acme", "going")
         await core.settle()
         platform.away = True
+        cluster.remove(going)
         two = agent(cluster, "acme", "two")
         agent(cluster, "acme", "one", description="changed meanwhile")
         await until(lambda: cluster.condition(two) == ("Unknown", "ControlPlaneUnavailable"))
         assert cluster.status(one)["observedGeneration"] == 1
+        await until(lambda: cluster.condition(going) == ("True", "ControlPlaneUnavailable"))
+        assert "not deleted yet: " in cluster.status(going)["conditions"][0]["message"]
         before = len(cluster.writes)
         platform.away = False
         await core.settle()
         assert cluster.condition(two) == cluster.condition(one) == ("True", "Ready")
-        assert len(cluster.writes) - before < 8
+        assert going not in cluster.objects
+        assert len(cluster.writes) - before < 9
         assert platform.objects["acme", "Agent", "one"]["spec"]["description"] == "changed meanwhile"
 
 

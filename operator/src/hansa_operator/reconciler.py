@@ -272,7 +272,7 @@ class Reconciler:
             self._wake(self._index.waiting(str(found.status_value().get("tenant", "")), self._index.brings(found.key)))
             if found.key.kind == "Tenant":
                 self._wake(key for name in self._tenancy.names(found) for key in self._index.within(name))
-        if (known.sent is not None and known.sent == known.wanted) or (found.deleting and not found.held):
+        if (not found.held) if found.deleting else (known.sent is not None and known.sent == known.wanted):
             return
         reason = "Forbidden" if isinstance(error, Denied) else "ClusterUnavailable"
         server = error.server if isinstance(error, Away | Refused) else CLUSTER
@@ -283,7 +283,8 @@ class Reconciler:
         if now is None or (isinstance(error, Away) and said is not None and said.reason == reason):
             return
         status = "Unknown" if said is None or said.status == "Unknown" else said.status
-        verdict = Verdict(status, reason, str(error), progressing=True, stalled=isinstance(error, Denied))
+        text = f"not deleted yet: {error}" if found.deleting else str(error)
+        verdict = Verdict(status, reason, text, progressing=True, stalled=isinstance(error, Denied))
         observed = int(now.status_value().get("observedGeneration", -1))
         try:
             await self._writer.tell(now, verdict, generation=max(observed, 0))
