@@ -256,6 +256,26 @@ async def test_a_tenant_that_goes_leaves_what_its_policy_says(policy: str) -> No
         assert platform.tenants.get("acme") == ("archived" if policy == "Retain" else None)
 
 
+async def test_what_stands_in_an_archived_tenant_can_go_and_can_come_to_another() -> None:
+    cluster, platform = servers()
+    async with Core(cluster, platform) as core:
+        path = tenant(cluster, "acme", namespaces=["town"])
+        provider(cluster, "town")
+        going, moving = agent(cluster, "town", "going"), agent(cluster, "town", "moving")
+        await core.settle()
+        cluster.remove(path)
+        await core.settle()
+        assert platform.tenants["acme"] == "archived"
+        cluster.remove(going)
+        await core.settle()
+        assert going not in cluster.objects
+        assert cluster.events()[-1] == ("going", "LeftInTenant")
+        tenant(cluster, "acme-new", namespaces=["town"])
+        await core.settle()
+        assert (cluster.condition(moving), cluster.status(moving)["tenant"]) == (("True", "Ready"), "acme-new")
+        assert {("acme", "Agent", "going"), ("acme-new", "Agent", "moving")} <= platform.objects.keys()
+
+
 async def test_what_the_control_plane_does_not_delete_stays_and_has_a_way_out() -> None:
     cluster, platform = servers()
     platform.kept["models"] = "used"

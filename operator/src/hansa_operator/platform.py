@@ -37,8 +37,8 @@ class Problem(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """For people."""
-        found = ", ".join(each for each in (self.message, self.suggestion) if each)
-        more = ". ".join(each for each in (found, self.hint) if each)
+        parts = [each for each in (self.message, self.suggestion, self.hint) if each]
+        more = "".join(f"{', ' if each[0].islower() else '. '}{each}" if number else each for number, each in enumerate(parts))
         return f"{self.path}: {more}" if self.path else more
 
 
@@ -204,6 +204,13 @@ class Platform:
             answer = await self._ask("POST", "/v1/objects:delete", body, tenant=tenant, timeout=DELETE_SECONDS)
         except Missing:
             return [Result(action="absent") for _ in items]  # the tenant itself is gone, and all that it had
+        except Clash as error:
+            known = await self.tenant(tenant) if tenant else None
+            if known is None or known.state == "active":
+                raise
+            return [
+                Result(action="absent", note=error.message) for _ in items
+            ]  # archived or going: nobody acts in it, what it has goes its way
         return _results(answer, len(items))
 
     async def _look(self, lane: str, names: Sequence[str]) -> Sequence[Stored | None]:

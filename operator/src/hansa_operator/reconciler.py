@@ -58,15 +58,9 @@ class Reconciler:
             return None
         try:
             return await self._reconcile(found)
-        except Missing as error:
-            if error.server != CLUSTER:
-                raise
-            return await self._look_again(key)
-        except Clash as error:
-            if error.server != CLUSTER:
-                raise
-            return await self._look_again(key)
         except OperatorError as error:
+            if isinstance(error, Missing | Clash) and error.server == CLUSTER:
+                return await self._look_again(key)
             await self._failed(found, error)
             raise
 
