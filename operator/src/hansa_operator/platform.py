@@ -276,7 +276,7 @@ def _value(answer: Answer) -> dict[str, Any]:
     if answer.status == 204:
         return {}
     problem: dict[str, Any] = body if isinstance(body, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-    text = " ".join(str(problem[name]) for name in ("detail", "hint") if problem.get(name)) or f"answered {answer.status}"
+    text = ". ".join(str(problem[name]) for name in ("detail", "hint") if problem.get(name)) or f"answered {answer.status}"
     match answer.status:
         case 401 | 403:
             raise Denied(SERVER, answer.status, text, body=problem)
