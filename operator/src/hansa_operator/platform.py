@@ -208,9 +208,8 @@ class Platform:
             known = await self.tenant(tenant) if tenant else None
             if known is None or known.state == "active":
                 raise
-            return [
-                Result(action="absent", note=error.message) for _ in items
-            ]  # archived or going: nobody acts in it, what it has goes its way
+            # Archived or going: nobody acts in it, and what it has stays with it.
+            return [Result(action="absent", note=error.message) for _ in items]
         return _results(answer, len(items))
 
     async def _look(self, lane: str, names: Sequence[str]) -> Sequence[Stored | None]:
