@@ -23,7 +23,7 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(2, (os.cpu_count() or 1) * 3)
 # Bytecode is kept, whatever the shell says: some hundred processes are started, and each would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup run test kubernetes check lint rules generate platform constraints format bench chaos simulate isolation histories clean
+.PHONY: help setup run cluster test kubernetes check lint rules generate platform constraints format bench chaos simulate isolation histories clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -36,6 +36,9 @@ $(STAMP): $(MANIFESTS)
 
 run: setup ## Start Hansa, triage 50 reviews with a small local model, serve until Ctrl-C (ONCE=1: stop after the table)
 	@$(BIN)/hansa demo $(if $(ONCE),--once)
+
+cluster: setup ## Start a Kubernetes API server without a node to try things out with, until Ctrl-C (built once, in minutes, with Go)
+	@PYTHONPATH=tests $(BIN)/python -m kubernetes build/cluster
 
 # Tests that want the machine for themselves wait as much as they work, and have a higher priority than the checks beside them.
 test: kubernetes setup ## Set-up, every check and every test (JOBS=n: so many at once); a skipped test is a failure

@@ -1,5 +1,6 @@
 """Who owns an object, on the command line: shown, said, taken over; and what sources tell."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +101,21 @@ def test_sources_are_listed_and_forgotten(server: ScriptedServer, tmp_path: Path
     server.on("DELETE /v1/sources/none", problem(404, "not_found", "there is no source 'none'"))
     gone = hansa("sources", "forget", "none", cwd=tmp_path, HANSA_URL=server.url)
     assert (gone.status, "there is no source" in gone.err) == (66, True)
+
+
+def test_a_tenants_object_is_waited_for_and_exported_where_it_stands(server: ScriptedServer, tmp_path: Path) -> None:
+    ready = {"type": "Ready", "status": "True", "reason": "AllReady", "observedGeneration": 3}
+    server.on("GET /v1/whoami", as_json({"tenant": "default", "permissions": ["tenants:act"]}))
+    server.on("GET /v1/objects/Tenant/acme", as_json({**KEPT, "kind": "Tenant", "status": {"conditions": [ready]}}))
+    assert hansa("wait", "tenant/acme", "--timeout", "0", cwd=tmp_path, HANSA_URL=server.url).status == 0
+    assert hansa("export", "tenant/acme", cwd=tmp_path, HANSA_URL=server.url).out == "kind: Agent\n"
+    assert [request.headers["hansa-tenant"] for request in server.seen("GET /v1/objects/Tenant/acme")] == ["acme"] * 2
+
+
+def test_a_wait_lasts_as_long_as_it_says_and_tells_of_which_spec_it_speaks(server: ScriptedServer, tmp_path: Path) -> None:
+    before = {"type": "Ready", "status": "True", "reason": "Serving", "observedGeneration": 2}
+    server.on("GET /v1/objects/Agent/greeter", as_json({**KEPT, "status": {"conditions": [before]}}))
+    started = time.monotonic()
+    ended = hansa("wait", "agent/greeter", "--timeout", "0.6", cwd=tmp_path, HANSA_URL=server.url)
+    assert time.monotonic() - started >= 0.6
+    assert (ended.status, "Ready is True: Serving, of what it was before" in ended.err) == (1, True), ended.err

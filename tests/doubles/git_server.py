@@ -36,7 +36,7 @@ class GitServer(ThreadingHTTPServer):
         self.keep_bytes = -1
         """Break off after so many bytes of a pack's answer, -1: never."""
         self.refs_answer = b""
-        """Answer a question for refs with these bytes."""
+        """Answer a question for refs with these bytes, as a web page if they begin like one."""
         self.pack_answer = b""
         """Answer a question for objects with these bytes."""
 
@@ -80,7 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif server.wanted and server.credentials[-1] != server.wanted:
             self._answer(401, b"who?", "text/plain")
         elif server.refs_answer and "info/refs" in self.path:
-            self._answer(200, server.refs_answer, "application/x-git-upload-pack-advertisement")
+            page = server.refs_answer.startswith(b"<html>")
+            self._answer(200, server.refs_answer, "text/html" if page else "application/x-git-upload-pack-advertisement")
         elif server.pack_answer and self.command == "POST" and b"command=ls-refs" not in body:
             self._answer(200, server.pack_answer, "application/x-git-upload-pack-result")
         else:

@@ -60,6 +60,8 @@ class MemoryPlatform(Http):
         who = body.get("origin", "")
         if tenant not in self.tenants:
             return 404, {"detail": f"there is no tenant {tenant!r}"}
+        if self.tenants[tenant] != "active":
+            return 409, {"detail": f"the tenant {tenant!r} is {self.tenants[tenant]}: nobody acts in it"}
         match method, path:
             case "GET", "/readyz":
                 return 200, {}

@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from hansa_crds import KINDS
+from kubernetes.__main__ import serve
 from kubernetes.binaries import TOOLS, program, version
-from kubernetes.cluster import USERS, Cluster, open_cluster, shared_cluster, unique
+from kubernetes.cluster import USERS, Cluster, shared_cluster, unique
 
 TESTS = Path(__file__).parents[1]
 
@@ -92,9 +93,13 @@ def test_a_real_cluster_is_used_when_one_is_named(cluster: Cluster, tmp_path: Pa
 
 
 def test_controllers_delete_a_namespace_and_what_lost_its_owner(tmp_path: Path) -> None:
-    with open_cluster(tmp_path, definitions=False) as found:
+    with serve(tmp_path / "cluster") as found:
         found.start_controllers()
-        found.start_controllers()
+        env = (tmp_path / "cluster/env").read_text()
+        typed = f"{env}kubectl get namespaces && helm version && hansa --version"
+        assert "kube-system" in subprocess.run(["bash", "-ec", typed], check=True, capture_output=True, text=True).stdout
+        with pytest.raises(BlockingIOError), serve(tmp_path / "cluster"):
+            pass
         name = unique("gone")
         found.kubectl("create", "namespace", name)
         found.kubectl("create", "configmap", "owner", f"--namespace={name}")

@@ -9,7 +9,9 @@ import pytest
 from api.keys import issue
 from api.problem import problem
 from audit.trails import end, trail
-from ownership.asking import actions, apply, at, delete, error, git, kubernetes, stored, tenant
+from hansa.apply.model import Owner
+from hansa.apply.ownership import hint
+from ownership.asking import actions, apply, at, delete, error, git, kubernetes, provider, stored, tenant, within
 from samples import agent
 from stack import Process, Stack, plain_client
 
@@ -68,6 +70,7 @@ async def test_two_repositories_are_two_owners(api: httpx2.AsyncClient, name: st
     await apply(api, agent(name), owner=git(f"{name}-a"))
     (refused,) = await apply(api, agent(name), owner=git(f"{name}-b"))
     assert f"{name}-a.git" in error(refused)["message"]
+    assert error(refused)["suggestion"].endswith(f"hansa takeover agent/{name} --to git --origin https://git.example/{name}-b.git//")
     assert error((await delete(api, ("Agent", name), owner=git(f"{name}-b")))[0])["code"] == "conflict"
     assert actions(await apply(api, agent(name), owner=git(f"{name}-a"))) == ["unchanged"]
 
@@ -152,13 +155,21 @@ async def test_takeover_wants_a_permission_that_neither_developers_nor_reconcile
 
 
 async def test_a_tenant_that_git_has_is_not_deleted_by_people(api: httpx2.AsyncClient, name: str) -> None:
-    await apply(api, tenant(name), owner=git(name), places=[at("tenants.yaml", 1)])
+    await apply(api, tenant(name), within(name, provider("x", "x")), owner=git(name), places=[at("tenants.yaml", 1), at("tenants.yaml", 9)])
+    (theirs,) = await apply(api, within(name, provider("x", "x")))
+    assert error(theirs)["suggestion"].endswith(f"hansa takeover modelprovider/x --tenant {name}")
     refused = problem(await api.delete(f"/v1/tenants/{name}", params={"confirm": name}), 409, "conflict")
     assert "tenants.yaml:1" in refused["detail"]
     assert (await api.get(f"/v1/tenants/{name}")).json()["state"] == "active"
     there = {"hansa-tenant": name}
     assert (await api.post(f"/v1/objects/Tenant/{name}/takeover", json={}, headers=there)).status_code == 200
     assert (await api.delete(f"/v1/tenants/{name}", params={"confirm": name})).status_code == 202
+
+
+def test_what_makes_an_object_ones_own_can_be_typed_as_it_stands() -> None:
+    assert hint("Agent", "a", Owner()) == "to make it yours: hansa takeover agent/a"
+    assert hint("Agent", "a", Owner("kubernetes", "u"), tenant="acme").endswith("agent/a --tenant acme --to kubernetes --origin u")
+    assert hint("Tenant", "acme", Owner("git", "/my agents//"), tenant="acme").endswith("tenant/acme --to git --origin '/my agents//'")
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,26 @@ async def test_a_tenant_that_goes_leaves_what_its_policy_says(policy: str) -> No
         assert platform.tenants.get("acme") == ("archived" if policy == "Retain" else None)
 
 
+async def test_what_stands_in_an_archived_tenant_can_go_and_can_come_to_another() -> None:
+    cluster, platform = servers()
+    async with Core(cluster, platform) as core:
+        path = tenant(cluster, "acme", namespaces=["town"])
+        provider(cluster, "town")
+        going, moving = agent(cluster, "town", "going"), agent(cluster, "town", "moving")
+        await core.settle()
+        cluster.remove(path)
+        await core.settle()
+        assert platform.tenants["acme"] == "archived"
+        cluster.remove(going)
+        await core.settle()
+        assert going not in cluster.objects
+        assert cluster.events()[-1] == ("going", "LeftInTenant")
+        tenant(cluster, "acme-new", namespaces=["town"])
+        await core.settle()
+        assert (cluster.condition(moving), cluster.status(moving)["tenant"]) == (("True", "Ready"), "acme-new")
+        assert {("acme", "Agent", "going"), ("acme-new", "Agent", "moving")} <= platform.objects.keys()
+
+
 async def test_what_the_control_plane_does_not_delete_stays_and_has_a_way_out() -> None:
     cluster, platform = servers()
     platform.kept["models"] = "used"
@@ -310,18 +330,22 @@ async def test_a_control_plane_that_was_away_is_told_all_when_it_is_back() -> No
     async with Core(cluster, platform) as core:
         tenant(cluster, "acme")
         provider(cluster, "acme")
-        one = agent(cluster, "acme", "one")
+        one, going = agent(cluster, "acme", "one"), agent(cluster, "acme", "going")
         await core.settle()
         platform.away = True
+        cluster.remove(going)
         two = agent(cluster, "acme", "two")
         agent(cluster, "acme", "one", description="changed meanwhile")
         await until(lambda: cluster.condition(two) == ("Unknown", "ControlPlaneUnavailable"))
         assert cluster.status(one)["observedGeneration"] == 1
+        await until(lambda: cluster.condition(going) == ("True", "ControlPlaneUnavailable"))
+        assert "not deleted yet: " in cluster.status(going)["conditions"][0]["message"]
         before = len(cluster.writes)
         platform.away = False
         await core.settle()
         assert cluster.condition(two) == cluster.condition(one) == ("True", "Ready")
-        assert len(cluster.writes) - before < 8
+        assert going not in cluster.objects
+        assert len(cluster.writes) - before < 9
         assert platform.objects["acme", "Agent", "one"]["spec"]["description"] == "changed meanwhile"
 
 

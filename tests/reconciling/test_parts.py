@@ -17,6 +17,7 @@ from hansa_operator.model import Key
 from hansa_operator.namespaces import differs, worker_name
 from hansa_operator.program import main
 from hansa_operator.settings import load, variables
+from hansa_operator.transport import serve
 from hansa_operator.workqueue import Work, WorkQueue
 from reconciling.leader import SETTINGS, Core, agent, tenant, until
 
@@ -159,6 +160,13 @@ def test_a_setting_that_can_not_be_is_named(variable: str, value: str, told: str
     assert load(sound).batch == 200
     with pytest.raises(Misconfigured, match=told):
         load({**sound, variable: value})
+
+
+async def test_a_port_that_is_taken_is_told_as_a_setting_that_can_not_be() -> None:
+    async with serve("127.0.0.1", 0, {}) as port:
+        with pytest.raises(Misconfigured, match=f"HANSA_OPERATOR_PORT={port}: .*address already in use"):
+            async with serve("127.0.0.1", port, {}):
+                pass
 
 
 def test_the_program_says_what_it_is_set_up_by_and_takes_no_arguments(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from hansa.apply.repository.model import Tree
 from hansa.apply.repository.settings import GitSettings
 from hansa.errors import Invalid
 from repository.repos import GitRepo, agent, agents
+from server.authority import Authority
 
 PASSWORD = "s3cr3t-token"
 
@@ -225,6 +227,27 @@ async def test_what_is_not_git_is_told_and_breaks_nothing(repo: GitRepo, server:
     server.refs_answer = answer
     failure = await refusal(server)
     assert failure.reason in (Reason.UNREACHABLE, Reason.NOT_A_REPOSITORY, Reason.EMPTY, Reason.DAMAGED)
+    assert (failure.reason == Reason.NOT_A_REPOSITORY) == ("web page" in failure.detail) == answer.startswith(b"<html>")
+
+
+async def test_a_commit_that_the_server_has_not_is_asked_about(repo: GitRepo, server: GitServer) -> None:
+    repo.commit(agents("a"))
+    missing = "0" * 39 + "1"
+    with pytest.raises(RepositoryAway) as caught:
+        async with open_git(locate(f"{server.url}/upstream/.git"), GitSettings(), ref=missing) as source:
+            await tree_of(source)
+    assert caught.value.hint == f"Is {missing} a commit of it?"
+
+
+async def test_a_certificate_of_nobody_we_trust_is_told_with_what_to_set(repo: GitRepo, server: GitServer, tmp_path: Path) -> None:
+    repo.commit(agents("a"))
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*Authority(tmp_path).issue("server"))
+    server.socket = tls.wrap_socket(server.socket, server_side=True)
+    with pytest.raises(RepositoryAway) as caught:
+        async with open_git(locate(f"{server.url.replace('http', 'https')}/upstream/.git"), GitSettings()) as source:
+            await source.look()
+    assert "HANSA_GIT_CA_FILE" in caught.value.hint
 
 
 async def test_an_empty_repository_and_a_missing_branch_are_told_apart(repo: GitRepo, server: GitServer) -> None:

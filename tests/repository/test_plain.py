@@ -44,7 +44,8 @@ async def test_links_are_followed_within_the_folder_and_nowhere_else(tmp_path: P
     (where / "gone.yaml").symlink_to("nowhere")
     (where / "loop").symlink_to(".")
     tree = await source.tree(await source.look())
-    assert sorted(tree.files) == ["gone.yaml", "in.yaml", "out.yaml", "sub/a.yaml"]
+    assert sorted(tree.files) == ["gone.yaml", "in.yaml", "loop", "out.yaml", "sub/a.yaml"]
+    assert [path for path, file in tree.files.items() if file.shut] == ["loop"]
     assert await source.read("in.yaml", tree.files["in.yaml"]) == agent("a").encode()
     for path in ("out.yaml", "gone.yaml"):
         with pytest.raises(Unreadable):

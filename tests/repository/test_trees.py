@@ -1,6 +1,7 @@
 """What is read of a repository, and what is never read: real repositories of this machine."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -50,10 +51,12 @@ async def test_links_are_named_and_never_followed(repo: GitRepo, tmp_path: Path)
     (repo.folder / "agents").mkdir()
     (repo.folder / "agents/link.yaml").symlink_to(tmp_path / "secret.yaml")
     (repo.folder / "agents/folder").symlink_to(tmp_path)
+    GitRepo(repo.folder / "agents/sub").commit(agents("of-another-repository"))
     repo.commit(agents("a"))
     async with opened(repo) as source:
         tree = await tree_of(source)
-        assert sorted(tree.files) == ["agents/a.yaml", "agents/link.yaml"]
+        assert sorted(tree.files) == ["agents/a.yaml", "agents/folder", "agents/link.yaml", "agents/sub"]
+        assert [path for path, file in tree.files.items() if file.shut] == ["agents/folder", "agents/sub"]
         with pytest.raises(Unreadable, match="never followed"):
             await source.read("agents/link.yaml", tree.files["agents/link.yaml"])
 
@@ -72,6 +75,8 @@ async def test_of_two_commits_the_same_is_found_by_what_changed_as_by_reading_al
     async with opened(repo, path="t") as source:
         known = await tree_of(source)
         (repo.folder / "t/7/link.yaml").symlink_to("/etc/passwd")
+        shutil.rmtree(repo.folder / "t/9")
+        (repo.folder / "t/9").symlink_to("../elsewhere")
         repo.commit(
             {
                 "t/0/a.yaml": None,
@@ -84,7 +89,7 @@ async def test_of_two_commits_the_same_is_found_by_what_changed_as_by_reading_al
         by_change, by_reading = await tree_of(source, known), await tree_of(source)
         assert by_change.files == by_reading.files
         changed = {path for path in known.files.keys() | by_change.files.keys() if known.files.get(path) != by_change.files.get(path)}
-        assert changed == {"t/0/a.yaml", "t/1/a.yaml", "t/2/a.yaml", "t/2/b/c.yaml", "t/7/link.yaml", "t/new/x.yml"}
+        assert changed == {"t/0/a.yaml", "t/1/a.yaml", "t/2/a.yaml", "t/2/b/c.yaml", "t/7/link.yaml", "t/9", "t/9/a.yaml", "t/new/x.yml"}
 
 
 async def test_ten_thousand_files_are_listed_in_a_moment_and_more_than_the_most_are_refused(repo: GitRepo) -> None:
@@ -108,6 +113,7 @@ async def test_each_state_of_a_repository_has_its_reason(repo: GitRepo, tmp_path
     refused: list[Reason] = [empty.value.reason]
     for folder, ref, path in (
         (repo.folder, "nowhere", ""),
+        (repo.folder, "0" * 39 + "1", ""),
         (tmp_path / "gone", "main", ""),
         (tmp_path, "main", ""),
         (repo.folder, "main", "x"),
@@ -116,7 +122,7 @@ async def test_each_state_of_a_repository_has_its_reason(repo: GitRepo, tmp_path
             async with open_git(locate(str(folder)), GitSettings(), ref=ref, path=path) as source:
                 await tree_of(source)
         refused.append(caught.value.reason)
-    assert refused == [Reason.EMPTY, Reason.REF_MISSING, Reason.GONE, Reason.NOT_A_REPOSITORY, Reason.PATH_MISSING]
+    assert refused == [Reason.EMPTY, Reason.REF_MISSING, Reason.REF_MISSING, Reason.GONE, Reason.NOT_A_REPOSITORY, Reason.PATH_MISSING]
     for ref in ("", "main", "v1", "refs/heads/main", first):
         async with opened(repo, ref=ref) as source:
             assert (await tree_of(source)).commit == first

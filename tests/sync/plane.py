@@ -156,7 +156,10 @@ class Files:
 
     def _commit(self) -> tuple[str, dict[str, File]]:
         files = {
-            path: File(f"{hash(content):x}", "is a link" if path in self.links else "") for path, content in sorted(self.files.items())
+            path: File(
+                f"{hash(content):x}", "is a link" if path in self.links else "", shut=path in self.links and not path.endswith(".yaml")
+            )
+            for path, content in sorted(self.files.items())
         }
         self.blobs |= {file.id: self.files[path] for path, file in files.items()}
         commit = f"{hash(tuple((path, file.id) for path, file in files.items())) & (1 << 64) - 1:040x}"

@@ -349,6 +349,20 @@ async def test_a_full_pass_mends_what_others_changed(files: Files, plane: Plane,
     assert (plane.text("a"), plane.names) == ("Be brief.", {"agent/a", "agent/b"})
 
 
+async def test_what_stood_in_a_folder_that_is_a_link_now_is_kept(files: Files, plane: Plane, sync: Sync) -> None:
+    files.files |= {"docs": b"../docs", "t/a.yaml": agent("a").encode(), "tb.yaml": agent("b").encode(), "tc.yaml": agent("c").encode()}
+    files.links |= {"docs", "t"}
+    assert (await sync.once()).record.state == SYNCED, "a link in whose place nothing stood is nobody's business"
+    del files.files["t/a.yaml"], files.files["tc.yaml"]
+    files.files["t"] = b"../elsewhere"
+    report = await sync.once()
+    assert (report.record.state, report.waiting) == (FAILING, ("agent/a is kept while t is a link",))
+    assert plane.names == {"agent/a", "agent/b"}
+    del files.files["t"]
+    assert (await sync.once()).record.state == SYNCED
+    assert plane.names == {"agent/b"}
+
+
 async def test_a_link_is_told_and_holds_up_nothing(files: Files, plane: Plane, sync: Sync) -> None:
     files.put(a=agent("a"), b=agent("b"), c=agent("c"))
     await sync.once()

@@ -195,6 +195,9 @@ def test_plan_says_by_its_status_what_would_be_done(plane: Api, repo: GitRepo, t
     assert (planned.status, json.loads(planned.out)["counts"]["created"]) == (2, 2), planned.err
     assert typed("sync", *source, "--once").status == 0
     assert typed("plan", *source).status == 0
+    lost = {"manager": "git", "origin": f"file://{repo.folder}//", "objects": [{"kind": "Agent", "name": "sync-q"}]}
+    plane.post("/v1/objects:delete", lost)
+    assert [typed(*words, *source).status for words in (["plan"], ["sync", "--once"], ["plan"])] == [2, 0, 0], "the commit is the same"
     repo.commit(
         {"agents/sync-p.yaml": agent("sync-p", "A | pipe, `code` and <b>."), "agents/sync-q.yaml": None, "new.yaml": agent("sync-n")}
     )

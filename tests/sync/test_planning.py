@@ -6,7 +6,7 @@ import pytest
 
 from hansa.apply.model import Applied
 from hansa.apply.sync.engine import Sync
-from hansa.apply.sync.model import Item, Name
+from hansa.apply.sync.model import NO_MANIFESTS, Item, Name
 from hansa.apply.sync.planning import plan
 from hansa.errors import FieldError
 from repository.repos import agent
@@ -46,3 +46,25 @@ async def test_an_object_that_moves_to_another_namespace_is_planned_as_it_is_don
     ]
     assert ("deleted" in {each.action for each in planned.outcomes}) == (code == "conflict")
     assert planned.waiting == done.waiting
+
+
+async def test_a_plan_that_keeps_what_stood_in_a_link_fails_as_the_pass_does() -> None:
+    files, plane = Files(), Asked()
+    files.files |= {"t/a.yaml": agent("a").encode(), "b.yaml": agent("b").encode()}
+    await Sync(files, plane).once()
+    assert not (await plan(files, plane)).failed
+    del files.files["t/a.yaml"]
+    files.files["t"] = b"../elsewhere"
+    files.links.add("t")
+    planned = await plan(files, plane)
+    assert (planned.changes, planned.waiting, planned.failed) == ([], ("agent/a is kept while t is a link",), True)
+
+
+async def test_a_plan_of_files_without_any_object_fails_as_the_pass_does() -> None:
+    files, plane = Files(), Asked()
+    files.put(a=agent("a"))
+    await Sync(files, plane).once()
+    files.put(a=None)
+    planned, done = await plan(files, plane), await Sync(files, plane).once()
+    assert (planned.changes, planned.failed, done.record.state) == ([], True, NO_MANIFESTS)
+    assert planned.waiting == (done.record.message,)

@@ -57,6 +57,8 @@ class Leaving:
                 self._events.tell(found, "Normal", "LeftToOwner", message)
                 return None
             return await self._refused(found, message)
+        if result.action == "absent" and result.note:
+            self._events.tell(found, "Normal", "LeftInTenant", result.note)
         await self._credentials.drop(found, tenant)
         return None
 

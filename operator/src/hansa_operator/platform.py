@@ -37,7 +37,8 @@ class Problem(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """For people."""
-        more = ". ".join(each for each in (self.message, self.suggestion, self.hint) if each)
+        parts = [each for each in (self.message, self.suggestion, self.hint) if each]
+        more = "".join(f"{', ' if each[0].islower() else '. '}{each}" if number else each for number, each in enumerate(parts))
         return f"{self.path}: {more}" if self.path else more
 
 
@@ -203,6 +204,12 @@ class Platform:
             answer = await self._ask("POST", "/v1/objects:delete", body, tenant=tenant, timeout=DELETE_SECONDS)
         except Missing:
             return [Result(action="absent") for _ in items]  # the tenant itself is gone, and all that it had
+        except Clash as error:
+            known = await self.tenant(tenant) if tenant else None
+            if known is None or known.state == "active":
+                raise
+            # Archived or going: nobody acts in it, and what it has stays with it.
+            return [Result(action="absent", note=error.message) for _ in items]
         return _results(answer, len(items))
 
     async def _look(self, lane: str, names: Sequence[str]) -> Sequence[Stored | None]:
@@ -268,7 +275,7 @@ def _value(answer: Answer) -> dict[str, Any]:
     if answer.status == 204:
         return {}
     problem: dict[str, Any] = body if isinstance(body, dict) else {}  # pyright: ignore[reportUnknownVariableType]
-    text = " ".join(str(problem[name]) for name in ("detail", "hint") if problem.get(name)) or f"answered {answer.status}"
+    text = ". ".join(str(problem[name]) for name in ("detail", "hint") if problem.get(name)) or f"answered {answer.status}"
     match answer.status:
         case 401 | 403:
             raise Denied(SERVER, answer.status, text, body=problem)

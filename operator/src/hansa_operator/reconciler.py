@@ -58,15 +58,9 @@ class Reconciler:
             return None
         try:
             return await self._reconcile(found)
-        except Missing as error:
-            if error.server != CLUSTER:
-                raise
-            return await self._look_again(key)
-        except Clash as error:
-            if error.server != CLUSTER:
-                raise
-            return await self._look_again(key)
         except OperatorError as error:
+            if isinstance(error, Missing | Clash) and error.server == CLUSTER:
+                return await self._look_again(key)
             await self._failed(found, error)
             raise
 
@@ -272,7 +266,7 @@ class Reconciler:
             self._wake(self._index.waiting(str(found.status_value().get("tenant", "")), self._index.brings(found.key)))
             if found.key.kind == "Tenant":
                 self._wake(key for name in self._tenancy.names(found) for key in self._index.within(name))
-        if (known.sent is not None and known.sent == known.wanted) or (found.deleting and not found.held):
+        if (not found.held) if found.deleting else (known.sent is not None and known.sent == known.wanted):
             return
         reason = "Forbidden" if isinstance(error, Denied) else "ClusterUnavailable"
         server = error.server if isinstance(error, Away | Refused) else CLUSTER
@@ -283,7 +277,8 @@ class Reconciler:
         if now is None or (isinstance(error, Away) and said is not None and said.reason == reason):
             return
         status = "Unknown" if said is None or said.status == "Unknown" else said.status
-        verdict = Verdict(status, reason, str(error), progressing=True, stalled=isinstance(error, Denied))
+        text = f"not deleted yet: {error}" if found.deleting else str(error)
+        verdict = Verdict(status, reason, text, progressing=True, stalled=isinstance(error, Denied))
         observed = int(now.status_value().get("observedGeneration", -1))
         try:
             await self._writer.tell(now, verdict, generation=max(observed, 0))

@@ -97,7 +97,7 @@ Page = Callable[[], Awaitable[tuple[int, str, bytes]]]
 
 @asynccontextmanager
 async def serve(host: str, port: int, pages: Mapping[str, Page]) -> AsyncIterator[int]:
-    """Answer GET of each path; yields the port."""
+    """Answer GET of each path; yields the port. Raises `Misconfigured` when nothing can be served there."""
 
     def handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def answer(_: web.Request) -> web.Response:
@@ -112,7 +112,11 @@ async def serve(host: str, port: int, pages: Mapping[str, Page]) -> AsyncIterato
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            why = f"HANSA_OPERATOR_HOST={host}, HANSA_OPERATOR_PORT={port}: {error.strerror}"
+            raise Misconfigured(f"{why}; take another port for metrics and probes, or 0 for a free one") from error
         yield int(runner.addresses[0][1])
     finally:
         async with asyncio.timeout(5):

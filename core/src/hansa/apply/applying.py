@@ -140,12 +140,13 @@ class Applying:
     def _is_owned(self, candidate: Candidate, known: Kept | None) -> bool:
         if known is None or self._asked.force:
             return True
-        error = ownership.conflict(candidate.kind, known, self._asked.owner) or ownership.elsewhere(
-            candidate.kind, known, candidate.namespace, tenant=candidate.tenant
-        )
+        error = self._conflict(candidate, known) or ownership.elsewhere(candidate.kind, known, candidate.namespace, tenant=candidate.tenant)
         if error is not None:
             self._refuse(candidate, (error,))
         return error is None
+
+    def _conflict(self, candidate: Candidate, known: Kept) -> FieldError | None:
+        return ownership.conflict(candidate.kind, known, self._asked.owner, tenant=candidate.tenant, own=self._principal.tenant)
 
     async def _admission(self, kind: str, group: list[Candidate], known: dict[str, Kept]) -> Callable[[Candidate], tuple[FieldError, ...]]:
         """Says whether there is room for one more agent; those that are let in count."""
@@ -238,7 +239,7 @@ class Applying:
         """Another owner was quicker, by less than this transaction."""
         known = await store.lock(self._connection, kind, [each.name for each in group])
         for each in group:
-            error = ownership.conflict(kind, known[each.name], self._asked.owner) if each.name in known else None
+            error = self._conflict(each, known[each.name]) if each.name in known else None
             self._refuse(each, (error or FieldError("metadata.name", "conflict", "somebody else changed it at this moment: try again"),))
 
     async def _agents(self, tenant: str, ready: Sequence[Prepared]) -> dict[str, int]:

@@ -119,7 +119,7 @@ class Deleting:
             namespace = each.named.namespace
             if kept is None or each.named.name in taken or (kind not in CLUSTER and namespace not in (None, kept.namespace or tenant)):
                 continue
-            error = ownership.conflict(kind, kept, self._asked.owner)
+            error = ownership.conflict(kind, kept, self._asked.owner, tenant=tenant, own=self._principal.tenant)
             if error is not None:
                 self._fail(each.number, each.named, error)
                 continue

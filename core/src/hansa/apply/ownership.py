@@ -3,6 +3,8 @@
 Pure. What is said to those who are refused names the owner, and what can be done.
 """
 
+from shlex import quote
+
 import msgspec
 
 from hansa.apply.model import CLUSTER, Kept, Owner, Source
@@ -14,17 +16,17 @@ SHOWN = 12
 """Characters of a commit that a message shows."""
 
 
-def conflict(kind: str, known: Kept, owner: Owner) -> FieldError | None:
-    """Why this owner may not change an object, even to what it is."""
+def conflict(kind: str, known: Kept, owner: Owner, *, tenant: str, own: str) -> FieldError | None:
+    """Why this owner may not change an object of a tenant, even to what it is. `own`: the tenant of the credential."""
     if known.owner == owner:
         return None
-    return FieldError("metadata.name", "conflict", told(kind, known), hint(kind, known.name))
+    return FieldError("metadata.name", "conflict", told(kind, known), hint(kind, known.name, owner, tenant="" if tenant == own else tenant))
 
 
 def refuse(kind: str, known: Kept, owner: Owner) -> None:
     """Raise `Conflict` when somebody else owns an object."""
     if known.owner != owner:
-        raise Conflict(told(kind, known), hint=f"{hint(kind, known.name).capitalize()}.")
+        raise Conflict(told(kind, known), hint=f"T{hint(kind, known.name, owner)[1:]}.")
 
 
 def refuse_credentials(origin: str) -> None:
@@ -41,9 +43,14 @@ def told(kind: str, known: Kept) -> str:
     return f"{kind} {known.name!r} is managed by {described(known)}: change it there"
 
 
-def hint(kind: str, name: str) -> str:
-    """What can be done about it."""
-    return f"to make it yours: hansa takeover {kind.lower()}/{name}"
+def hint(kind: str, name: str, owner: Owner, *, tenant: str = "") -> str:
+    """What can be done about it, to be typed as it stands; `tenant`: whose it is, if that has to be said."""
+    command = f"hansa takeover {kind.lower()}/{name}"
+    if tenant and kind not in CLUSTER:
+        command += f" --tenant {tenant}"
+    if owner != Owner():
+        command += f" --to {owner.manager}" + (f" --origin {quote(owner.origin)}" if owner.origin else "")
+    return f"to make it yours: {command}"
 
 
 def described(known: Kept) -> str:

@@ -10,4 +10,7 @@ async def missing_secret(connection: Connection, found: HansaObject) -> str:
     credentials = found.spec.credentials if isinstance(found, ModelProvider | ToolServer) else None
     if credentials is None or credentials.secret is None or await store.read(connection, credentials.secret) is not None:
         return ""
-    return f"there is no secret {credentials.secret!r} yet: hansa secrets set {credentials.secret}"
+    return (
+        f"there is no secret {credentials.secret!r} yet: hansa secrets set {credentials.secret}, "
+        'or in Kubernetes a Secret of that name with the label hansa.dev/secret: "true"'
+    )

@@ -76,7 +76,7 @@ def get(
         show_it(*arguments, connection=connection, output=plain_output)
         return
     if found == "Tenant" and name is not None:
-        connection = _inside(connection or Connection(), name)
+        connection = inside(connection or Connection(), name)
     with open_api(connection or Connection()) as api:
         wide = _WIDE if output == "wide" else ()
         if name is not None and wide:
@@ -91,7 +91,7 @@ def get(
             show(api.entries("/v1/objects", {"kind": found}, limit), (*_OBJECT_COLUMNS, *wide), plain_output)
 
 
-def _inside(connection: Connection, name: str) -> Connection:
+def inside(connection: Connection, name: str) -> Connection:
     """A Tenant object stands in its own tenant: who may act in any looks there."""
     with open_api(connection) as api:
         here = api.get("/v1/whoami")
@@ -149,7 +149,7 @@ def takeover(
     found = resolve(kind) if name else ""
     if not found or found in _OTHERS.values():
         raise UsageError(f"{target!r} is not an object as KIND/NAME", hint="For example: hansa takeover agent/greeter")
-    connection = _inside(connection or Connection(), name) if found == "Tenant" else connection
+    connection = inside(connection or Connection(), name) if found == "Tenant" else connection
     with open_api(connection or Connection()) as api:
         api.act(f"/v1/objects/{found}/{segment(name)}/takeover", {"manager": to, "origin": origin})
     say(f"{found.lower()}/{name} is managed by {f'{to} ({origin})' if origin else 'people' if to == 'rest' else to} now")

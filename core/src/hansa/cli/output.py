@@ -148,7 +148,9 @@ def describe(error: FieldError) -> str:
     """One line for people: `file:line:col: path: message`."""
     place = ":".join(str(part) for part in (error.file, error.line, error.column) if part is not None)
     text = ": ".join(part for part in (place, error.path, error.message) if part)
-    return f"{text}, {error.suggestion}" if error.suggestion else text
+    if not error.suggestion:
+        return text
+    return f"{text}{', ' if error.suggestion[0].islower() else '. '}{error.suggestion}"
 
 
 def show(rows: Sequence[Row], columns: Sequence[Column], output: Output) -> None:

@@ -76,7 +76,8 @@ async def _once(
     api: Api, folder: Path | None, repository: Repository | None, *, allow_mass_delete: bool, connection: Connection | None
 ) -> int:
     async with open_source(folder, repository, connection) as source:
-        report = await Sync(source, SourceApi(api, source.origin), allow_mass_delete=allow_mass_delete).once()
+        # No later pass makes good what others changed meanwhile, though the commit be the same.
+        report = await Sync(source, SourceApi(api, source.origin), allow_mass_delete=allow_mass_delete).once(full=True)
     _show(report)
     return exit_of(report)
 

@@ -9,7 +9,7 @@ from cyclopts import Parameter, validators
 from hansa import clock
 from hansa.cli.client import Api, Json, open_api, part, segment
 from hansa.cli.connection import Connection
-from hansa.cli.objects import resolve
+from hansa.cli.objects import inside, resolve
 from hansa.cli.output import say
 from hansa.cli.usage import UsageError
 from hansa.errors import NotFound
@@ -33,7 +33,8 @@ def wait(
     if not slash or kind in ("run", "session"):
         raise UsageError(f"{target!r} is no KIND/NAME of an object", hint="It looks like agent/assistant.")
     reached = _goal(for_)
-    until, pause, said = clock.monotonic() + timeout, FIRST_PAUSE, "it was not looked at"
+    connection = inside(connection or Connection(), name) if kind == "Tenant" else connection
+    until, pause = clock.monotonic() + timeout, FIRST_PAUSE
     with open_api(connection or Connection()) as api:
         while True:
             found = _look(api, kind, name)
@@ -41,10 +42,11 @@ def wait(
             if done:
                 say(f"{kind.lower()}/{name}: {said}")
                 return 0
-            if clock.monotonic() + pause > until:
+            left = until - clock.monotonic()
+            if left <= 0:
                 say(f"{kind.lower()}/{name} is not at {for_} after {timeout:g} s: {said}", style="red")
                 return TIMED_OUT
-            time.sleep(pause)
+            time.sleep(min(pause, left))
             pause = min(pause * 1.5, LONGEST_PAUSE)
 
 
@@ -84,4 +86,4 @@ def _has(found: Json | None, kind: str, status: str) -> tuple[bool, str]:
         return False, f"it has no condition {kind}"
     is_new = known.get("observedGeneration") in (None, found.get("generation"))
     told = f"{known['type']} is {known['status']}: {known.get('reason', '')} {known.get('message', '')}".rstrip(": ")
-    return is_new and str(known["status"]).lower() == status.lower(), told
+    return is_new and str(known["status"]).lower() == status.lower(), told if is_new else f"{told}, of what it was before"

@@ -28,6 +28,7 @@ from hansa.apply.repository.ssh import SshRemote
 
 MAX_COMMITS = 10_000
 """Commits that are looked through for signatures, or for the one applied last."""
+_REF = "--ref names one, or a commit by all of its 40 digits."
 
 T = TypeVar("T")
 
@@ -121,7 +122,12 @@ class GitSource:
     def _bring(self) -> None:
         if self._mirror is not None and not self._mirror.has(self._commit):
             path = self._location.path if self._location.scheme == "ssh" else ""
-            self._mirror.bring(self._client, path, self._commit, whole=self._verify == "all")
+            try:
+                self._mirror.bring(self._client, path, self._commit, whole=self._verify == "all")
+            except RepositoryAway as error:
+                if not is_commit(self.ref):
+                    raise
+                raise RepositoryAway(error.reason, error.detail, hint=f"Is {self.ref} a commit of it?") from error
 
     def _look(self) -> str:
         if self._mirror is None:
@@ -143,7 +149,7 @@ class GitSource:
         if not self._refs(None):
             raise RepositoryRefused(Reason.EMPTY, f"the repository {self._location.shown} has no commit yet")
         shown = self.ref or "HEAD, which names no branch that is there"
-        raise RepositoryRefused(Reason.REF_MISSING, f"{self._location.shown} has no branch and no tag {shown}", hint="--ref names one.")
+        raise RepositoryRefused(Reason.REF_MISSING, f"{self._location.shown} has no branch and no tag {shown}", hint=_REF)
 
     def _refs(self, prefixes: list[bytes] | None) -> dict[str, str]:
         path = self._location.path if self._location.scheme != "https" and self._location.scheme != "http" else ""
@@ -153,6 +159,8 @@ class GitSource:
     def _tree(self, commit: str, since: str, known: Tree | None) -> Tree:
         self._bring()
         repo = self._repo
+        if is_commit(self.ref) and ObjectID(commit.encode()) not in repo.object_store:
+            raise RepositoryRefused(Reason.REF_MISSING, f"{self._location.shown} has no commit {commit}", hint=_REF)
         found = commit_of(repo, commit)
         name = found.id.decode()
         note = self._check(repo, found, since)

@@ -30,6 +30,7 @@ SILENCE_SECONDS = 20.0
 _IN_MEMORY = 8 * 1024 * 1024
 _AGENT = "git/2.40 (hansa)"
 """Some servers speak Git only with what calls itself so."""
+_TRUST = "HANSA_GIT_CA_FILE names the certificate authority, if it is a private one."
 _CREDENTIALS = "Credentials come from HANSA_GIT_PASSWORD_FILE and HANSA_GIT_USERNAME."
 
 
@@ -123,7 +124,7 @@ class HttpsRemote(AbstractHttpGitClient):
                 request = self._http.build_request("GET" if body is None else "POST", url, headers=headers, content=body)
                 answer = await self._http.send(request, stream=True)
                 try:
-                    self._check(answer.status_code)
+                    self._check(answer.status_code, answer.headers.get("content-type", ""))
                     async for piece in answer.aiter_bytes():
                         kept.write(piece)
                 finally:
@@ -134,18 +135,25 @@ class HttpsRemote(AbstractHttpGitClient):
         except TimeoutError:
             raise RepositoryAway(Reason.UNREACHABLE, f"{shown} did not answer within {self._seconds:g} s") from None
         except EgressRefused as error:
-            raise RepositoryRefused(Reason.ADDRESS_REFUSED, f"{shown} can't be asked: {error.detail}", hint=error.hint) from error
+            hint = f"{error.hint} Here that is HANSA_GIT_ALLOW." if "allow-list" in error.hint else error.hint
+            raise RepositoryRefused(Reason.ADDRESS_REFUSED, f"{shown} can't be asked: {error.detail}", hint=hint) from error
         except EgressTooLarge as error:
             raise RepositoryRefused(Reason.TOO_LARGE, f"{shown} sends too much: {error.detail}") from error
         except RequestFailed as error:
-            raise RepositoryAway(Reason.UNREACHABLE, f"{shown} can't be reached: {str(error) or type(error).__name__}") from error
+            why = str(error) or type(error).__name__
+            raise RepositoryAway(
+                Reason.UNREACHABLE, f"{shown} can't be reached: {why}", hint=_TRUST if "CERTIFICATE" in why else ""
+            ) from error
         finally:
             if not given:
                 kept.close()
 
-    def _check(self, status: int) -> None:
+    def _check(self, status: int, kind: str) -> None:
         shown = self._location.shown
         if status == 200:
+            if kind.startswith("text/html"):
+                hint = f"Is the URL that of the repository, and not of its page? A log-in may answer so too. {_CREDENTIALS}"
+                raise RepositoryRefused(Reason.NOT_A_REPOSITORY, f"{shown} answers with a web page, not as a Git server does", hint=hint)
             return
         if status in (401, 403):
             detail = "wants other credentials" if login(self._settings) else "wants credentials"

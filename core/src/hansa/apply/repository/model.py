@@ -13,14 +13,16 @@ MAX_ENTRIES = 200_000
 
 
 class File(msgspec.Struct, frozen=True):
-    """A file of a tree. `flaw`: why it must not be read, such as a link; empty: it may."""
+    """A file of a tree. `flaw`: why it must not be read, such as a link; empty: it may. `shut`: it is no manifest, but stands where
+    a folder of them may have stood, as a link or a submodule does: nobody can say what is in it."""
 
     id: str
     flaw: str = ""
+    shut: bool = False
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """All manifest files below the source's path, by their path from the top of the repository.
+    """All manifest files below the source's path, and what is shut there, by their path from the top of the repository.
 
     `commit`: 40 hex digits, or `folder-` and a digest for a folder without Git. `note`: what is worth telling of how it came to be.
     """

@@ -10,7 +10,7 @@ from hansa.apply.manifests import MAX_BYTES, SUFFIXES
 from hansa.apply.repository.failures import Reason, RepositoryAway, RepositoryRefused
 from hansa.apply.repository.location import Location, origin_of
 from hansa.apply.repository.model import MAX_ENTRIES, File, Tree, Unreadable
-from hansa.apply.repository.trees import UNSHOWN, bounded, legible
+from hansa.apply.repository.trees import SHUT_LINK, UNSHOWN, bounded, legible
 
 
 class FolderSource:
@@ -53,6 +53,9 @@ class FolderSource:
         for folder, folders, names in os.walk(self._root, onerror=_raised):
             folders[:] = [name for name in folders if not name.startswith(".")]
             entries += len(folders) + len(names)
+            for each in (Path(folder, name) for name in folders):
+                if each.is_symlink():
+                    found[legible(os.fsencode(each.relative_to(self._root)))] = File("", SHUT_LINK, shut=True)
             if entries > MAX_ENTRIES:
                 raise RepositoryRefused(Reason.TOO_LARGE, f"there are more than {MAX_ENTRIES} files and folders in {self._root}")
             for name in names:

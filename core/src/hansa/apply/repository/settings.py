@@ -62,5 +62,6 @@ def login(settings: GitSettings) -> Login | None:
         try:
             password = Path(settings.password_file).read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise Misconfigured(f"the password file {settings.password_file} can't be read: {type(error).__name__}") from error
+            why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise Misconfigured(f"the password file {settings.password_file} can't be read: {why}") from error
     return Login(settings.username, password) if password else None

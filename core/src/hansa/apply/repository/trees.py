@@ -16,6 +16,8 @@ from hansa.apply.repository.model import MAX_ENTRIES, MAX_FILES, File, Unreadabl
 MAX_DEPTH = 64
 _HINT = "Keep manifests below a folder of their own, and name it with --path."
 _LINK = "is a link, which is never followed: put the file itself here"
+SHUT_LINK = "is a link, which is never followed"
+_SUBMODULE = "is a submodule, which is not looked into"
 UNSHOWN = "has a name that is not UTF-8, or holds characters that can't be seen"
 
 
@@ -32,7 +34,7 @@ def folder(store: BaseObjectStore, root: ObjectID, path: str) -> ObjectID:
 
 
 def files(store: BaseObjectStore, root: ObjectID, path: str) -> dict[str, File]:
-    """All manifest files below a folder, whose tree is `root`, by their path from the top. Raises `RepositoryRefused`."""
+    """All manifest files below a folder, whose tree is `root`, and what is shut, by path from the top. Raises `RepositoryRefused`."""
     found: dict[str, File] = {}
     entries = 0
     waiting = [(path, root, 0)]
@@ -45,7 +47,7 @@ def files(store: BaseObjectStore, root: ObjectID, path: str) -> dict[str, File]:
                 if depth >= MAX_DEPTH:
                     raise RepositoryRefused(Reason.TOO_LARGE, f"folders stand deeper than {MAX_DEPTH} in each other", hint=_HINT)
                 waiting.append((shown, sha, depth + 1))
-            elif _is_manifest(name, mode):
+            elif _is_told(name, mode):
                 found[shown] = _file(name, mode, sha)
             if entries > MAX_ENTRIES:
                 raise RepositoryRefused(Reason.TOO_LARGE, f"there are more than {MAX_ENTRIES} files and folders", hint=_HINT)
@@ -60,7 +62,7 @@ def changed(store: BaseObjectStore, before: ObjectID, after: ObjectID, *, path: 
             if entry is None:
                 continue
             parts = entry.path.split(b"/")
-            if any(_is_hidden(part) for part in parts) or not _is_manifest(parts[-1], entry.mode):
+            if any(_is_hidden(part) for part in parts) or not _is_told(parts[-1], entry.mode):
                 continue
             shown = "/".join(([path] if path else []) + [legible(part) for part in parts])
             if there:
@@ -72,8 +74,9 @@ def changed(store: BaseObjectStore, before: ObjectID, after: ObjectID, *, path: 
 
 def bounded(found: dict[str, File]) -> dict[str, File]:
     """The files, in the order of their paths, when they are not too many."""
-    if len(found) > MAX_FILES:
-        raise RepositoryRefused(Reason.TOO_LARGE, f"there are {len(found)} manifest files; the most is {MAX_FILES}", hint=_HINT)
+    count = sum(not file.shut for file in found.values())
+    if count > MAX_FILES:
+        raise RepositoryRefused(Reason.TOO_LARGE, f"there are {count} manifest files; the most is {MAX_FILES}", hint=_HINT)
     return dict(sorted(found.items()))
 
 
@@ -106,16 +109,25 @@ def _is_hidden(name: bytes) -> bool:
     return name.startswith(b".")
 
 
-def _is_manifest(name: bytes, mode: int) -> bool:
-    """Whether a name is that of a manifest; also when it is none, being a link, so that somebody is told."""
+def _is_told(name: bytes, mode: int) -> bool:
+    """Whether somebody is told of a name: it is that of a manifest, or what is behind it is not known."""
+    return not _is_hidden(name) and not stat.S_ISDIR(mode) and (_is_shut(mode) or _is_named(name))
+
+
+def _is_shut(mode: int) -> bool:
+    return stat.S_ISLNK(mode) or S_ISGITLINK(mode)
+
+
+def _is_named(name: bytes) -> bool:
     suffix = b"." + name.rpartition(b".")[2]
-    named = not _is_hidden(name) and b"." in name and suffix.decode("ascii", "replace") in SUFFIXES
-    return named and not stat.S_ISDIR(mode) and not S_ISGITLINK(mode)
+    return b"." in name and suffix.decode("ascii", "replace") in SUFFIXES
 
 
 def _file(name: bytes, mode: int, sha: ObjectID) -> File:
+    if S_ISGITLINK(mode):
+        return File(sha.decode(), _SUBMODULE, shut=True)
     if stat.S_ISLNK(mode):
-        return File(sha.decode(), _LINK)
+        return File(sha.decode(), _LINK) if _is_named(name) else File(sha.decode(), SHUT_LINK, shut=True)
     if legible(name).encode() != name:
         return File(sha.decode(), UNSHOWN)
     return File(sha.decode())

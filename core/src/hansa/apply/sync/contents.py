@@ -19,6 +19,8 @@ BATCH_BYTES = 256 * 1024
 """Of one request; the control plane refuses bodies beyond 1 MiB."""
 BATCH_OBJECTS = 100
 
+SILENCE = "there are no objects in any file; nothing is deleted for that"
+
 _WORDS = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _IDENTITY = frozenset({"", "apiVersion", "kind", "metadata", "metadata.name", "metadata.namespace"})
 _RANK = {kind: rank for rank, kind in enumerate(ORDER)}
@@ -33,17 +35,21 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """What one file says. `words`: every word of a broken file, for one of them may be the name of an object that it still holds."""
+    """What one file says. `words`: every word of a broken file, for one of them may be the name of an object that it still holds.
+    `why`: what is told of objects that are kept because it is broken."""
 
     id: str
     entries: tuple[Entry, ...] = ()
     errors: tuple[FieldError, ...] = ()
     broken: bool = False
     words: frozenset[str] = frozenset()
+    why: str = "can't be understood"
 
 
 def unreadable(path: str, file: File, why: str) -> Contents:
-    """What a file says that can't be read: nothing, and that is no statement."""
+    """What a file says that can't be read: nothing, and that is no statement. Of what is shut that is wrong only if objects stood in it."""
+    if file.shut:
+        return Contents(_id(file), broken=True, why=why)
     return Contents(_id(file), errors=(FieldError("", "unreadable", why, file=path),), broken=True)
 
 

@@ -45,14 +45,19 @@ def decide(
     for each in owned:
         if each.name in said:
             continue
-        holder = next((path for path, contents in broken.items() if path == each.file or each.name.name in contents.words), None)
+        holder = next((path for path, contents in broken.items() if _may_hold(path, contents, each)), None)
         if holder is not None:
-            waiting.append(f"{each.name} is kept while {holder} can't be understood")
+            waiting.append(f"{each.name} is kept while {holder} {broken[holder].why}")
         elif (each.name.kind, each.name.name) in unsure:
             waiting.append(f"{each.name} is kept while an object of its name can't be applied")
         else:
             gone.append(each.name)
     return Decision(tuple(gone), tuple(waiting), too_much(gone, owned))
+
+
+def _may_hold(path: str, contents: Contents, owned: Owned) -> bool:
+    """Whether an object may still be said by a broken file, or by what is in the place of its folder."""
+    return path == owned.file or owned.file.startswith(f"{path}/") or owned.name.name in contents.words
 
 
 def too_much(gone: Sequence[Name], owned: Sequence[Owned]) -> str:

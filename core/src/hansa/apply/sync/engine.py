@@ -238,7 +238,7 @@ class Sync:
             told.insert(0, f"{self._decision.refusal}: say so with --allow-mass-delete if that is meant; nothing is deleted")
         if not any(each.entries for each in self._contents.values()):
             state = NO_MANIFESTS
-            told.insert(0, "there are no objects in any file; nothing is deleted for that")
+            told.insert(0, contents.SILENCE)
         elif self._decision.refusal:
             state = DELETION_REFUSED
         else:

@@ -51,7 +51,7 @@ class Planned(msgspec.Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether some of it would not be done."""
-        return bool(self.errors) or any(outcome.action == "failed" for outcome in self.outcomes)
+        return bool(self.errors or self.waiting) or any(outcome.action == "failed" for outcome in self.outcomes)
 
 
 async def read_all(source: Source) -> Reading:
@@ -87,7 +87,8 @@ async def plan(source: Source, planner: Planner) -> Planned:
     unsure |= {(name.kind, name.name) for name, where in said.items() if len(where) > 1 or where[0][1].errors}
     decision = deletion.decide(await planner.owned(), reading.contents, set(said), unsure)
     outcomes += await _deleted(planner, reading.commit, contents.against_order(decision.gone))
-    return Planned(source.origin, reading.commit, tuple(outcomes), reading.errors, decision.waiting, decision.refusal)
+    waiting = decision.waiting if said else (contents.SILENCE,)
+    return Planned(source.origin, reading.commit, tuple(outcomes), reading.errors, waiting, decision.refusal)
 
 
 async def _deleted(planner: Planner, commit: str, gone: Sequence[Name]) -> list[Applied]:
