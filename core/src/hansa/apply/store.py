@@ -39,17 +39,20 @@ async def allowed(connection: Connection) -> str | None:
 
 FILTERED = """($1::text IS NULL OR kind = $1) AND ($2::text IS NULL OR manager = $2) AND ($3::text IS NULL OR origin = $3)
   AND ($4::text IS NULL OR kind NOT IN ('Region', 'Tenant') AND coalesce(manifest -> 'metadata' ->> 'namespace',
-    (SELECT t.name FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant()))) = $4) AND (kind, name) > ($5, $6)"""
+    (SELECT t.name FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant()))) = $4) AND (kind, name) > ($5, $6)
+  AND ($8::text[] IS NULL OR kind NOT IN ('Region', 'Tenant') AND coalesce(manifest -> 'metadata' ->> 'namespace',
+    (SELECT t.name FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant()))) = ANY ($8))"""
 
 
 class Filters(msgspec.Struct, frozen=True):
     """Which objects are listed; None: whatever it is. `namespace`: of objects that name none, the name of the tenant; a Tenant and a Region
-    stand in none."""
+    stand in none. `within`: only what stands in these."""
 
     kind: str | None = None
     manager: str | None = None
     origin: str | None = None
     namespace: str | None = None
+    within: tuple[str, ...] | None = None
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -94,7 +97,7 @@ async def read(connection: Connection, kind: str, name: str) -> str | None:
 
 async def page(connection: Connection, filters: Filters, after: tuple[str, str], limit: int) -> list[asyncpg.Record]:
     """Objects by kind and name: records (kind, name, body as JSON text)."""
-    values = (filters.kind, filters.manager, filters.origin, filters.namespace, *after, limit)
+    values = (filters.kind, filters.manager, filters.origin, filters.namespace, *after, limit, filters.within)
     if filters.kind is None or filters.kind in MADE_KINDS:
         return await connection.fetch(f"SELECT kind, name, body FROM {ALL} found WHERE {FILTERED} ORDER BY kind, name LIMIT $7", *values)
     return await connection.fetch(
@@ -186,6 +189,15 @@ async def set_appliers(connection: Connection, agents: Sequence[str], applier: s
     )
 
 
+async def place_agents(connection: Connection, places: Mapping[str, str]) -> None:
+    """Keep in which namespaces agents stand: name -> namespace."""
+    await connection.execute(
+        "UPDATE hansa.agents a SET namespace = n.namespace FROM unnest($1::text[], $2::text[]) n(name, namespace) "
+        "WHERE a.tenant_id = (SELECT hansa.tenant()) AND a.name = n.name AND a.namespace IS DISTINCT FROM n.namespace",
+        *(list(places), list(places.values())),
+    )
+
+
 async def agents_changed(connection: Connection, agents: Sequence[tuple[Agent, int]]) -> None:
     """Keep what starting a run needs to know of agents and their revisions, and let their runs know whether they are held."""
     await connection.executemany(
@@ -213,14 +225,15 @@ async def delete(connection: Connection, kind: str, names: Sequence[str]) -> Non
         await connection.executemany("SELECT hansa.agent_deleted((SELECT hansa.tenant()), $1)", [(name,) for name in names])
 
 
-async def revisions(connection: Connection, agents: Sequence[str]) -> dict[str, tuple[int, bytes]]:
-    """The newest revision of each agent that has one: name -> (number, digest of its spec)."""
+async def revisions(connection: Connection, agents: Sequence[str]) -> dict[str, tuple[int, bytes, str | None]]:
+    """The newest revision of each agent that has one: name -> (number, digest of its spec, the namespace that its manifest says)."""
     rows = await connection.fetch(
-        "SELECT a.name, r.revision, r.digest FROM unnest($1::text[]) a(name) CROSS JOIN LATERAL (SELECT revision, digest "
+        "SELECT a.name, r.revision, r.digest, r.manifest -> 'metadata' ->> 'namespace' AS namespace "
+        "FROM unnest($1::text[]) a(name) CROSS JOIN LATERAL (SELECT revision, digest, manifest "
         "FROM hansa.agent_revisions WHERE tenant_id = (SELECT hansa.tenant()) AND agent = a.name ORDER BY revision DESC LIMIT 1) r",
         agents,
     )
-    return {row["name"]: (row["revision"], row["digest"]) for row in rows}
+    return {row["name"]: (row["revision"], row["digest"], row["namespace"]) for row in rows}
 
 
 async def add_revisions(connection: Connection, rows: Sequence[tuple[str, int, bytes, str]]) -> None:

@@ -8,7 +8,7 @@ from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth import store
 from hansa.auth.api_keys import check_names, check_within
-from hansa.auth.model import Principal
+from hansa.auth.model import Bound, Principal
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, NotFound
 
@@ -22,8 +22,8 @@ class ServiceAccounts:
 
     async def make(self, connection: Connection, principal: Principal, *, name: str, description: str, roles: Sequence[str]) -> str:
         """Make one in the caller's transaction; as JSON text. Raises `Invalid`, `Forbidden`, `Conflict`."""
-        check_names(roles, None)
-        check_within(principal, roles, None)
+        check_names(Bound(tuple(roles)), None)
+        check_within(principal, Bound(tuple(roles)), None)
         body = await store.insert_account(connection, principal, name=name, description=description, roles=roles)
         if body is None:
             raise Conflict(f"there is a service account {name!r} already", hint="Delete it first, or choose another name.")
