@@ -90,10 +90,10 @@ class ServiceAccount(msgspec.Struct, frozen=True):
 
 
 class MakeServiceAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A service account to be made."""
+    """A service account to be made. Without roles of its own it has those that the tenant binds to it."""
 
     name: Name
-    roles: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=16)]
+    roles: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     description: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 

@@ -22,7 +22,8 @@ class ServiceAccounts:
 
     async def make(self, connection: Connection, principal: Principal, *, name: str, description: str, roles: Sequence[str]) -> str:
         """Make one in the caller's transaction; as JSON text. Raises `Invalid`, `Forbidden`, `Conflict`."""
-        check_names(Bound(tuple(roles)), None)
+        if roles:  # without any, the tenant binds some to it
+            check_names(Bound(tuple(roles)), None)
         check_within(principal, Bound(tuple(roles)), None)
         body = await store.insert_account(connection, principal, name=name, description=description, roles=roles)
         if body is None:

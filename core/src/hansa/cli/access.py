@@ -168,7 +168,7 @@ def list_accounts(*, connection: Connection | None = None, output: OutputFlag = 
 def create_account(
     name: str,
     *,
-    role: Annotated[tuple[str, ...], Parameter(negative=(), help="What it may do; may be given again.")],
+    role: Annotated[tuple[str, ...], Parameter(negative=(), help="What it may do beside what is bound to it; may be given again.")] = (),
     description: Annotated[str, Parameter(help="What it is for.")] = "",
     connection: Connection | None = None,
     output: OutputFlag = "table",
