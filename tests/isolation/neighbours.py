@@ -79,17 +79,22 @@ async def build(stack: Stack, process: Process, *, roles: Sequence[str] = ("tena
     async with stack.client(process) as platform:
         (made,) = await applied(platform, tenant(name, roles))
         assert made["action"] == "created", made
-    bound: dict[str, Headers] = {}
     async with plain_client(process.url, headers=owner) as client:
-        for role in roles:
-            for side in ("east", "west"):
-                account = f"{role}-{side}"
-                assert (await client.post("/v1/service-accounts", json={"name": account})).status_code == 201
-                key = await client.post("/v1/api-keys", json={"name": account, "service_account": account})
-                assert key.status_code == 201, key.text
-                bound[f"{role}@{side}"] = bearer(key.json()["key"])
+        bound = await keys_of(client, roles)
         victim = await _settle(client, name)
     return House(process.url, name, owner, bound, victim)
+
+
+async def keys_of(client: httpx2.AsyncClient, roles: Sequence[str]) -> dict[str, Headers]:
+    """Keys of service accounts that have what `tenant` binds and nothing else, as `viewer@west`."""
+    bound: dict[str, Headers] = {}
+    for role, side in itertools.product(roles, ("east", "west")):
+        account = f"{role}-{side}"
+        assert (await client.post("/v1/service-accounts", json={"name": account})).status_code == 201
+        key = await client.post("/v1/api-keys", json={"name": account, "service_account": account})
+        assert key.status_code == 201, key.text
+        bound[f"{role}@{side}"] = bearer(key.json()["key"])
+    return bound
 
 
 async def _settle(client: httpx2.AsyncClient, name: str) -> Place:

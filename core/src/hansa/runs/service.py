@@ -162,6 +162,7 @@ class Runs:
                 raise Invalid(
                     f"the events of run {run_id} are numbered {first} to {last}, there is none {at}", hint="GET its session's events."
                 )
+            await admit_agent_here(connection, principal, STARTING, msgspec.json.decode(body, type=_State).agent)
             await record(connection, principal.did(Action.RUN_FORKED, f"Run/{run_id}", after={"run": new.id, "at": at}))
             return 202, body
 
@@ -278,6 +279,7 @@ def _state(run: str) -> str:
 
 class _State(msgspec.Struct):
     state: str
+    agent: str = ""
 
 
 def _in_utc(start_at: datetime) -> datetime:
