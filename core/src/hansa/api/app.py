@@ -118,6 +118,8 @@ def unguarded(handlers: Iterable[HTTPRouteHandler]) -> list[str]:
             found.append(f"{place} names no known permission and is not public")
         elif "within" in handler.opt and handler.opt["permission"] not in IN_NAMESPACES:
             found.append(f"{place} admits by namespace (`within`), and {handler.opt['permission']} is no permission of a namespace")
+        elif not handler.opt.get("within", "said"):
+            found.append(f"{place} admits by namespace and does not say what it shows (`within`)")
         elif "principal" not in inspect.signature(handler.fn).parameters:
             found.append(f"{place} names a permission, and nobody asks who calls: it needs the parameter `principal`")
     return found
