@@ -13,7 +13,7 @@ from api.keys import bearer
 from hansa import ids
 from hansa.auth.model import ROLES
 from isolation.probes import Probes
-from routes import GUARDED, OWNED, Place, call, nowhere, path_of
+from routes import BODIES, GUARDED, OWNED, Place, call, nowhere, path_of
 from samples import SCRIPTED, agent
 from stack import Process, Stack, plain_client
 
@@ -109,7 +109,9 @@ async def _settle(client: httpx2.AsyncClient, name: str) -> Place:
     async with asyncio.timeout(20):
         while not (waits := (await client.get(f"/v1/runs/{asking['id']}")).json()["waits"]):
             await asyncio.sleep(0.05)
-    return msgspec.structs.replace(nowhere(), name=lodger, run_id=done["id"], session_id=done["session_id"], approval_id=waits[0]["key"])
+    place = nowhere()
+    assert (await client.put(f"/v1/sources/{place.source_id}", json=BODIES["put_source"])).status_code == 200
+    return msgspec.structs.replace(place, name=lodger, run_id=done["id"], session_id=done["session_id"], approval_id=waits[0]["key"])
 
 
 async def ask_neighbours(house: House, probes: Probes, *, side: str = "west") -> None:
@@ -133,8 +135,9 @@ async def ask_neighbours(house: House, probes: Probes, *, side: str = "west") ->
                 missing = nowhere()
                 nothing = await call(house.url, method, handler, at=missing, headers=headers)
                 probes.alike("neighbours", what, (foreign, house.victim), (nothing, missing))
-            else:
-                probes.expect("neighbours", what, holds=foreign.status_code == 200, told=f"{foreign.status_code} {foreign.text}")
+            else:  # a source of which the tenant's own tell is theirs
+                wanted = 409 if method == "PUT" else 200
+                probes.expect("neighbours", what, holds=foreign.status_code == wanted, told=f"{foreign.status_code} {foreign.text}")
 
     for verb in ("GET", "POST", "PUT", "DELETE"):
         routes = [handler for method, handler in GUARDED if method == verb]
@@ -160,7 +163,9 @@ async def _state(house: House) -> dict[str, str]:
     ]
     async with plain_client(house.url, headers=house.owner) as client:
         answers = [await client.get(path) for path in paths]
-    return {path: f"{each.status_code} {each.text}" for path, each in zip(paths, answers, strict=True)}
+        sources = (await client.get("/v1/sources")).json()["data"]
+    kept = {"/v1/sources": f"200 {[each for each in sources if each['id'] == victim.source_id]}"}
+    return kept | {path: f"{each.status_code} {each.text}" for path, each in zip(paths, answers, strict=True)}
 
 
 async def _lists(house: House, client: httpx2.AsyncClient, probes: Probes) -> None:

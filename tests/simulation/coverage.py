@@ -89,7 +89,6 @@ OF_VERBS = (
     "somebody speaks in a session that is a check",
     "who holds a lease that is over is fenced for its reservation",
     "a run is refused where its starter has no say",
-    "an event is heard in some namespaces only",
 )
 """The same, and what is too rare in worlds."""
 OF_WORLDS = (

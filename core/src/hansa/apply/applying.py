@@ -273,7 +273,7 @@ class Applying:
             await store.agents_changed(self._connection, changed)
         for agent, number in checked:
             await begin(self._connection, agent, number)
-        await store.place_agents(self._connection, {each.row.name: each.candidate.namespace for each in ready if not each.same})
+        await store.place_agents(self._connection, {each.row.name: each.candidate.namespace for each in ready})
         if await keep_applier(self._connection, self._principal, names):
             self.changed.add(tenant)
         return found

@@ -300,17 +300,21 @@ SOURCE = """json_build_object('id', id, 'origin', origin, 'ref', ref, 'commit', 
   'errors', errors, 'seen_at', seen_at, 'applied_at', applied_at, 'told_by', told_by)"""
 
 
-async def put_source(connection: Connection, source_id: str, told: Any, *, errors: str, by: str) -> str:
+async def put_source(connection: Connection, source_id: str, told: Any, *, errors: str, by: str, own: bool) -> str | None:
     """Keep what a source tells of itself, unless something newer is known; how it is kept, as JSON text. Of a clock that is ahead the time
-    is not believed: nothing would be newer for as long."""
+    is not believed: nothing would be newer for as long. `own`: only a source of which nobody else has told; None: somebody has."""
     await connection.execute(
         "INSERT INTO hansa.sources AS s (tenant_id, id, origin, ref, commit, state, message, errors, seen_at, applied_at, told_by) "
         "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, least($8, clock_timestamp()), $9, $10) "
         "ON CONFLICT (tenant_id, id) DO UPDATE SET origin = $2, ref = $3, commit = $4, state = $5, message = $6, errors = $7, "
-        "seen_at = excluded.seen_at, applied_at = coalesce($9, s.applied_at), told_by = $10 WHERE s.seen_at <= excluded.seen_at",
-        *(source_id, told.origin, told.ref, told.commit, told.state, told.message, errors, told.seen_at, told.applied_at, by),
+        "seen_at = excluded.seen_at, applied_at = coalesce($9, s.applied_at), told_by = $10 WHERE s.seen_at <= excluded.seen_at "
+        "AND (s.told_by = $10 OR NOT $11)",
+        *(source_id, told.origin, told.ref, told.commit, told.state, told.message, errors, told.seen_at, told.applied_at, by, own),
     )
-    return await connection.fetchval(f"SELECT {SOURCE} FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", source_id)
+    return await connection.fetchval(
+        f"SELECT {SOURCE} FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1 AND (told_by = $2 OR NOT $3)",
+        *(source_id, by, own),
+    )
 
 
 async def count_sources(connection: Connection, but: str) -> int:
@@ -318,16 +322,19 @@ async def count_sources(connection: Connection, but: str) -> int:
     return await connection.fetchval("SELECT count(*) FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id <> $1", but)
 
 
-async def page_sources(connection: Connection, after: str, limit: int) -> list[asyncpg.Record]:
-    """Sources by their ids: records (id, body as JSON text)."""
+async def page_sources(connection: Connection, after: str, limit: int, *, by: str | None) -> list[asyncpg.Record]:
+    """Sources by their ids, `by`: of which this one told last: records (id, body as JSON text)."""
     return await connection.fetch(
-        f"SELECT id, {SOURCE} AS body FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id > $1 ORDER BY id LIMIT $2",
-        after,
-        limit,
+        f"SELECT id, {SOURCE} AS body FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id > $1 "
+        "AND ($3::text IS NULL OR told_by = $3) ORDER BY id LIMIT $2",
+        *(after, limit, by),
     )
 
 
-async def delete_source(connection: Connection, source_id: str) -> bool:
-    """Forget a source; false: there was none."""
-    done = await connection.execute("DELETE FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", source_id)
+async def delete_source(connection: Connection, source_id: str, *, by: str | None) -> bool:
+    """Forget a source, `by`: of which this one told last; false: there was none."""
+    done = await connection.execute(
+        "DELETE FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1 AND ($2::text IS NULL OR told_by = $2)",
+        *(source_id, by),
+    )
     return done != "DELETE 0"
