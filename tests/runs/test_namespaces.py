@@ -9,6 +9,8 @@ import pytest
 from api.problem import problem
 from api.sse import opened
 from hansa import ids
+from hansa.db.pool import open_database
+from hansa.runs.worlds import find_world
 from hansa.tenants.service import tenant_id
 from isolation.neighbours import Headers, applied, keys_of, manifest, tenant
 from runs.engine import Engine, until
@@ -54,6 +56,11 @@ class Place:
         assert answer.json()["state"] == "completed", answer.text
         return answer.json()
 
+    async def known_to(self, name: str, revision: int) -> list[str]:
+        """The agents of which its model is told."""
+        async with open_database(self.engine.stack.settings.database) as database, database.tenant(tenant_id(self.name)) as connection:
+            return [each.name for each in (await find_world(connection, name, revision)).agents]
+
     async def runs_of(self, name: str) -> list[Json]:
         async with self.client() as client:
             return (await client.get("/v1/runs", params={"agent": name})).json()["data"]
@@ -94,7 +101,9 @@ async def test_a_run_calls_agents_only_where_whoever_applied_its_agent_may(place
     (found,) = await place.apply(place.caller, who="developer@west")
     assert (found["action"], found["note"].split(": ")[-1]) == ("created", place.west)
     assert refused(await place.run("caller", CALLS), place)
+    assert await place.known_to("caller", found["revision"]) == ["near"], "what the others are there for is none of its business"
     await place.apply(place.caller)
+    assert await place.known_to("caller", found["revision"]) == ["far", "near"]
     assert (await place.run("caller", CALLS))["output"] == [["slept"], ["slept"]]
 
 

@@ -1,6 +1,6 @@
 """All SQL about agents and their revisions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import asyncpg
@@ -36,6 +36,16 @@ async def world(connection: Connection, agent: str, revision: int) -> asyncpg.Re
     """What objects say of an agent's revision: record (world, allowed, bindings, owner), JSON texts."""
     (row,) = await connection.fetch(WORLD, agent, revision)
     return row
+
+
+async def standing(connection: Connection, names: Sequence[str], places: Collection[str]) -> set[str]:
+    """Those of the agents that stand in these namespaces."""
+    rows = await connection.fetch(
+        "SELECT name FROM hansa.agents WHERE tenant_id = (SELECT hansa.tenant()) AND name = ANY ($1) AND namespace = ANY ($2)",
+        names,
+        places,
+    )
+    return {row["name"] for row in rows}
 
 
 async def find(database: Database, tenant_id: UUID, name: str) -> asyncpg.Record | None:
