@@ -86,6 +86,8 @@ def test_what_one_may_in_a_namespace_is_said_with_the_namespace(admin: Person, c
     assert f"in namespace {house.west}, roles: developer\n  agents:read\n" in west.types("auth").out
     found = west.sees("auth", "whoami")
     assert (found["roles"], [each["namespace"] for each in found["namespaces"]]) == ([], [house.west])
+    shown = admin.types("service-accounts", "--tenant", house.name).out
+    assert f"developer@{house.west}" in shown
     refused = west.types("secrets")
     assert (refused.status, f"developer@{house.west}" in refused.err) == (77, True)
 

@@ -109,9 +109,9 @@ async def _settle(client: httpx2.AsyncClient, name: str) -> Place:
     async with asyncio.timeout(20):
         while not (waits := (await client.get(f"/v1/runs/{asking['id']}")).json()["waits"]):
             await asyncio.sleep(0.05)
-    place = nowhere()
-    assert (await client.put(f"/v1/sources/{place.source_id}", json=BODIES["put_source"])).status_code == 200
-    return msgspec.structs.replace(place, name=lodger, run_id=done["id"], session_id=done["session_id"], approval_id=waits[0]["key"])
+    assert (await client.put(f"/v1/sources/{lodger}", json=BODIES["put_source"])).status_code == 200
+    found = {"run_id": done["id"], "session_id": done["session_id"], "approval_id": waits[0]["key"]}
+    return msgspec.structs.replace(nowhere(), name=lodger, source_id=lodger, **found)
 
 
 async def ask_neighbours(house: House, probes: Probes, *, side: str = "west") -> None:

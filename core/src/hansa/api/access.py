@@ -80,11 +80,13 @@ class RotateApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServiceAccount(msgspec.Struct, frozen=True):
-    """A program that acts in the tenant under a name of its own. `roles`: its own; the tenant may bind more to it."""
+    """A program that acts in the tenant under a name of its own. `roles`: its own; `bound`: those that the tenant binds to it, in one
+    namespace as `viewer@team-a`."""
 
     name: str
     description: str
     roles: list[str]
+    bound: list[str]
     made_by: str
     created_at: str
 

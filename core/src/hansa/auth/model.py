@@ -105,7 +105,7 @@ IN_RUNS = frozenset({"runs:start"})
 
 
 def limited(permission: str, namespace: str) -> str:
-    """How a permission is written that holds in one namespace only."""
+    """How a permission, or a role, is written that holds in one namespace only."""
     return f"{permission}@{namespace}"
 
 
@@ -121,6 +121,11 @@ class Bound(msgspec.Struct, frozen=True):
 
     roles: tuple[str, ...] = ()
     within: tuple[RolesIn, ...] = ()
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """All of it, what is in one namespace as `viewer@team-a`."""
+        return (*self.roles, *(limited(role, each.namespace) for each in self.within for role in each.roles)) if self.within else self.roles
 
 
 class Starter(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -183,7 +188,7 @@ class Principal(msgspec.Struct, frozen=True):
     @property
     def described_roles(self) -> tuple[str, ...]:
         """All its roles, those in one namespace as `viewer@team-a`."""
-        return (*self.roles, *(f"{role}@{each.namespace}" for each in self.within for role in each.roles)) if self.within else self.roles
+        return Bound(self.roles, self.within).described
 
     def did(self, action: Action, target: str, *, before: Any = None, after: Any = None, reason: str = "") -> AuditEvent:
         """What the audit trail says of what this caller did. Of `before` and `after`, if both are objects, it says what differs."""

@@ -26,6 +26,7 @@ _KEY_COLUMNS = (
 _ACCOUNT_COLUMNS = (
     field("NAME", "name"),
     Column("ROLES", lambda row: ", ".join(row.get("roles") or ()) or "-"),
+    Column("BOUND", lambda row: ", ".join(row.get("bound") or ()) or "-"),
     field("MADE BY", "made_by"),
     age("AGE", "created_at"),
     field("DESCRIPTION", "description"),
