@@ -156,8 +156,9 @@ async def test_an_agent_that_is_made_anew_elsewhere_shows_nobody_there_what_it_d
             problem(await east.get(path), 404, "not_found")
             assert (await west.get(path)).status_code == 200, path
         assert (await east.get("/v1/runs", params={"agent": "near"})).json()["data"] == []
-        for body in ({"input": [], "revision": 1}, {"input": [], "session_id": run["session_id"]}):
-            problem(await east.post(runs, json=body), 404, "not_found")
+        past: list[Json] = [{"revision": 1}, {"session_id": run["session_id"]}]
+        for more in past:
+            problem(await east.post(runs, json={"input": [], **more}), 404, "not_found")
         assert (await east.post(runs, json={"input": []}, params={"wait": 20})).json()["output"] == []
         # Who saw it before still does, and starts nothing of it any more.
         assert [each["id"] for each in (await west.get("/v1/runs", params={"agent": "near"})).json()["data"]] == [run["id"]]
