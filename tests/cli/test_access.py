@@ -1,5 +1,6 @@
 """`hansa auth`, `hansa keys`, `hansa tenants` and `--tenant`, against a real platform."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import yaml
 
 from cli.command import Ended, hansa
 from hansa import ids
+from isolation.neighbours import build
 from stack import Process, Stack
 
 
@@ -65,6 +67,29 @@ def test_a_service_account_is_made_with_a_key_and_deleted_with_it(admin: Person,
     assert (refused.status, "access:read" in refused.err) == (77, True)
     assert admin.types("service-accounts", "delete", name).status == 0
     assert holder.types("auth").status == 77
+
+
+def test_what_one_may_in_a_namespace_is_said_with_the_namespace(admin: Person, control_plane: Process, stack: Stack) -> None:
+    house = asyncio.run(build(stack, control_plane, roles=["developer"]))
+    text = house.bound["developer@west"]["authorization"].split()[1]
+    west = admin.with_key(control_plane, text)
+    for arguments, said, status in (
+        (("runs:start",), f"no, only in {house.west}\n", 1),
+        (("runs:start", "--namespace", house.west), "yes\n", 0),
+        (("runs:start", "--namespace", house.east), f"no, only in {house.west}\n", 1),
+        (("secrets:write", "--namespace", house.west), "no\n", 1),
+    ):
+        ended = west.types("auth", "can-i", *arguments)
+        assert (ended.out, ended.status) == (said, status), ended
+        asked = admin.types("auth", "can-i", *arguments, "--as", "service:developer-west", "--tenant", house.name)
+        assert (asked.out, asked.status) == (said, status), asked
+    assert f"in namespace {house.west}, roles: developer\n  agents:read\n" in west.types("auth").out
+    found = west.sees("auth", "whoami")
+    assert (found["roles"], [each["namespace"] for each in found["namespaces"]]) == ([], [house.west])
+    shown = admin.types("service-accounts", "--tenant", house.name).out
+    assert f"developer@{house.west}" in shown
+    refused = west.types("secrets")
+    assert (refused.status, f"developer@{house.west}" in refused.err) == (77, True)
 
 
 def test_a_key_is_rotated_and_revoked(admin: Person, control_plane: Process) -> None:

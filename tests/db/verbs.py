@@ -82,13 +82,12 @@ class Tenant:
         """The tenant itself, or let it go on."""
         await self.app("SELECT hansa.tenant_changed($1, $2)", suspended)
 
-    async def start(
-        self, agent: str, *, session: UUID | None = None, priority: int = 0, later: bool = False, revision: int | None = None
-    ) -> str:
+    async def start(self, agent: str, *, session: UUID | None = None, priority: int = 0, later: bool = False, **more: Any) -> str:
+        """`more`: `revision`, `within`."""
         new = {"id": str(self._new()), "agent": agent, "new_session_id": str(self._new()), "priority": priority}
         new |= {"session_id": str(session)} if session else {"start_at": "2999-01-01T00:00:00Z"} if later else {}
         new |= {} if priority else {"started_by": STARTER}
-        new |= {"revision": revision} if revision else {}
+        new |= {name: value for name, value in more.items() if value is not None}
         sql = "SELECT outcome FROM hansa.run_start($1, 'p', 'r', NULL, NULL, 'local', $2, '\"in\"')"
         return await self.app(sql, json.dumps(new))
 
@@ -198,8 +197,12 @@ class Tenant:
     async def send(self, session: UUID) -> str:
         return await self.app("SELECT outcome FROM hansa.event_send($1, $2, $3, 'e', '1')", session, self._new())
 
-    async def publish(self) -> int:
-        return await self.app("SELECT count(*) FROM hansa.event_publish($1, 'e', '1')")
+    async def publish(self, within: Sequence[str] | None = None) -> int:
+        return await self.app("SELECT count(*) FROM hansa.event_publish($1, 'e', '1', $2)", within)
+
+    async def place(self, agent: str, namespace: str) -> None:
+        """Where its object stands."""
+        await self.app("UPDATE hansa.agents SET namespace = $3 WHERE tenant_id = $1 AND name = $2", agent, namespace)
 
 
 @asynccontextmanager

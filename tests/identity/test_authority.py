@@ -1,15 +1,19 @@
 """An agent may never do more than whoever started its run, than its owner, than the roles that its tenant binds to it."""
 
 import json
+from collections.abc import Iterable
 from typing import Any, get_args
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from api.keys import bearer
-from hansa.auth.bindings import authority_of, bound_of
-from hansa.auth.model import IN_RUNS, ROLES, Starter, permissions_of
+from hansa.auth.api_keys import check_within
+from hansa.auth.bindings import authority_of, bound_of, bound_to, places_of
+from hansa.auth.model import IN_NAMESPACES, PERMISSIONS, ROLES, Bound, Principal, RolesIn, Starter, permissions_of
+from hansa.errors import Forbidden
 from hansa_crds import RoleBinding
 from hansa_crds.identity import Role
 from identity.place import Town, issuer, tenant
@@ -111,13 +115,21 @@ def starter(may: list[str] | None) -> Starter:
     return Starter("x", "user", None, None if may is None else tuple(may))
 
 
-def binding(roles: list[Role], agents: list[str]) -> RoleBinding:
-    return RoleBinding(roles=tuple(roles), agents=tuple(agents))
+def binding(roles: list[Role], agents: list[str], namespaces: list[str]) -> RoleBinding:
+    return RoleBinding(roles=tuple(roles), agents=tuple(agents), namespaces=tuple(namespaces))
 
 
-STARTERS = st.none() | st.builds(starter, st.none() | st.lists(st.sampled_from(sorted(IN_RUNS)), unique=True))
+PLACES = ("east", "west")
+SAID = st.lists(st.sampled_from(["runs:start", "runs:start@east", "runs:start@west", "runs:start@gone"]), unique=True)
+STARTERS = st.none() | st.builds(starter, st.none() | SAID)
 AGENTS = st.lists(st.sampled_from(["a", "b"]), max_size=2)
-BINDINGS = st.lists(st.builds(binding, st.lists(st.sampled_from(get_args(Role)), min_size=1, max_size=3), AGENTS), max_size=4)
+WHERE = st.lists(st.sampled_from(PLACES), unique=True)
+BINDINGS = st.lists(st.builds(binding, st.lists(st.sampled_from(get_args(Role)), min_size=1, max_size=3), AGENTS, WHERE), max_size=4)
+
+
+def may(said: Iterable[str] | None, place: str) -> bool:
+    """What words of an authority mean, the slow way."""
+    return said is None or "runs:start" in said or f"runs:start@{place}" in said
 
 
 def test_the_roles_that_a_tenant_can_bind_are_all_but_the_platforms_own() -> None:
@@ -128,8 +140,42 @@ def test_the_roles_that_a_tenant_can_bind_are_all_but_the_platforms_own() -> Non
 def test_authority_only_shrinks_along_a_chain(caller: Starter | None, owner: Starter | None, bindings: list[RoleBinding]) -> None:
     first = authority_of(bound_of("a", bindings, owner), caller)
     second = authority_of(bound_of("b", bindings, None), Starter("agent:a", "agent", None, tuple(first)))
-    assert second <= first <= IN_RUNS
-    for limit in (caller, owner):
-        assert limit is None or limit.may is None or first <= set(limit.may)
-    named = [each.roles for each in bindings if "a" in each.agents]
-    assert not named or first <= permissions_of((role for roles in named for role in roles), None)
+    named = [each for each in bindings if "a" in each.agents]
+    for place in (*PLACES, "gone", "elsewhere"):
+        here = [role for each in named if not each.namespaces or place in each.namespaces for role in each.roles]
+        bound = not named or "runs:start" in permissions_of(here, None)
+        limits = [None if each is None else each.may for each in (caller, owner)]
+        assert may(first, place) == (bound and all(may(limit, place) for limit in limits)), place
+        assert may(first, place) or not may(second, place), place
+        places = places_of("runs:start", first)
+        assert may(first, place) == (places is None or place in places)
+
+
+@given(st.lists(st.sampled_from(sorted(ROLES)), max_size=2), WHERE, BINDINGS, st.none() | st.lists(st.sampled_from(sorted(PERMISSIONS))))
+def test_a_binding_in_a_namespace_gives_what_is_of_a_namespace_and_there_only(
+    own: list[str], where: list[str], bindings: list[RoleBinding], scopes: list[str] | None
+) -> None:
+    bound = bound_to([*bindings, RoleBinding(roles=("tenant-admin",), users=("u:x",), namespaces=tuple(where))], user="u:x")
+    within = bound.within if where else ()
+    caller = Principal(UUID(int=0), "t", "user:u:x", tuple(own), None if scopes is None else tuple(scopes), within=within)
+    for permission in PERMISSIONS:
+        everywhere = permission in permissions_of(own, scopes)
+        reach = caller.reach(permission)
+        assert (reach is None) == everywhere == caller.may(permission)
+        if reach is not None:
+            gives = permission in IN_NAMESPACES and (scopes is None or permission in scopes)
+            assert reach == (frozenset(where) if gives else frozenset())
+            assert not caller.may_in(permission, None)
+    if "runs:start" not in permissions_of(own, scopes):
+        allowed = scopes is None or "runs:start" in scopes
+        assert caller.starter.may == (tuple(f"runs:start@{each}" for each in sorted(where)) if allowed else ())
+
+
+def test_nobody_makes_a_key_that_may_more_in_a_namespace() -> None:
+    maker = Principal(UUID(int=0), "t", "key:x", ("auditor",), within=(RolesIn("east", ("developer",)),))
+    check_within(maker, Bound(("viewer",), (RolesIn("east", ("developer",)),)), None)
+    check_within(maker, Bound((), (RolesIn("west", ("viewer", "auditor")),)), None)
+    for beyond in (Bound(("developer",)), Bound((), (RolesIn("west", ("developer",)),)), Bound((), (RolesIn("east", ("tenant-admin",)),))):
+        with pytest.raises(Forbidden, match=r"may not .*objects:"):
+            check_within(maker, beyond, None)
+    check_within(maker, Bound((), (RolesIn("west", ("developer",)),)), ["runs:read"])

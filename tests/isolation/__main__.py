@@ -8,10 +8,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import get_args
 
 import asyncpg
 import msgspec
 
+from hansa_crds.identity import Role
+from isolation.neighbours import ask_neighbours, build
 from isolation.own_database import ask_own_database
 from isolation.probes import Probes
 from isolation.requests import ask_beyond, ask_routes, set_scene
@@ -34,6 +37,10 @@ async def probe(options: argparse.Namespace, folder: Path) -> tuple[Probes, Prob
         probes = Probes(scene.words())
         await ask_routes(scene, probes)
         await ask_beyond(scene, probes)
+        house = await build(stack, process, roles=get_args(Role))
+        neighbours = Probes(house.words)
+        await ask_neighbours(house, neighbours)
+        probes.take(neighbours)
         if not options.without_policy:  # with a wall down, no further process starts over this database
             await ask_own_database(scene, probes)
         say(f"{probes.total} probes of the running platform, {len(probes.leaks)} leaks")

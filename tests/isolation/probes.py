@@ -21,6 +21,12 @@ class Probes(msgspec.Struct):
     def total(self) -> int:
         return sum(self.counts.values())
 
+    def take(self, other: "Probes") -> None:
+        """Count what others have found too."""
+        self.leaks += other.leaks
+        for kind, count in other.counts.items():
+            self.counts[kind] = self.counts.get(kind, 0) + count
+
     def look(self, kind: str, what: str, text: str) -> None:
         """A text in which nothing of the other tenant may stand."""
         self.counts[kind] = self.counts.get(kind, 0) + 1

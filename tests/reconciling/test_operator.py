@@ -127,8 +127,10 @@ def test_what_a_tenant_has_in_its_namespace_and_who_else_may_write_it(rig: Rig) 
     bound = f"/api/v1/namespaces/{name}/limitranges/hansa"
     assert rig.get(f"/api/v1/namespaces/{name}")["metadata"]["labels"]["hansa.dev/tenant"] == name
     assert rig.get(f"/api/v1/namespaces/{name}/resourcequotas/hansa")["spec"]["hard"]["services.nodeports"] == "0"
-    group = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": f"hansa:tenant:{name}:edit"}
-    assert rig.get(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}/rolebindings/hansa-edit")["subjects"] == [group]
+    wanted = [
+        {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": f"hansa:{of}:{name}:edit"} for of in ("tenant", "namespace")
+    ]
+    assert rig.get(f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}/rolebindings/hansa-edit")["subjects"] == wanted
     # What another manager changes of ours is set right, what it adds stays.
     rig.cluster.kubectl("edit", "networkpolicy", "hansa", "-n", name, env={"KUBE_EDITOR": "sed -i s/Ingress/Egress/"})
     rig.patch(bound, {"metadata": {"labels": {"theirs": "yes"}}})

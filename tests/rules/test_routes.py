@@ -18,6 +18,7 @@ from api.problem import problem
 from audit.trails import end, trail
 from hansa import ids
 from hansa.api.app import HANDLERS, audited_as, unaudited, unguarded
+from hansa.api.services import STANDING
 from hansa.audit.model import ACTIONS, Action
 from hansa.auth.model import PERMISSIONS, ROLES, Principal
 from routes import (
@@ -90,8 +91,12 @@ def test_an_unguarded_route_is_found() -> None:
         get("/bare")(fine),
         get("/made-up", opt={"permission": "runs:juggle"})(fine),
         get("/unasked", opt={"permission": "runs:read"})(nobody_asked),
+        get("/placed", opt={"permission": "runs:read", "within": STANDING})(fine),
+        get("/unplaced", opt={"permission": "secrets:read", "within": STANDING})(fine),
+        get("/unreasoned", opt={"permission": "runs:read", "within": ""})(fine),
     ]
-    assert [re.findall(r"/[a-z-]+", line)[0] for line in unguarded(routes)] == ["/bare", "/made-up", "/unasked"]
+    wrong = ["/bare", "/made-up", "/unasked", "/unplaced", "/unreasoned"]
+    assert [re.findall(r"/[a-z-]+", line)[0] for line in unguarded(routes)] == wrong
 
 
 def test_every_route_that_changes_something_is_audited_or_says_why_not() -> None:

@@ -59,7 +59,9 @@ class Checks(Control):
         if found is None or (found.smoke_run, found.state) != (run_id, "checking") or run_id in self.runs:
             self.seen["a check is begun that nobody wants any more"] += 1
             return False
-        self.sessions[session] = SessionRow(session, name, revision=revision, smoke=True)
+        self.sessions[session] = SessionRow(
+            session, name, revision=revision, smoke=True, namespace=self.agents[name].namespace if name in self.agents else None
+        )
         run = RunRow(run_id, session, 1, name, revision, text, pool=found.pool, priority=100, started_by=starter)
         self.add_run(run)
         self.log(run, "run.queued", None, f'{{"input":{text}{by(starter)}}}')

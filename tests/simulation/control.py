@@ -151,7 +151,8 @@ class Control(Waits):
         held = sum(run.slot for run in self.runs.values() if run.agent == name)
         held = self.agents[name].held if name in self.agents else held
         self.rollout_stop(name)
-        self.agents[name] = AgentRow(name, revision, suspended, concurrency, pool, bound, held)
+        namespace = self.agents[name].namespace if name in self.agents else None
+        self.agents[name] = AgentRow(name, revision, suspended, concurrency, pool, bound, held, namespace=namespace)
         self.slots_fill(name)
         stopped = [run for run in self.runs.values() if run.agent == name and (run.state, run.suspended_by) == ("suspended", "agent")]
         if not suspended:
@@ -189,9 +190,10 @@ class Control(Waits):
             return [{"outcome": "smoke_session", "answer": encoded(old.agent)}]
         if not old.queued_seq <= at <= old.events[-1].seq:
             return [{"outcome": "at_outside", "answer": encoded([old.queued_seq, old.events[-1].seq])}]
-        self.sessions[new_session] = SessionRow(
+        forked = self.sessions[new_session] = SessionRow(
             new_session, old.agent, forked_from=old.session_id, forked_seq=old.queued_seq, revision=old.revision
         )
+        forked.namespace = self.sessions[old.session_id].namespace
         run = RunRow(new_run, new_session, 1, old.agent, old.revision, old.input, pool=agent.pool, priority=old.priority, epoch=1)
         run.started_by = starter
         self.add_run(run)

@@ -88,6 +88,7 @@ OF_VERBS = (
     "a run is refused on a revision that does not serve",
     "somebody speaks in a session that is a check",
     "who holds a lease that is over is fenced for its reservation",
+    "a run is refused where its starter has no say",
 )
 """The same, and what is too rare in worlds."""
 OF_WORLDS = (

@@ -34,6 +34,7 @@ class New(msgspec.Struct):
     parent_step: str | None = None
     depth: int = 0
     started_by: Row | None = None
+    within: list[str] | None = None
 
 
 class Entry(msgspec.Struct):
@@ -93,7 +94,7 @@ class ModelDatabase(Checks):
         timed = start is not None and start > self.now()
         gate = "time" if timed else "session" if session and session.active_run else "agent" if agent.bound is not None else None
         if session is None:
-            session = self.sessions[new.new_session_id] = SessionRow(new.new_session_id, agent.name)
+            session = self.sessions[new.new_session_id] = SessionRow(new.new_session_id, agent.name, namespace=agent.namespace)
         session.revision = revision
         run = RunRow(new.id, session.id, session.last_seq + 1, agent.name, revision, text, gate=gate, pool=agent.pool)
         run.priority, run.depth, run.parent_run, run.parent_step = new.priority, new.depth, new.parent_run, new.parent_step
@@ -109,7 +110,7 @@ class ModelDatabase(Checks):
         return [{"outcome": "accepted", "answer": answer}]
 
     def _refused(self, new: New, session: SessionRow | None, name: str | None) -> Row | None:
-        if new.session_id and session is None:
+        if new.session_id and (session is None or (new.within is not None and session.namespace not in new.within)):
             return {"outcome": "no_session", "answer": None}
         if session is not None and session.agent != name:
             return {"outcome": "other_agent", "answer": encoded(session.agent)}
@@ -120,6 +121,9 @@ class ModelDatabase(Checks):
             self.seen["a run is refused in a suspended tenant"] += 1
             return {"outcome": "tenant_suspended", "answer": None}
         agent = self.agents.get(name or "")
+        if agent is not None and new.within is not None and agent.namespace not in new.within:
+            self.seen["a run is refused where its starter has no say"] += 1
+            return {"outcome": "elsewhere", "answer": None}
         return {"outcome": "agent_suspended", "answer": None} if agent is not None and agent.suspended else None
 
     def run_start_many(self, *arguments: Any) -> list[Row]:

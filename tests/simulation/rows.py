@@ -31,6 +31,7 @@ class SessionRow(msgspec.Struct):
     forked_seq: int | None = None
     revision: int | None = None
     smoke: bool = False
+    namespace: str | None = None
     events: list[EventRow] = []
     runs: list["RunRow"] = []
 
@@ -104,6 +105,7 @@ class AgentRow(msgspec.Struct):
     bound: int | None = None
     held: int = 0
     checking: bool = False
+    namespace: str | None = None
 
 
 class RolloutRow(msgspec.Struct):

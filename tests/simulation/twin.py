@@ -22,7 +22,7 @@ from simulation.tables import Row
 CALL = re.compile(r"hansa\.(\w+)\((.*)\)")
 ARGUMENT = re.compile(r"\$(\d+)(?:::[a-z\[\]]+)?|'([^']*)'|(NULL)|(\d+)")
 TABLES = {
-    "sessions": ("id", "agent", "last_seq", "newest_run", "active_run", "forked_from", "forked_seq", "revision", "smoke"),
+    "sessions": ("id", "agent", "last_seq", "newest_run", "active_run", "forked_from", "forked_seq", "revision", "smoke", "namespace"),
     "runs": (
         *("id", "session_id", "queued_seq", "agent", "revision", "input", "state", "gate", "pool", "priority", "slot", "woken"),
         *("rolled_back", "interrupted", "output", "error", "input_tokens", "output_tokens", "epoch", "takeovers", "writes", "attempt"),
@@ -32,7 +32,7 @@ TABLES = {
     "waits": ("run_id", "step", "kind", "key", "look_at"),
     "approvals": ("id", "run_id", "step", "kind", "subject", "state", "decided_by", "comment", "answer", "expires_at"),
     "mailbox": ("session_id", "id", "name", "data"),
-    "agents": ("name", "revision", "suspended", "concurrency", "pool", "bound", "held", "checking"),
+    "agents": ("name", "revision", "suspended", "concurrency", "pool", "bound", "held", "checking", "namespace"),
     "rollouts": ("agent", "revision", "state", "reason", "smoke_run", "seconds", "concurrency", "pool", "bound"),
     "outbox": ("id", "kind", "key", "payload"),
     "budgets": ("amount", "on_limit", "charges_lost", "tokens_per_day", "spent", "reserved", "tokens", "tokens_reserved", "version"),
@@ -57,8 +57,15 @@ class Twin(Tenant):
         found = await super().app(sql, *arguments)
         if "budget_reserve" in sql:
             return found
+        if sql.startswith("UPDATE"):
+            return found
         compare(sql, _shaped(sql, found), _asked(self.model, sql, (self.id, *arguments)))
         return found
+
+    async def place(self, agent: str, namespace: str) -> None:
+        await super().place(agent, namespace)
+        if agent in self.model.agents:
+            self.model.agents[agent].namespace = namespace
 
     async def claim(self, limit: int, *, lease: str = "30 seconds") -> list[Held]:
         held = await super().claim(limit, lease=lease)

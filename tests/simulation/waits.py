@@ -127,8 +127,9 @@ class Waits(Money):
         self.mailbox.append(LetterRow(session_id, id_, name, data))
         return [{"outcome": "kept", "run": None}]
 
-    def event_publish(self, tenant: Any, name: str, data: str) -> list[Row]:
+    def event_publish(self, tenant: Any, name: str, data: str, within: list[str] | None = None) -> list[Row]:
         found = [wait for wait in self.waits.values() if wait.kind == "event" and wait.key == name]
+        found = [wait for wait in found if within is None or self.sessions[self.runs[wait.run_id].session_id].namespace in within]
         text = f'{{"name":{encoded(name)},"data":{data}}}'
         ordered = sorted(found, key=lambda wait: (self.runs[wait.run_id].session_id, wait.step))
         return [{"outcome": self.wait_resolve(None, w.run_id, w.step, "event.received", text), "run": w.run_id} for w in ordered]

@@ -22,6 +22,7 @@ class Walk:
         self._model = tenant.model
         self._random = random
         self._apart = Random(str(random.getstate()[1][:8]))  # so that what is seldom done does not change the rest of a walk
+        self._aside = Random(str(random.getstate()[1][8:16]))
         self._held: list[Held] = []
         self._checks = self._apart.random() < 0.6
         self._verbs: list[tuple[Callable[[], Awaitable[object]], int]] = [
@@ -83,10 +84,14 @@ class Walk:
     async def _start(self) -> None:
         run = self._run()
         if run is not None and self._random.random() < 0.6:
-            await self._tenant.start(run.agent, session=run.session_id)
+            await self._tenant.start(run.agent, session=run.session_id, within=self._within())
         else:
             agent, priority, later = self._random.choice(AGENTS), self._random.choice((-1, 0, 0, 1)), self._random.random() < 0.3
-            await self._tenant.start(agent, priority=priority, later=later)
+            await self._tenant.start(agent, priority=priority, later=later, within=self._within())
+
+    def _within(self) -> list[str] | None:
+        """The namespaces in which somebody has a say; mostly all. Drawn aside, so that all else goes as it went before."""
+        return self._aside.choice((None, None, None, None, None, None, None, None, ["x"], ["x", "y"]))
 
     async def _start_many(self) -> None:
         await self._tenant.start_many(["b", "a", "b"])
@@ -147,7 +152,7 @@ class Walk:
             await self._tenant.send(run.session_id)
 
     async def _publish(self) -> None:
-        await self._tenant.publish()
+        await self._tenant.publish(self._within())
 
     async def _cancel(self) -> None:
         run = self._run()
@@ -277,6 +282,7 @@ class Walk:
             await self._tenant.app("SELECT hansa.agent_deleted($1, $2)", name)
         bound, policy = self._random.choice((None, 1, 1, 2, 3)), self._random.choice(POLICIES)
         await self._tenant.agent(name, bound=bound, suspended=draw > 0.8, concurrency=policy)
+        await self._tenant.place(name, self._aside.choice(("x", "x", "y")))
 
     async def _interrupt(self) -> None:
         """A session that is busy is given something newer to do, which matters more."""

@@ -22,15 +22,16 @@ from stack import Process, Stack
 @contextmanager
 def open_api(stack: Stack, control_plane: Process) -> Iterator[Api]:
     """The API with a key that may no more than what applies objects has to: the role `reconciler`."""
-    with _speaking(control_plane.url, stack.key) as first:
+    with speaking(control_plane.url, stack.key) as first:
         made = first.post("/v1/api-keys", {"name": "sync", "roles": ["reconciler"]})
-        with _speaking(control_plane.url, made["key"]) as api:
+        with speaking(control_plane.url, made["key"]) as api:
             yield api
         first.delete(f"/v1/api-keys/{made['id']}")
 
 
 @contextmanager
-def _speaking(url: str, key: str) -> Iterator[Api]:
+def speaking(url: str, key: str) -> Iterator[Api]:
+    """The API with a key."""
     with open_local_client(url, {"authorization": f"Bearer {key}"}, 30.0) as client:
         yield Api(client, Target(url, key, "--url", "--api-key-file"))
 

@@ -17,10 +17,14 @@ from hansa.apply.repository.failures import Reason
 from hansa.apply.sync.model import DELETION_REFUSED, FAILING, NO_MANIFESTS, SYNCED
 from hansa.cli.application import main
 from hansa.cli.client import Api
+from isolation.neighbours import HUSHED, build, manifest
 from repository.repos import GitRepo, agent, agents
+from samples import SCRIPTED
+from samples import agent as sample
 from stack import Process, Stack, free_port
-from sync.platform import clear, names, open_api, passed, spoken, told
+from sync.platform import clear, names, open_api, passed, speaking, spoken, told
 
+MODEL = {"plugin": "scripted", "models": [{"name": "echo", "aliases": [HUSHED]}]}
 SLOW = json.dumps([{"text": "done", "delay": 0.5}])
 
 
@@ -248,3 +252,43 @@ def test_an_export_applies_again_to_the_same(plane: Api, tmp_path: Path, typed: 
         plane.delete(f"/v1/objects/Agent/sync-e{number}")
     assert typed("wait", "agent/sync-e0", "--for", "delete", "--timeout", "5").status == 0
     assert typed("wait", "agent/sync-e0", "--for", "revision=1", "--timeout", "0.3").status == 1
+
+
+async def test_a_repository_of_one_namespace_keeps_to_it(
+    stack: Stack, control_plane: Process, shared_worker: Process, repo: GitRepo
+) -> None:
+    assert shared_worker.alive
+    house = await build(stack, control_plane, roles=["developer"])
+    ours, theirs = {"namespace": house.west, "model": HUSHED}, {"namespace": house.east, "model": HUSHED}
+    model = json.dumps(manifest({**SCRIPTED, "metadata": {"name": "ours"}, "spec": MODEL}, house.west))
+    repo.commit(
+        {
+            "model.json": model,
+            "a.json": _placed("ours-a", **ours),
+            "b.json": _placed("ours-b", **ours),
+            "c.json": _placed("theirs", **theirs),
+        }
+    )
+    with speaking(control_plane.url, house.bound["developer@west"]["authorization"].split()[1]) as west:
+        report = await passed(west, repo)
+        assert sorted((each.name, each.action) for each in report.outcomes) == [
+            ("ours", "created"), ("ours-a", "created"), ("ours-b", "created"), ("theirs", "failed"),
+        ]  # fmt: skip
+        assert names(west, repo) == {"ModelProvider/ours", "Agent/ours-a", "Agent/ours-b"}
+        with speaking(control_plane.url, stack.key) as all_of_it:  # the same repository, as another one brought it elsewhere
+            body = {
+                "manager": "git",
+                "origin": f"file://{repo.folder}//",
+                "objects": [{"manifest": json.loads(_placed("foreign", **theirs))}],
+            }
+            assert all_of_it.post("/v1/objects:apply", body)["failed"] == 0
+            repo.commit({"b.json": None, "c.json": None})
+            report = await passed(west, repo)
+            assert [(each.name, each.action) for each in report.outcomes if each.action != "unchanged"] == [("ours-b", "deleted")]
+            assert told(west, repo)["state"] == SYNCED
+            found = all_of_it.get("/v1/objects/Agent/foreign", {"namespace": house.east})
+            assert found["manager"] == "git", "what the key does not see is not pruned"
+
+
+def _placed(name: str, *, namespace: str, model: str) -> str:
+    return json.dumps(manifest(sample(name, model={"alias": model}), namespace))

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from msgspec import NODEFAULT, Struct, inspect
 
-from hansa_crds.expressions import expressions
+from hansa_crds.expressions import Expression, expressions
 from hansa_crds.inspection import bare, described, formatted
 from hansa_crds.kinds import Kind
 from hansa_crds.parts import GROUP, LABEL_PATTERN, PATTERN_WORDS, VERSION
@@ -117,9 +117,8 @@ def _apply(rule: Rule, schema: Schema) -> None:
     """Write a rule into the schema of the object it holds for."""
     properties = schema["properties"]
     for found in expressions(rule):
-        said = {"rule": found.rule, "message": found.message, "reason": found.reason}
         place = properties[found.on] if found.on else schema
-        place.setdefault(_RULES, []).append(said | ({"fieldPath": found.at} if found.at else {}))
+        place.setdefault(_RULES, []).append(_said(found))
     match rule:
         case DistinctItems(keys=()):
             properties[rule.field][_LIST] = "set"
@@ -134,16 +133,22 @@ def _apply(rule: Rule, schema: Schema) -> None:
             return
 
 
+def _said(found: Expression) -> Schema:
+    return {"rule": found.rule, "message": found.message, "reason": found.reason} | ({"fieldPath": found.at} if found.at else {})
+
+
 def _object_schema(kind: Kind) -> Schema:
     info = inspect.type_info(kind.type)
     if not isinstance(info, inspect.StructType):
         raise TypeError(f"{kind.kind} is not a Struct")
     spec = next(each for each in info.fields if each.encode_name == "spec")
     default: Schema = {} if spec.required else {"default": {}}
+    rules = [_said(each) for rule in rules_of(kind.type) for each in expressions(rule)]
     return {
         "description": (kind.type.__doc__ or "").strip(),
         "type": "object",
         **({"required": ["spec"]} if spec.required else {}),
+        **({_RULES: rules} if rules else {}),
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, Immutable, NotWith, Once, OnlyWith, Rule
+from hansa_crds.rules import DistinctItems, DistinctNames, ExactlyOne, Immutable, NotWith, Once, OnlyWith, OwnNamespaces, Rule
 
 
 class Expression(Struct, frozen=True):
@@ -51,6 +51,12 @@ def expressions(rule: Rule) -> Iterator[Expression]:
         case Immutable():
             message = _told(f"{rule.field} can't be changed", rule.hint)
             yield Expression("self == oldSelf", message, "FieldValueForbidden", on=rule.field)
+        case OwnNamespaces():
+            own = "n == self.metadata.name || (has(self.spec.namespaces) && n in self.spec.namespaces)"
+            bindings = "self.spec.identity.roleBindings"
+            test = f"!has({bindings}) || {bindings}.all(b, !has(b.namespaces) || b.namespaces.all(n, {own}))"
+            message = _told("a role may be bound only in namespaces of this tenant", rule.hint)
+            yield Expression(f"!has(self.spec.identity) || {test}", message, at=".spec.identity.roleBindings")
         case _:
             return
 

@@ -48,9 +48,19 @@ class Issuer(Part, frozen=True, kw_only=True):
 
 
 class RoleBinding(Part, frozen=True, kw_only=True):
-    """Roles that all who are listed have in this tenant."""
+    """Roles that all who are listed have in this tenant, or in some of its namespaces."""
 
     roles: Annotated[tuple[Role, ...], Meta(min_length=1, max_length=16, description="The roles.")]
+    namespaces: Annotated[
+        tuple[DnsLabel, ...],
+        Meta(
+            max_length=64,
+            description=(
+                "Where: of the roles only what is about objects in these namespaces, and their runs, is given; left out: all of it, in the"
+                " whole tenant."
+            ),
+        ),
+    ] = ()
     users: Annotated[tuple[Subject, ...], Meta(max_length=256, description="Users, as `issuer:name`.")] = ()
     groups: Annotated[tuple[Subject, ...], Meta(max_length=256, description="Groups, as `issuer:name`.")] = ()
     service_accounts: Annotated[

@@ -23,6 +23,7 @@ from hansa_crds.rules import (
     NotWith,
     Once,
     OnlyWith,
+    OwnNamespaces,
     Rule,
     SchemaObject,
     rules_of,
@@ -146,6 +147,8 @@ def _words(rule: Rule, owner: str, path: str) -> str:
             return f"`{path}{rule.field}` is a JSON Schema that says its `type`."
         case NoNamespace():
             return "`metadata.namespace` is left out."
+        case OwnNamespaces():
+            return "Each entry of `spec.identity.roleBindings[].namespaces` is the tenant's own name or stands in `spec.namespaces`."
 
 
 def _only(info: inspect.Type) -> inspect.Type:

@@ -76,6 +76,12 @@ class NoNamespace(Struct, frozen=True):
     kind: str
 
 
+class OwnNamespaces(Struct, frozen=True):
+    """Each of `spec.identity.roleBindings[].namespaces` is the object's own name or one of `spec.namespaces`."""
+
+    hint: str
+
+
 class OnlyWith(Struct, frozen=True):
     """The field is present only where `other` is. `hint` says what to do."""
 
@@ -99,7 +105,7 @@ class Immutable(Struct, frozen=True):
     hint: str
 
 
-Rule = ExactlyOne | OnlyWith | NotWith | DistinctItems | DistinctNames | Once | SchemaObject | NoNamespace | Immutable
+Rule = ExactlyOne | OnlyWith | NotWith | DistinctItems | DistinctNames | Once | SchemaObject | NoNamespace | OwnNamespaces | Immutable
 
 RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
     {
@@ -136,8 +142,8 @@ RULES: Mapping[type[Struct], tuple[Rule, ...]] = MappingProxyType(
         Issuer: (Immutable("issuer", "give another issuer another name, and bind roles to that: who has this one's roles is named by it"),),
         AgentSmoke: (DistinctItems("allow"),),
         TenantSpec: (DistinctItems("namespaces"),),
-        RoleBinding: tuple(DistinctItems(each) for each in ("roles", "users", "groups", "serviceAccounts", "agents")),
-        Tenant: (NoNamespace("Tenant"),),
+        RoleBinding: tuple(DistinctItems(each) for each in ("roles", "namespaces", "users", "groups", "serviceAccounts", "agents")),
+        Tenant: (NoNamespace("Tenant"), OwnNamespaces("name it in `spec.namespaces` too, or leave it out here")),
         Region: (NoNamespace("Region"),),
     }
 )
@@ -173,8 +179,20 @@ def broken(rule: Rule, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]
             if isinstance(meta, dict) and cast("dict[str, Any]", meta).get("namespace") is not None:
                 where = (*keys, "metadata", "namespace")
                 yield problem(where, "unknown_field", f"a {rule.kind} lives in no namespace", "remove the field")
+        case OwnNamespaces():
+            yield from _own_namespaces(rule, data, keys)
         case Immutable():
             pass  # `changes.py` judges it: that takes two versions of the object
+
+
+def _own_namespaces(rule: OwnNamespaces, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:
+    spec = _fields(data.get("spec"))
+    own = [_fields(data.get("metadata")).get("name"), *_items(spec.get("namespaces"))]
+    for number, binding in enumerate(_items(_fields(spec.get("identity")).get("roleBindings"))):
+        for at, name in enumerate(_items(_fields(binding).get("namespaces"))):
+            if isinstance(name, str) and name not in own:
+                where = (*keys, "spec", "identity", "roleBindings", number, "namespaces", at)
+                yield problem(where, "one_of", f"`{shown(name)}` is no namespace of this tenant", rule.hint)
 
 
 def _exactly_one(rule: ExactlyOne, data: Mapping[str, Any], keys: Keys) -> Iterator[Problem]:
@@ -239,6 +257,10 @@ def _schema_object(rule: SchemaObject, data: Mapping[str, Any], keys: Keys) -> I
             word = shown(name) if isinstance(name, str) else ""
             suggestion = meant(word, SCHEMA_TYPES, otherwise="known types")
             yield problem(where, "one_of", f"must be a type of JSON Schema, got {f'`{word}`' if word else 'none'}", suggestion)
+
+
+def _fields(data: Any) -> dict[str, Any]:
+    return cast("dict[str, Any]", data) if isinstance(data, dict) else {}
 
 
 def _items(data: Any) -> list[Any]:

@@ -74,10 +74,11 @@ def children(tenant: str, namespace: str, *, agents: int | None, operator: str) 
     path = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
     yield Child(path, _body("networking.k8s.io/v1", "NetworkPolicy", tenant, namespace, {"spec": wall}))
     subject = {"apiGroup": RBAC, "kind": "User", "name": operator}
-    yield Child(rbac, _binding("hansa-operator", "hansa-operator-secrets", tenant, namespace, subject=subject))
+    yield Child(rbac, _binding("hansa-operator", "hansa-operator-secrets", tenant, namespace, subjects=[subject]))
     for verb in ("edit", "view"):
-        group = {"apiGroup": RBAC, "kind": "Group", "name": f"hansa:tenant:{tenant}:{verb}"}
-        yield Child(rbac, _binding(f"hansa-{verb}", f"hansa-tenant-{verb}", tenant, namespace, subject=group))
+        names = (f"hansa:tenant:{tenant}:{verb}", f"hansa:namespace:{namespace}:{verb}")
+        groups = [{"apiGroup": RBAC, "kind": "Group", "name": name} for name in names]
+        yield Child(rbac, _binding(f"hansa-{verb}", f"hansa-tenant-{verb}", tenant, namespace, subjects=groups))
 
 
 def worker(tenant: str, shared: Mapping[str, Any], namespace: str) -> Child:
@@ -119,8 +120,8 @@ def _body(version: str, kind: str, tenant: str, namespace: str, rest: dict[str, 
     return {"apiVersion": version, "kind": kind, "metadata": meta, **rest}
 
 
-def _binding(name: str, role: str, tenant: str, namespace: str, *, subject: dict[str, str]) -> dict[str, Any]:
-    rest = {"roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}, "subjects": [subject]}
+def _binding(name: str, role: str, tenant: str, namespace: str, *, subjects: list[dict[str, str]]) -> dict[str, Any]:
+    rest: dict[str, Any] = {"roleRef": {"apiGroup": RBAC, "kind": "ClusterRole", "name": role}, "subjects": subjects}
     body = _body(f"{RBAC}/v1", "RoleBinding", tenant, namespace, rest)
     body["metadata"]["name"] = name
     return body

@@ -1,5 +1,6 @@
 """/v1/whoami and /v1/api-keys: who may come in."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -7,11 +8,11 @@ import msgspec
 from litestar import Response, delete, get, post
 
 from hansa.api import answers, bodies, requests
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import UNPLACED, AnyRequest, services
 from hansa.audit.model import Action
 from hansa.auth.api_keys import Made
 from hansa.auth.idempotency import Answer, once
-from hansa.auth.model import Grant, Kind, Principal, permissions_of
+from hansa.auth.model import Grant, Kind, Principal, RolesIn, permissions_of, permissions_within
 from hansa.db.pool import Connection
 
 LABEL = msgspec.Meta(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")
@@ -19,14 +20,24 @@ Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63, pattern=r"^[a-z0
 MAX_GRACE_SECONDS = 2_592_000
 
 
+class InNamespace(msgspec.Struct, frozen=True):
+    """What somebody has in one namespace: roles, and what they allow there, beside what it may in the whole tenant."""
+
+    namespace: str
+    roles: tuple[str, ...]
+    permissions: list[str]
+
+
 class WhoAmI(msgspec.Struct, frozen=True):
-    """The caller: its tenant, its roles, and all that it may do. `groups`: those that its issuer names; `on_behalf_of`: whom it named."""
+    """The caller: its tenant, its roles, and all that it may do there; `namespaces`: what more in some of them. `groups`: those that its
+    issuer names; `on_behalf_of`: whom it named."""
 
     name: str
     kind: Kind
     tenant: str
     roles: tuple[str, ...]
     permissions: list[str]
+    namespaces: list[InNamespace]
     groups: tuple[str, ...]
     on_behalf_of: str | None
 
@@ -69,36 +80,39 @@ class RotateApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ServiceAccount(msgspec.Struct, frozen=True):
-    """A program that acts in the tenant under a name of its own. `roles`: its own; the tenant may bind more to it."""
+    """A program that acts in the tenant under a name of its own. `roles`: its own; `bound`: those that the tenant binds to it, in one
+    namespace as `viewer@team-a`."""
 
     name: str
     description: str
     roles: list[str]
+    bound: list[str]
     made_by: str
     created_at: str
 
 
 class MakeServiceAccount(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A service account to be made."""
+    """A service account to be made. Without roles of its own it has those that the tenant binds to it."""
 
     name: Name
-    roles: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=16)]
+    roles: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     description: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
 
 
 class Access(msgspec.Struct, frozen=True):
-    """What somebody in the tenant may."""
+    """What somebody in the tenant may, in all of it and in some of its namespaces."""
 
     subject: str
     roles: tuple[str, ...]
     permissions: list[str]
+    namespaces: list[InNamespace]
 
 
-@get("/v1/whoami", opt={"permission": "self:read", "answer": WhoAmI})
+@get("/v1/whoami", opt={"permission": "self:read", "within": UNPLACED, "answer": WhoAmI})
 async def whoami(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Who the caller is, and what it may do."""
-    me = principal
-    return answers.value(WhoAmI(me.name, me.kind, me.tenant, me.roles, sorted(me.permissions), me.groups, me.on_behalf_of))
+    me, places = principal, _within(principal.within, principal.scopes)
+    return answers.value(WhoAmI(me.name, me.kind, me.tenant, me.roles, sorted(me.permissions), places, me.groups, me.on_behalf_of))
 
 
 @get("/v1/api-keys", opt={"permission": "keys:read", "answer": list[ApiKey]})
@@ -165,8 +179,9 @@ async def get_access(request: AnyRequest, principal: Principal) -> Response[byte
     asked = requests.query(request)
     groups = tuple(filter(None, asked.get("groups", "").split(",")))
     subject = asked.get("subject") or principal.name
-    roles, scopes = await services(request).api_keys.access(principal, subject, groups)
-    return answers.value(Access(subject, roles, sorted(permissions_of(roles, scopes))))
+    bound, scopes = await services(request).api_keys.access(principal, subject, groups)
+    found = sorted(permissions_of(bound.roles, scopes))
+    return answers.value(Access(subject, bound.roles, found, _within(bound.within, scopes)))
 
 
 @get("/v1/service-accounts", opt={"permission": "keys:read", "answer": list[ServiceAccount]})
@@ -204,6 +219,10 @@ async def make_service_account(request: AnyRequest, principal: Principal) -> Res
 async def delete_service_account(request: AnyRequest, principal: Principal, name: str) -> None:
     """Delete a service account and its keys, at once."""
     await services(request).accounts.delete(principal, name)
+
+
+def _within(within: Sequence[RolesIn], scopes: Sequence[str] | None) -> list[InNamespace]:
+    return [InNamespace(each.namespace, each.roles, sorted(permissions_within(each.roles, scopes))) for each in within]
 
 
 def _shown(answer: Answer, made: list[Made]) -> Response[bytes]:

@@ -23,21 +23,24 @@ async def principal(request: AnyRequest) -> Principal:
         await refusals.entered(request, caller)
     opt = request.route_handler.opt
     needed = opt["permission"]
-    if not caller.may(needed):
+    everywhere = caller.may(needed)
+    if not everywhere and not ("within" in opt and caller.reach(needed)):
         raise _missing(needed, caller)
     _check_address(request, opt)
     if "audit" in opt:
         caller = msgspec.structs.replace(caller, origin=refusals.origin(request))
     tenant = requests.header(request, b"hansa-tenant")
     if tenant not in (None, caller.tenant):
+        if not everywhere:  # a namespace is one of its own tenant
+            raise _missing(needed, caller)
         caller = await services(request).tenants.acting(caller, tenant)
     user = _end_user(request, caller)
     return caller if user is None else msgspec.structs.replace(caller, on_behalf_of=user)
 
 
-async def still_admitted(request: AnyRequest, caller: Principal) -> bool:
-    """Whether who was let in and reads on, as from a stream, would be let in now: its credential, its permission, its tenant. While
-    nobody can tell, because the database is away, it is."""
+async def still_admitted(request: AnyRequest, caller: Principal, namespace: str | None) -> bool:
+    """Whether who was let in and reads on, as from a stream, would be let in now: its credential, its permission for what stands in the
+    namespace, its tenant. While nobody can tell, because the database is away, it is."""
     try:
         now = await services(request).authenticator.authenticate(requests.header(request, b"authorization"))
         if caller.home:
@@ -46,7 +49,7 @@ async def still_admitted(request: AnyRequest, caller: Principal) -> bool:
         return True
     except HansaError:
         return False
-    return now.tenant_id == caller.tenant_id and now.may(request.route_handler.opt["permission"])
+    return now.tenant_id == caller.tenant_id and now.may_in(request.route_handler.opt["permission"], namespace)
 
 
 def _end_user(request: AnyRequest, caller: Principal) -> str | None:
@@ -68,7 +71,8 @@ def _end_user(request: AnyRequest, caller: Principal) -> str | None:
 def _missing(needed: str, caller: Principal) -> Forbidden:
     having = ", ".join(role for role, permissions in ROLES.items() if needed in permissions)
     return Forbidden(
-        f"this needs the permission {needed}; your roles are {', '.join(caller.roles) or 'none'}", hint=f"Roles that have it: {having}."
+        f"this needs the permission {needed}; your roles are {', '.join(caller.described_roles) or 'none'}",
+        hint=f"Roles that have it: {having}.",
     )
 
 

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Response, delete, get, post
 
 from hansa.api import answers, requests
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import STANDING, AnyRequest, services
 from hansa.apply.rollout.model import AgentStatus
 from hansa.audit.model import Action
 from hansa.auth.model import Principal
@@ -49,14 +49,14 @@ class Revision(msgspec.Struct, frozen=True):
     manifest: dict[str, Any]
 
 
-@get("/v1/agents", opt={"permission": "agents:read", "answer": list[Agent]})
+@get("/v1/agents", opt={"permission": "agents:read", "within": STANDING, "answer": list[Agent]})
 async def list_agents(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Agents by name."""
     page = await services(request).agents.page(principal, after=requests.cursor(request, principal) or "", limit=requests.limit(request))
     return answers.page(request, principal, page.data, page.last)
 
 
-@get("/v1/agents/{name:str}", opt={"permission": "agents:read", "answer": Agent})
+@get("/v1/agents/{name:str}", opt={"permission": "agents:read", "within": STANDING, "answer": Agent})
 async def get_agent(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
     """One agent."""
     return answers.text(await services(request).agents.get(principal, name))
@@ -65,7 +65,7 @@ async def get_agent(request: AnyRequest, principal: Principal, name: str) -> Res
 @post(
     "/v1/agents/{name:str}/rollout/retry",
     status_code=202,
-    opt={"audit": Action.ROLLOUT_RETRIED, "permission": "objects:write", "answer": AgentStatus},
+    opt={"audit": Action.ROLLOUT_RETRIED, "permission": "objects:write", "within": STANDING, "answer": AgentStatus},
 )
 async def retry_rollout(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
     """Check the agent's newest revision, which was refused, once more."""
@@ -73,13 +73,13 @@ async def retry_rollout(request: AnyRequest, principal: Principal, name: str) ->
     return answers.kept(await services(request).rollouts.again(principal, name, key=key))
 
 
-@delete("/v1/agents/{name:str}", status_code=204, opt={"audit": Action.OBJECT_DELETED, "permission": "objects:write"})
+@delete("/v1/agents/{name:str}", status_code=204, opt={"audit": Action.OBJECT_DELETED, "permission": "objects:write", "within": STANDING})
 async def delete_agent(request: AnyRequest, principal: Principal, name: str) -> None:
     """Delete an agent. Its runs, sessions and revisions are kept, and runs under way go on."""
     await services(request).objects.delete(principal, "Agent", name)
 
 
-@get("/v1/agents/{name:str}/revisions", opt={"permission": "agents:read", "answer": list[Revision]})
+@get("/v1/agents/{name:str}/revisions", opt={"permission": "agents:read", "within": STANDING, "answer": list[Revision]})
 async def list_revisions(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
     """Revisions of an agent, newest first."""
     before = requests.cursor(request, principal)

@@ -36,7 +36,7 @@ from hansa.api import (
 from hansa.api.problems import on_any_error, on_hansa_error, on_http_error
 from hansa.api.services import Services
 from hansa.audit.model import ACTIONS, Action
-from hansa.auth.model import PERMISSIONS
+from hansa.auth.model import IN_NAMESPACES, PERMISSIONS
 from hansa.bus.subjects import keys_changed
 from hansa.db.gathering import carrying
 from hansa.errors import HansaError, Misconfigured
@@ -116,6 +116,10 @@ def unguarded(handlers: Iterable[HTTPRouteHandler]) -> list[str]:
             continue
         if handler.opt.get("permission") not in PERMISSIONS:
             found.append(f"{place} names no known permission and is not public")
+        elif "within" in handler.opt and handler.opt["permission"] not in IN_NAMESPACES:
+            found.append(f"{place} admits by namespace (`within`), and {handler.opt['permission']} is no permission of a namespace")
+        elif not handler.opt.get("within", "said"):
+            found.append(f"{place} admits by namespace and does not say what it shows (`within`)")
         elif "principal" not in inspect.signature(handler.fn).parameters:
             found.append(f"{place} names a permission, and nobody asks who calls: it needs the parameter `principal`")
     return found

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Response, get, post
 
 from hansa.api import answers, bodies, requests
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import STANDING, AnyRequest, services
 from hansa.audit.model import Action
 from hansa.auth.model import Principal
 from hansa.runs.approvals import Decision
@@ -38,7 +38,7 @@ class Approval(msgspec.Struct, frozen=True):
     decided_at: str | None
 
 
-@get("/v1/approvals", opt={"permission": "approvals:read", "answer": list[Approval], "query": {"state": str}})
+@get("/v1/approvals", opt={"permission": "approvals:read", "within": STANDING, "answer": list[Approval], "query": {"state": str}})
 async def list_approvals(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Approvals and questions, newest first; `?state=pending` for those that wait for someone."""
     asked = requests.query(request)
@@ -49,7 +49,7 @@ async def list_approvals(request: AnyRequest, principal: Principal) -> Response[
     return answers.page(request, principal, page.data, page.last)
 
 
-@get("/v1/approvals/{approval_id:str}", opt={"permission": "approvals:read", "answer": Approval})
+@get("/v1/approvals/{approval_id:str}", opt={"permission": "approvals:read", "within": STANDING, "answer": Approval})
 async def get_approval(request: AnyRequest, principal: Principal, approval_id: str) -> Response[bytes]:
     """One approval or question."""
     return answers.text(await services(request).approvals.get(principal, requests.uuid(approval_id, "approval")))
@@ -58,7 +58,7 @@ async def get_approval(request: AnyRequest, principal: Principal, approval_id: s
 @post(
     "/v1/approvals/{approval_id:str}/decide",
     status_code=200,
-    opt={"audit": Action.APPROVAL_DECIDED, "permission": "approvals:decide", "body": Decide, "answer": Approval},
+    opt={"audit": Action.APPROVAL_DECIDED, "permission": "approvals:decide", "within": STANDING, "body": Decide, "answer": Approval},
 )
 async def decide_approval(request: AnyRequest, principal: Principal, approval_id: str) -> Response[bytes]:
     """Decide, once: the run goes on with it."""

@@ -7,7 +7,7 @@ from litestar import Response, get, post
 from litestar.response import Stream
 
 from hansa.api import answers, requests
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import STANDING, AnyRequest, services
 from hansa.api.sessions import Session
 from hansa.audit.model import Action
 from hansa.auth.model import Principal
@@ -16,7 +16,7 @@ from hansa.errors import Invalid
 ARCHIVE = "application/jsonl"
 
 
-@get("/v1/sessions/{session_id:str}/export", opt={"permission": "runs:read", "answer": ARCHIVE})
+@get("/v1/sessions/{session_id:str}/export", opt={"permission": "runs:read", "within": STANDING, "answer": ARCHIVE})
 async def export_session(request: AnyRequest, principal: Principal, session_id: str) -> Stream:
     """The session with its whole log, as JSON lines that seal each other; a last line of kind `end` says that nothing is missing."""
     session = requests.uuid(session_id, "session")

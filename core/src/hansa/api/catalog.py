@@ -6,7 +6,7 @@ import msgspec
 from litestar import Response, get
 
 from hansa.api import answers, requests
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import STANDING, UNPLACED, AnyRequest, services
 from hansa.auth.model import Principal
 from hansa.plugins.model import PluginInfo
 from hansa_crds import ModelProvider
@@ -47,20 +47,22 @@ class PluginView(msgspec.Struct, frozen=True):
     provides: dict[str, tuple[str, ...]]
 
 
-@get("/v1/tools", opt={"permission": "plugins:read", "answer": list[ToolView]})
+@get("/v1/tools", opt={"permission": "plugins:read", "within": UNPLACED, "answer": list[ToolView]})
 async def list_tools(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Tools of all loaded plugins, by name."""
     tools = services(request).plugins.tools.items()
     return _page(request, principal, {(name,): _tool(name, plugin, tool) for name, (plugin, tool) in tools})
 
 
-@get("/v1/models", opt={"permission": "plugins:read", "answer": list[ModelView]})
+@get("/v1/models", opt={"permission": "plugins:read", "within": STANDING, "answer": list[ModelView]})
 async def list_models(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Models of the tenant's ModelProviders, and whether they can be used from here."""
     gateway, names = services(request).gateway, await services(request).secrets.names(principal.tenant_id)
     models: dict[tuple[str, ...], ModelView] = {}
     for text in await services(request).objects.manifests(principal, "ModelProvider"):
         provider = msgspec.json.decode(text, type=ModelProvider)
+        if not principal.may_in("plugins:read", provider.metadata.namespace or principal.tenant):
+            continue
         name, reason = provider.metadata.name, gateway.usable(provider, names)
         for model in provider.spec.models:
             ref = f"{name}/{model.name}"
@@ -68,7 +70,7 @@ async def list_models(request: AnyRequest, principal: Principal) -> Response[byt
     return _page(request, principal, models)
 
 
-@get("/v1/plugins", opt={"permission": "plugins:read", "answer": list[PluginView]})
+@get("/v1/plugins", opt={"permission": "plugins:read", "within": UNPLACED, "answer": list[PluginView]})
 async def list_plugins(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Every installed plugin, also those that failed, with the reason."""
     return _page(request, principal, {(info.name, info.distribution): _view(info) for info in services(request).plugins.infos})

@@ -7,7 +7,7 @@ from litestar import Response, delete, get, post
 from msgspec import Meta
 
 from hansa.api import answers, bodies, requests
-from hansa.api.services import AnyRequest, services
+from hansa.api.services import STANDING, AnyRequest, services
 from hansa.apply.model import Applied, Asked, Item, Named, Owner, Unwanted
 from hansa.apply.ownership import refuse_credentials
 from hansa.apply.store import Filters
@@ -101,7 +101,7 @@ class StoredObject(msgspec.Struct, frozen=True):
 @post(
     "/v1/objects:apply",
     status_code=200,
-    opt={"audit": APPLYING, "permission": "objects:write", "body": Apply, "answer": ApplyAnswer},
+    opt={"audit": APPLYING, "permission": "objects:write", "within": STANDING, "body": Apply, "answer": ApplyAnswer},
 )
 async def apply_objects(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Apply objects. 200 also when some were refused: `failed` counts them, `errors` names each place."""
@@ -128,7 +128,7 @@ async def apply_objects(request: AnyRequest, principal: Principal) -> Response[b
 @post(
     "/v1/objects:plan",
     status_code=200,
-    opt={"unaudited": "it changes nothing", "permission": "objects:write", "body": Plan, "answer": PlanAnswer},
+    opt={"unaudited": "it changes nothing", "permission": "objects:write", "within": STANDING, "body": Plan, "answer": PlanAnswer},
 )
 async def plan_objects(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """What applying and deleting these would do, and what would change: it is done in a transaction that is undone. Same permissions,
@@ -151,7 +151,7 @@ async def plan_objects(request: AnyRequest, principal: Principal) -> Response[by
 @post(
     "/v1/objects:delete",
     status_code=200,
-    opt={"audit": DELETING, "permission": "objects:write", "body": Delete, "answer": ApplyAnswer},
+    opt={"audit": DELETING, "permission": "objects:write", "within": STANDING, "body": Delete, "answer": ApplyAnswer},
 )
 async def delete_objects(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Delete objects that an owner no longer has, only its own, in reverse order of their kinds. Many at once, and any Tenant or Region,
@@ -178,6 +178,7 @@ async def delete_objects(request: AnyRequest, principal: Principal) -> Response[
     "/v1/objects",
     opt={
         "permission": "objects:read",
+        "within": STANDING,
         "answer": list[StoredObject],
         "query": {"kind": str, "manager": str, "origin": str, "namespace": str},
     },
@@ -201,7 +202,7 @@ async def list_objects(request: AnyRequest, principal: Principal) -> Response[by
 
 @get(
     "/v1/objects/{kind:str}/{name:str}",
-    opt={"permission": "objects:read", "answer": StoredObject, "query": {"namespace": str}},
+    opt={"permission": "objects:read", "within": STANDING, "answer": StoredObject, "query": {"namespace": str}},
 )
 async def get_object(request: AnyRequest, principal: Principal, kind: str, name: str) -> Response[bytes]:
     """One object. A namespace leads to its tenant, for those who act in any."""
@@ -209,7 +210,11 @@ async def get_object(request: AnyRequest, principal: Principal, kind: str, name:
     return answers.text(await services(request).objects.get(principal, kind, name, namespace=namespace))
 
 
-@delete("/v1/objects/{kind:str}/{name:str}", status_code=204, opt={"audit": Action.OBJECT_DELETED, "permission": "objects:write"})
+@delete(
+    "/v1/objects/{kind:str}/{name:str}",
+    status_code=204,
+    opt={"audit": Action.OBJECT_DELETED, "permission": "objects:write", "within": STANDING},
+)
 async def delete_object(request: AnyRequest, principal: Principal, kind: str, name: str) -> None:
     """Delete an object that nobody but people own. Runs under way go on; revisions of an agent are kept."""
     await services(request).objects.delete(principal, kind, name)
@@ -218,7 +223,7 @@ async def delete_object(request: AnyRequest, principal: Principal, kind: str, na
 @post(
     "/v1/objects/{kind:str}/{name:str}/takeover",
     status_code=200,
-    opt={"audit": Action.OBJECT_TAKEN, "permission": "objects:takeover", "body": Takeover, "answer": StoredObject},
+    opt={"audit": Action.OBJECT_TAKEN, "permission": "objects:takeover", "within": STANDING, "body": Takeover, "answer": StoredObject},
 )
 async def take_over_object(request: AnyRequest, principal: Principal, kind: str, name: str) -> Response[bytes]:
     """Give an object another owner, on purpose. What it says stays as it is; the one who had it is refused from now on."""

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Response, get, post
 
 from hansa.api import answers, bodies, requests
-from hansa.api.services import IN_THE_LOG, AnyRequest, services
+from hansa.api.services import IN_THE_LOG, STANDING, AnyRequest, services
 from hansa.audit.model import Action
 from hansa.auth.idempotency import Answer
 from hansa.auth.model import Principal, Starter
@@ -87,7 +87,7 @@ class Run(msgspec.Struct, frozen=True):
 @post(
     "/v1/agents/{name:str}/runs",
     status_code=202,
-    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": StartRun, "answer": Run, "query": {"wait": int}},
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "within": STANDING, "body": StartRun, "answer": Run, "query": {"wait": int}},
 )
 async def start_run(request: AnyRequest, principal: Principal, name: str) -> Response[bytes]:
     """Start a run of an agent. Durable once answered; `?wait=SECONDS` answers 200 with the ended run if it ends in that time."""
@@ -118,7 +118,10 @@ async def _ended(request: AnyRequest, principal: Principal, run: Named, wait: in
     return body if is_final(body) else None
 
 
-@get("/v1/runs", opt={"permission": "runs:read", "answer": list[Run], "query": {"agent": str, "state": str, "session_id": UUID}})
+@get(
+    "/v1/runs",
+    opt={"permission": "runs:read", "within": STANDING, "answer": list[Run], "query": {"agent": str, "state": str, "session_id": UUID}},
+)
 async def list_runs(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Runs, newest first."""
     asked = requests.query(request)
@@ -130,20 +133,28 @@ async def list_runs(request: AnyRequest, principal: Principal) -> Response[bytes
     return answers.page(request, principal, page.data, page.last)
 
 
-@get("/v1/runs/{run_id:str}", opt={"permission": "runs:read", "answer": Run})
+@get("/v1/runs/{run_id:str}", opt={"permission": "runs:read", "within": STANDING, "answer": Run})
 async def get_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """One run."""
     return answers.text(await services(request).runs.get(principal, requests.uuid(run_id, "run")))
 
 
-@post("/v1/runs/{run_id:str}/cancel", status_code=202, opt={"audit": Action.RUN_CANCELED, "permission": "runs:cancel", "answer": Run})
+@post(
+    "/v1/runs/{run_id:str}/cancel",
+    status_code=202,
+    opt={"audit": Action.RUN_CANCELED, "permission": "runs:cancel", "within": STANDING, "answer": Run},
+)
 async def cancel_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """Cancel a run. A waiting one is canceled at once, a running one as soon as its worker has heard."""
     key = await requests.idempotency_key(request)
     return answers.kept(await services(request).runs.cancel(principal, requests.uuid(run_id, "run"), key=key))
 
 
-@post("/v1/runs/{run_id:str}/suspend", status_code=202, opt={"audit": Action.RUN_SUSPENDED, "permission": "runs:cancel", "answer": Run})
+@post(
+    "/v1/runs/{run_id:str}/suspend",
+    status_code=202,
+    opt={"audit": Action.RUN_SUSPENDED, "permission": "runs:cancel", "within": STANDING, "answer": Run},
+)
 async def suspend_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """Hold a run until it is resumed; one that is worked on as soon as its worker has heard."""
     key = await requests.idempotency_key(request)
@@ -153,7 +164,7 @@ async def suspend_run(request: AnyRequest, principal: Principal, run_id: str) ->
 @post(
     "/v1/runs/{run_id:str}/resume",
     status_code=202,
-    opt={"audit": Action.RUN_RESUMED, "permission": "runs:cancel", "body": ResumeRun, "answer": Run},
+    opt={"audit": Action.RUN_RESUMED, "permission": "runs:cancel", "within": STANDING, "body": ResumeRun, "answer": Run},
 )
 async def resume_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """Let a suspended run go on, or decide about a call of which nobody knows whether it was made."""
@@ -167,7 +178,7 @@ async def resume_run(request: AnyRequest, principal: Principal, run_id: str) -> 
 @post(
     "/v1/runs/{run_id:str}/fork",
     status_code=202,
-    opt={"audit": Action.RUN_FORKED, "permission": "runs:start", "body": ForkRun, "answer": Run},
+    opt={"audit": Action.RUN_FORKED, "permission": "runs:start", "within": STANDING, "body": ForkRun, "answer": Run},
 )
 async def fork_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """A new run, in a session of its own, that takes over what this one had done up to an event and goes on by itself."""
@@ -176,7 +187,7 @@ async def fork_run(request: AnyRequest, principal: Principal, run_id: str) -> Re
     return answers.kept(await services(request).runs.fork(principal, requests.uuid(run_id, "run"), at=asked.at, key=key))
 
 
-@get("/v1/runs/{run_id:str}/replay", opt={"permission": "runs:read", "answer": Replay})
+@get("/v1/runs/{run_id:str}/replay", opt={"permission": "runs:read", "within": STANDING, "answer": Replay})
 async def replay_run(request: AnyRequest, principal: Principal, run_id: str) -> Response[bytes]:
     """Run the runtime again over the run's log, touching nothing outside; names the first step that differs."""
     return answers.value(await replay(services(request).equipment, principal, requests.uuid(run_id, "run")))

@@ -38,6 +38,10 @@ AnyRequest = Request[Any, Any, Any]
 IN_THE_LOG = "what starts a run or is said to one stands in its session's log, which nobody rewrites; auditing it too would slow every run"
 """Why such a route has no row in the audit trail."""
 
+STANDING = "only what stands in namespaces in which the caller has the permission; of all else what is said of a missing thing"
+UNPLACED = "nothing of it stands in a namespace"
+"""Why a route lets in those who have its permission in namespaces only (`within`): what it shows them, and may do for them."""
+
 
 class Services(msgspec.Struct, frozen=True):
     """Made by the composition root."""

@@ -14,7 +14,7 @@ from hansa import clock, ids
 from hansa.api import answers, bodies, requests
 from hansa.api.admission import still_admitted
 from hansa.api.runs import Run
-from hansa.api.services import IN_THE_LOG, AnyRequest, services
+from hansa.api.services import IN_THE_LOG, STANDING, AnyRequest, services
 from hansa.api.streams import Place
 from hansa.auth.model import Principal
 from hansa.errors import Invalid
@@ -59,11 +59,13 @@ class Delivered(msgspec.Struct, frozen=True):
 
 
 class Session(msgspec.Struct, frozen=True):
-    """A session as the API shows it. `revision`: what its runs are on; null: it is of an earlier version, and has had no run since.
-    `smoke`: it checks that revision of its agent."""
+    """A session as the API shows it. `namespace`: in which its agent stood when it was opened; null: not known.
+    `revision`: what its runs are on; null: it is of an earlier version, and has had no run since. `smoke`: it checks that revision of its
+    agent."""
 
     id: UUID
     agent: str
+    namespace: str | None
     revision: int | None
     smoke: bool
     created_at: str
@@ -83,7 +85,11 @@ class Event(msgspec.Struct, frozen=True):
     at: str
 
 
-@post("/v1/sessions", status_code=201, opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": OpenSession, "answer": Session})
+@post(
+    "/v1/sessions",
+    status_code=201,
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "within": STANDING, "body": OpenSession, "answer": Session},
+)
 async def open_session(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Open a session with an agent."""
     key = await requests.idempotency_key(request)
@@ -91,7 +97,7 @@ async def open_session(request: AnyRequest, principal: Principal) -> Response[by
     return answers.kept(await services(request).runs.open_session(principal, asked.agent, key=key))
 
 
-@get("/v1/sessions", opt={"permission": "runs:read", "answer": list[Session], "query": {"agent": str}})
+@get("/v1/sessions", opt={"permission": "runs:read", "within": STANDING, "answer": list[Session], "query": {"agent": str}})
 async def list_sessions(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Sessions, newest first."""
     asked = requests.query(request)
@@ -102,13 +108,16 @@ async def list_sessions(request: AnyRequest, principal: Principal) -> Response[b
     return answers.page(request, principal, page.data, page.last)
 
 
-@get("/v1/sessions/{session_id:str}", opt={"permission": "runs:read", "answer": Session})
+@get("/v1/sessions/{session_id:str}", opt={"permission": "runs:read", "within": STANDING, "answer": Session})
 async def get_session(request: AnyRequest, principal: Principal, session_id: str) -> Response[bytes]:
     """One session."""
     return answers.text(await services(request).runs.get_session(principal, requests.uuid(session_id, "session")))
 
 
-@get("/v1/sessions/{session_id:str}/events", opt={"permission": "runs:read", "answer": list[Event], "query": {"after": int}})
+@get(
+    "/v1/sessions/{session_id:str}/events",
+    opt={"permission": "runs:read", "within": STANDING, "answer": list[Event], "query": {"after": int}},
+)
 async def list_events(request: AnyRequest, principal: Principal, session_id: str) -> Response[bytes]:
     """Events of a session after the number `after`, oldest first. `next` is the number to go on from."""
     after, limit = requests.number(request, "after", 0, most=LARGEST_SEQ), requests.limit(request)
@@ -120,7 +129,7 @@ async def list_events(request: AnyRequest, principal: Principal, session_id: str
 @post(
     "/v1/sessions/{session_id:str}/events",
     status_code=202,
-    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": UserMessage, "answer": Run},
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "within": STANDING, "body": UserMessage, "answer": Run},
 )
 async def post_event(request: AnyRequest, principal: Principal, session_id: str) -> Response[bytes]:
     """Say something to the session's agent; the answer is the run that it starts."""
@@ -133,7 +142,7 @@ async def post_event(request: AnyRequest, principal: Principal, session_id: str)
 @post(
     "/v1/sessions/{session_id:str}/events/{event:str}",
     status_code=202,
-    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "body": NamedEvent, "answer": Delivered},
+    opt={"unaudited": IN_THE_LOG, "permission": "runs:start", "within": STANDING, "body": NamedEvent, "answer": Delivered},
 )
 async def send_event(request: AnyRequest, principal: Principal, session_id: str, event: str) -> Response[bytes]:
     """Send an event to the session: the run that waits for one of this name goes on with it, or the next one that will."""
@@ -147,7 +156,7 @@ async def send_event(request: AnyRequest, principal: Principal, session_id: str,
 
 @get(
     "/v1/sessions/{session_id:str}/events/stream",
-    opt={"permission": "runs:read", "answer": "text/event-stream", "query": {"after": int, "until": UUID}},
+    opt={"permission": "runs:read", "within": STANDING, "answer": "text/event-stream", "query": {"after": int, "until": UUID}},
 )
 async def stream_events(request: AnyRequest, principal: Principal, session_id: str) -> Stream:
     """The log as server-sent events, from `Last-Event-ID` or `?after=`, then live; `?until=RUN` ends with that run."""
@@ -156,7 +165,8 @@ async def stream_events(request: AnyRequest, principal: Principal, session_id: s
     if "last-event-id" in request.headers:
         after = requests.whole(request.headers["last-event-id"], "Last-Event-ID", most=LARGEST_SEQ)
     equipment, session = services(request).equipment, requests.uuid(session_id, "session")
-    last = msgspec.json.decode(await services(request).runs.get_session(principal, session), type=Session).last_seq
+    found = msgspec.json.decode(await services(request).runs.get_session(principal, session), type=Session)
+    last, namespace = found.last_seq, found.namespace
     if after > last:
         raise Invalid(f"the session's log ends at {last}: no number after it was ever given, {after} neither")
     reading = Reading(session, after)
@@ -168,7 +178,7 @@ async def stream_events(request: AnyRequest, principal: Principal, session_id: s
     place = services(request).streams.enter(principal)
     stream = follow(equipment, principal, reading)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    sent = _server_sent(stream, services(request).stopping, place, partial(still_admitted, request, principal))
+    sent = _server_sent(stream, services(request).stopping, place, partial(still_admitted, request, principal, namespace))
     return Stream(sent, media_type="text/event-stream", headers=headers)
 
 

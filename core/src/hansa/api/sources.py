@@ -13,6 +13,7 @@ from hansa.auth.model import Principal
 from hansa.errors import Invalid
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+OWN = "a source stands in no namespace: only those of which the caller itself has told"
 TOLD = "what a source tells of itself changes nothing, and comes many times an hour"
 
 
@@ -31,7 +32,7 @@ class KnownSource(msgspec.Struct, frozen=True):
     told_by: str
 
 
-@get("/v1/sources", opt={"permission": "objects:read", "answer": list[KnownSource]})
+@get("/v1/sources", opt={"permission": "objects:read", "within": OWN, "answer": list[KnownSource]})
 async def list_sources(request: AnyRequest, principal: Principal) -> Response[bytes]:
     """Sources by their ids."""
     after = requests.cursor(request, principal) or ""
@@ -42,7 +43,7 @@ async def list_sources(request: AnyRequest, principal: Principal) -> Response[by
 @put(
     "/v1/sources/{source_id:str}",
     status_code=200,
-    opt={"unaudited": TOLD, "permission": "objects:write", "body": ToldSource, "answer": KnownSource},
+    opt={"unaudited": TOLD, "permission": "objects:write", "within": OWN, "body": ToldSource, "answer": KnownSource},
 )
 async def put_source(request: AnyRequest, principal: Principal, source_id: str) -> Response[bytes]:
     """Tell of a source what it last saw; something older than what is known changes nothing."""
@@ -52,7 +53,7 @@ async def put_source(request: AnyRequest, principal: Principal, source_id: str) 
     return answers.text(await services(request).sources.put(principal, source_id, told))
 
 
-@delete("/v1/sources/{source_id:str}", status_code=204, opt={"unaudited": TOLD, "permission": "objects:write"})
+@delete("/v1/sources/{source_id:str}", status_code=204, opt={"unaudited": TOLD, "permission": "objects:write", "within": OWN})
 async def forget_source(request: AnyRequest, principal: Principal, source_id: str) -> None:
     """Forget what a source told. What it applied stays, and is still its own."""
     await services(request).sources.forget(principal, source_id)

@@ -9,7 +9,7 @@ from itertools import groupby
 
 import msgspec
 
-from hansa.apply import ownership, store
+from hansa.apply import ownership, sight, store
 from hansa.apply.auditing import Trail
 from hansa.apply.authority import keep_applier, narrowed
 from hansa.apply.candidates import Candidate, candidates, forbidden, refused
@@ -99,7 +99,7 @@ class Applying:
             await store.hold(self._connection, kind, [each.name for each in group])
         known = await store.lock(self._connection, kind, [each.name for each in group])
         owned = [each for each in group if self._is_owned(each, known.get(each.name))]
-        around = await surroundings(self._connection, kind, owned)
+        around = await surroundings(self._connection, self._principal, kind, owned)
         admitted = await self._admission(kind, owned, known)
         ready: list[Prepared] = []
         for each in owned:
@@ -138,9 +138,13 @@ class Applying:
         return [each for each in group if each.namespace in leading]
 
     def _is_owned(self, candidate: Candidate, known: Kept | None) -> bool:
-        if known is None or self._asked.force:
+        if known is None:
             return True
-        error = self._conflict(candidate, known) or ownership.elsewhere(candidate.kind, known, candidate.namespace, tenant=candidate.tenant)
+        error = sight.untouchable(self._principal, candidate.kind, known, force=self._asked.force)
+        if error is None and not self._asked.force:
+            error = self._conflict(candidate, known) or ownership.elsewhere(
+                candidate.kind, known, candidate.namespace, tenant=candidate.tenant
+            )
         if error is not None:
             self._refuse(candidate, (error,))
         return error is None
@@ -230,7 +234,7 @@ class Applying:
 
     async def _told(self, agents: Sequence[Candidate]) -> None:
         """Add to what is answered of agents how they stand now."""
-        told = await self._rollouts.told(self._connection, [each.name for each in agents])
+        told = await self._rollouts.told(self._connection, self._principal, [each.name for each in agents])
         for each in agents:
             result, (status, note) = self._results[each.number], told[each.name]
             self._results[each.number] = msgspec.structs.replace(result, status=status, note="; ".join(filter(None, (result.note, note))))
@@ -239,7 +243,8 @@ class Applying:
         """Another owner was quicker, by less than this transaction."""
         known = await store.lock(self._connection, kind, [each.name for each in group])
         for each in group:
-            error = self._conflict(each, known[each.name]) if each.name in known else None
+            kept = known.get(each.name)
+            error = kept and (sight.untouchable(self._principal, kind, kept, force=False) or self._conflict(each, kept))
             self._refuse(each, (error or FieldError("metadata.name", "conflict", "somebody else changed it at this moment: try again"),))
 
     async def _agents(self, tenant: str, ready: Sequence[Prepared]) -> dict[str, int]:
@@ -254,9 +259,10 @@ class Applying:
             agent = each.candidate.found
             if not isinstance(agent, Agent):
                 continue
-            number, known = newest.get(each.row.name, (0, b""))
+            number, known, namespace = newest.get(each.row.name, (0, b"", None))
             spec = digest(msgspec.json.encode(agent.spec, order="sorted"))
-            if spec != known:
+            # What stood in another namespace is another agent's past there, however alike the two are.
+            if spec != known or (namespace or tenant) != each.candidate.namespace:
                 number += 1
                 added.append((each.row.name, number, spec, each.row.manifest))
             found[each.row.name] = number
@@ -268,6 +274,7 @@ class Applying:
             await store.agents_changed(self._connection, changed)
         for agent, number in checked:
             await begin(self._connection, agent, number)
+        await store.place_agents(self._connection, {each.row.name: each.candidate.namespace for each in ready})
         if await keep_applier(self._connection, self._principal, names):
             self.changed.add(tenant)
         return found

@@ -9,6 +9,7 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Connection
 from hansa_crds import Agent
 
+ONLY_IN = "it will call agents only in namespaces where whoever applies it has the permission runs:start:"
 NOTE = "it will call no agents: whoever applies it must have the permission runs:start"
 
 
@@ -20,4 +21,7 @@ async def keep_applier(connection: Connection, principal: Principal, names: Sequ
 
 def narrowed(principal: Principal, agent: Agent) -> str:
     """What is to be said where an agent will be able to do less than it wants; empty: nothing."""
-    return NOTE if any(use.agent for use in agent.spec.tools) and not principal.may("runs:start") else ""
+    reach = principal.reach("runs:start")
+    if reach is None or not any(use.agent for use in agent.spec.tools):
+        return ""
+    return f"{ONLY_IN} {', '.join(sorted(reach))}" if reach else NOTE

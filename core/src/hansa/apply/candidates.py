@@ -9,6 +9,7 @@ from typing import Any, cast
 import msgspec
 
 from hansa.apply.model import CLUSTER, ORDER, Applied, Item
+from hansa.apply.sight import WRITING, outside
 from hansa.auth.model import Principal
 from hansa.errors import FieldError
 from hansa.tenants.service import DEFAULT_TENANT
@@ -83,9 +84,13 @@ def forbidden(principal: Principal, candidate: Candidate) -> FieldError | None:
             return None
         return FieldError("kind", "forbidden", f"a {candidate.kind} needs the permission platform:write (role platform-admin)")
     if candidate.tenant != principal.tenant and not principal.may("tenants:act"):
+        if principal.reach(WRITING) is not None:  # whether such a namespace is there is none of its business
+            return outside(principal, WRITING, candidate.namespace, path="metadata.namespace")
         text = f"this key belongs to tenant {principal.tenant!r}; leave namespace out or write that"
         return FieldError("metadata.namespace", "reference", text)
-    return None
+    if candidate.tenant != principal.tenant:  # nobody acts elsewhere with roles of a namespace
+        return None if principal.may(WRITING) else FieldError("kind", "forbidden", f"this needs the permission {WRITING} in every tenant")
+    return outside(principal, WRITING, candidate.namespace, path="metadata.namespace")
 
 
 def refused(item: Item, errors: tuple[FieldError, ...]) -> Applied:

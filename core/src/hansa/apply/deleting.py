@@ -8,7 +8,7 @@ from itertools import groupby
 
 import msgspec
 
-from hansa.apply import ownership, store
+from hansa.apply import ownership, sight, store
 from hansa.apply.applying import enter_place, lock_tenants
 from hansa.apply.auditing import Trail
 from hansa.apply.candidates import tenant_of_name
@@ -99,9 +99,19 @@ class Deleting:
         tenant = tenant_of_name(self._principal, named.kind, named.name, self._asked.leads, namespace=named.namespace)
         if named.kind not in CLUSTER and tenant != mine and not self._principal.may("tenants:act"):
             text = f"this key belongs to tenant {mine!r}; leave namespace out or write that"
-            self._fail(number, named, FieldError("namespace", "reference", text))
+            self._fail(number, named, self._outside(named.namespace) or FieldError("namespace", "reference", text))
+            return None
+        error = self._outside(named.namespace) if tenant == mine and named.kind not in CLUSTER else None
+        if error is not None or (tenant != mine and not self._principal.may(sight.WRITING) and named.kind not in CLUSTER):
+            self._fail(
+                number, named, error or FieldError("kind", "forbidden", f"this needs the permission {sight.WRITING} in every tenant")
+            )
             return None
         return Target(number, named, tenant)
+
+    def _outside(self, namespace: str | None) -> FieldError | None:
+        """Why the caller may delete nothing in a namespace that it names."""
+        return None if namespace is None else sight.outside(self._principal, sight.WRITING, namespace, path="namespace")
 
     async def _standing(self, kind: str, tenant: str, group: Sequence[Target]) -> list[tuple[Target, Kept]]:
         """Those objects that are there and the owner's own, locked. What is not there is `absent`."""
@@ -119,7 +129,11 @@ class Deleting:
             namespace = each.named.namespace
             if kept is None or each.named.name in taken or (kind not in CLUSTER and namespace not in (None, kept.namespace or tenant)):
                 continue
-            error = ownership.conflict(kind, kept, self._asked.owner, tenant=tenant, own=self._principal.tenant)
+            if not sight.is_seen(self._principal, kind, kept):
+                continue
+            error = sight.untouchable(self._principal, kind, kept, force=False) or ownership.conflict(
+                kind, kept, self._asked.owner, tenant=tenant, own=self._principal.tenant
+            )
             if error is not None:
                 self._fail(each.number, each.named, error)
                 continue
@@ -151,7 +165,7 @@ class Deleting:
         used = await self.users(kind, [kept.name for _, kept in found])
         for target, kept in found:
             if kept.name in used:
-                text = f"agents still use the {kind} {kept.name!r}: {', '.join(used[kept.name])}"
+                text = f"agents still use the {kind} {kept.name!r}: {self.described(used[kept.name])}"
                 error = FieldError("metadata.name", "in_use", text, "change or delete these agents first")
                 self._fail(target.number, target.named, error)
         await self._gone(kind, tenant, [(target, kept) for target, kept in found if kept.name not in used])
@@ -178,18 +192,20 @@ class Deleting:
             self.closed.append(kept.name)
         self._tell(target, _result(target.named, "absent" if event is None else "deleted"))
 
-    async def users(self, kind: str, names: Sequence[str]) -> dict[str, list[str]]:
+    def described(self, users: Sequence[Agent]) -> str:
+        """Agents by their names, as far as the caller may see them."""
+        seen = [each.metadata.name for each in sight.visible(self._principal, users)]
+        return ", ".join([*seen, *(["some in namespaces that you may not see"] if len(seen) < len(users) else [])])
+
+    async def users(self, kind: str, names: Sequence[str]) -> dict[str, list[Agent]]:
         """Of ModelProviders or ToolServers of the connection's tenant that are to go one after another, those that can't: the agents that
         each would leave with a reference to nothing. What was missing already is no reason to keep another one."""
         if kind not in USED or not names:
             return {}
         agents = [msgspec.json.decode(text, type=Agent) for text in await store.manifests(self._connection, "Agent")]
         if kind == "ToolServer":
-            users: dict[str | None, set[str]] = {}
-            for agent in agents:
-                for use in agent.spec.tools:
-                    users.setdefault(use.tool_server, set()).add(agent.metadata.name)
-            return {name: sorted(users[name]) for name in names if name in users}
+            users = {name: [each for each in agents if any(use.tool_server == name for use in each.spec.tools)] for name in names}
+            return {name: found for name, found in users.items() if found}
         texts = await store.manifests(self._connection, "ModelProvider")
         left = {found.metadata.name: found for found in (msgspec.json.decode(text, type=ModelProvider) for text in texts)}
 
@@ -197,11 +213,11 @@ class Deleting:
             flaws = ((agent, unresolved(agent, self._plugins, [*left.values()], [], variables=self._judges.variables)) for agent in agents)
             return {agent.metadata.name for agent, found in flaws if any(each.path.startswith("spec.model") for each in found)}
 
-        before, used = lost(), dict[str, list[str]]()
+        before, used = lost(), dict[str, list[Agent]]()
         for name in names:
             gone = left.pop(name)
             if more := lost() - before:
-                used[name], left[name] = sorted(more), gone
+                used[name], left[name] = [each for each in agents if each.metadata.name in more], gone
         return used
 
     def _fail(self, number: int, named: Named, error: FieldError) -> None:

@@ -11,7 +11,9 @@ from hansa.apply.candidates import Candidate
 from hansa.apply.model import CLUSTER, KnownServer
 from hansa.apply.narrowing import Judges, beyond, unreadable
 from hansa.apply.references import unresolved
+from hansa.apply.sight import visible
 from hansa.auth.identity import refused_issuers
+from hansa.auth.model import Principal
 from hansa.db.pool import Connection
 from hansa.errors import FieldError
 from hansa.plugins.model import Plugins
@@ -27,8 +29,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     servers: Sequence[KnownServer] = ()
 
 
-async def surroundings(connection: Connection, kind: str, group: Iterable[Candidate]) -> Surroundings:
-    """Read what objects of a kind refer to in the connection's tenant."""
+async def surroundings(connection: Connection, principal: Principal, kind: str, group: Iterable[Candidate]) -> Surroundings:
+    """Read what objects of a kind refer to in the connection's tenant, as far as who applies them may see it."""
     if kind in CLUSTER:
         return Surroundings()
     allowance = allowance_of(await store.allowed(connection))
@@ -39,10 +41,12 @@ async def surroundings(connection: Connection, kind: str, group: Iterable[Candid
         use.tool_server for each in group if isinstance(each.found, Agent) for use in each.found.spec.tools if use.tool_server is not None
     }
     servers = await store.tool_servers(connection, sorted(named)) if named else []
+    known = [msgspec.json.decode(text, type=KnownServer) for text in servers]
+    seen = {each.metadata.name for each in visible(principal, [each.manifest for each in known])}
     return Surroundings(
         allowance,
-        [msgspec.json.decode(text, type=ModelProvider) for text in texts],
-        [msgspec.json.decode(text, type=KnownServer) for text in servers],
+        visible(principal, [msgspec.json.decode(text, type=ModelProvider) for text in texts]),
+        [each for each in known if each.name in seen],
     )
 
 

@@ -20,6 +20,7 @@ from hansa.apply.model import CLUSTER, Applied, Asked, Discover, Named, Owner, U
 from hansa.apply.narrowing import Judges
 from hansa.apply.planning import undone
 from hansa.apply.rollout.service import Rollouts
+from hansa.apply.sight import READING, WRITING, judge, sees
 from hansa.auth.model import Principal
 from hansa.db.joining import joining
 from hansa.db.pool import Connection, Database, enter_platform, enter_tenant
@@ -60,7 +61,7 @@ class Objects:
 
     async def prepare(self, principal: Principal, asked: Asked) -> Asked:
         """Find out where namespaces lead and what ToolServers say. Raises `Forbidden`: the caller may take nothing over, and wants to."""
-        if asked.force and not principal.may(ownership.PERMISSION):
+        if asked.force and principal.reach(ownership.PERMISSION) == frozenset():
             raise Forbidden(
                 f"`force` takes over what others own: this needs the permission {ownership.PERMISSION}",
                 hint="Leave `force` out, or have a tenant-admin do it.",
@@ -131,9 +132,9 @@ class Objects:
         tenant = await self._leads_to(principal, kind, namespace)
         async with self._database.tenant(tenant_id(tenant)) as connection:
             body = await store.read(connection, _known_kind(kind), name)
-            if body is None:
-                raise NotFound(f"there is no {kind} {name!r}")
-            (body,) = await self._rollouts.with_status(connection, [(kind, name, body)])
+            if body is None or not (sees(principal, READING, body) and (kind not in CLUSTER or principal.may(READING))):
+                raise no_object(kind, name)
+            (body,) = await self._rollouts.with_status(connection, principal, [(kind, name, body)])
         return await self._tenants.with_status(kind, name, body)
 
     async def page(
@@ -143,9 +144,12 @@ class Objects:
         if filters.kind:
             _known_kind(filters.kind)
         tenant = await self._leads_to(principal, filters.kind, filters.namespace)
+        filters = within(principal, filters)
         async with self._database.tenant(tenant_id(tenant)) as connection:
             rows = await store.page(connection, filters, after, limit + 1)
-            bodies = await self._rollouts.with_status(connection, [(row["kind"], row["name"], row["body"]) for row in rows[:limit]])
+            bodies = await self._rollouts.with_status(
+                connection, principal, [(row["kind"], row["name"], row["body"]) for row in rows[:limit]]
+            )
         last = (rows[limit - 1]["kind"], rows[limit - 1]["name"]) if len(rows) > limit else None
         return [await self._tenants.with_status(row["kind"], row["name"], body) for row, body in zip(rows, bodies, strict=False)], last
 
@@ -155,8 +159,8 @@ class Objects:
         """What one owner has in all tenants, by tenant, kind and name; of those who act in no other, in their own."""
         if filters.manager is None or filters.origin is None:
             raise invalid("namespace", "`*` goes with a manager and an origin: whose objects in all tenants")
-        tenants = [principal.tenant]
-        if principal.may("tenants:act"):
+        tenants, filters = [principal.tenant], within(principal, filters)
+        if principal.may("tenants:act") and filters.within is None:
             # One may have no more of it, and one is to show that there is more.
             tenants = await store.tenants_owned(self._database, filters, after[0], limit + 2)
         found: list[tuple[str, Any, str]] = []
@@ -164,7 +168,7 @@ class Objects:
             begun = (after[1], after[2]) if tenant == after[0] else ("", "")
             async with self._database.tenant(tenant_id(tenant)) as connection:
                 rows = await store.page(connection, filters, begun, limit + 1 - len(found))
-                bodies = await self._rollouts.with_status(connection, [(row["kind"], row["name"], row["body"]) for row in rows])
+                bodies = await self._rollouts.with_status(connection, principal, [(row["kind"], row["name"], row["body"]) for row in rows])
                 found += [(tenant, row, body) for row, body in zip(rows, bodies, strict=True)]
             if len(found) > limit:
                 break
@@ -175,7 +179,7 @@ class Objects:
     async def _leads_to(self, principal: Principal, kind: str | None, namespace: str | None) -> str:
         """The tenant where to look; for those who act in no other, always their own. Raises `Unavailable` where this process would look for
         it in the wrong database."""
-        if not principal.may("tenants:act"):
+        if not principal.may("tenants:act") or not principal.may(READING):
             return principal.tenant
         if kind == "Region":
             return DEFAULT_TENANT
@@ -201,14 +205,13 @@ class Objects:
             )
         async with self._database.tenant(principal.tenant_id) as connection:
             known = (await store.lock(connection, kind, [name])).get(name)
-            if known is None:
-                raise NotFound(f"there is no {kind} {name!r}")
+            known = judge(principal, WRITING, kind, known, unseen=no_object(kind, name))
             ownership.refuse(kind, known, PEOPLE)
             deleting = self._deleting(connection, principal, Unwanted(PEOPLE))
             users = await deleting.users(kind, [name])
             if users:
                 raise Conflict(
-                    f"agents still use the {kind} {name!r}: {', '.join(users[name])}", hint="Change or delete these agents first."
+                    f"agents still use the {kind} {name!r}: {deleting.described(users[name])}", hint="Change or delete these agents first."
                 )
             await store.delete(connection, kind, [name])
             deleting.trail.deleted(kind, principal.tenant, known)
@@ -239,8 +242,8 @@ class Objects:
         async with self._database.tenant(identity) as own, joining(self._database, own, self._database.of(identity)) as connection:
             await (enter_platform if kind in CLUSTER else enter_tenant)(connection, identity)
             known = (await store.lock(connection, kind, [name])).get(name)
-            if known is None:
-                raise NotFound(f"there is no {kind} {name!r}", hint="What nobody has applied yet belongs to whoever does so first.")
+            unseen = NotFound(f"there is no {kind} {name!r}", hint="What nobody has applied yet belongs to whoever does so first.")
+            known = judge(principal, ownership.PERMISSION, kind, known, unseen=unseen)
             if known.owner != owner:
                 await store.take_over(connection, kind, name, owner, by=principal.name)
                 if kind == "Tenant":
@@ -249,6 +252,17 @@ class Objects:
                 trail.taken(kind, tenant, known, owner)
                 await trail.record(connection, set())
         return await self.get(principal, kind, name)
+
+
+def within(principal: Principal, filters: store.Filters) -> store.Filters:
+    """The filters, for what the caller may read."""
+    reach = principal.reach(READING)
+    return filters if reach is None else msgspec.structs.replace(filters, within=tuple(sorted(reach)))
+
+
+def no_object(kind: str, name: str) -> NotFound:
+    """What is said of an object that is not there."""
+    return NotFound(f"there is no {kind} {name!r}")
 
 
 def _kind(manifest: Any) -> Any:

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from hansa.apply import store
 from hansa.apply.ownership import refuse_credentials
+from hansa.apply.sight import READING, WRITING
 from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import Conflict, NotFound
@@ -58,16 +59,27 @@ class Sources:
         async with self._database.tenant(principal.tenant_id) as connection:
             if await store.count_sources(connection, source_id) >= MOST:
                 raise Conflict(f"the tenant has {MOST} sources already", hint="`hansa sources forget` removes one.")
-            return await store.put_source(connection, source_id, told, errors=errors, by=principal.name)
+            own = principal.reach(WRITING) is not None
+            kept = await store.put_source(connection, source_id, told, errors=errors, by=principal.name, own=own)
+        if kept is None:
+            raise Conflict(
+                f"somebody else tells of the source {source_id!r}", hint="One source, one key: a repository of several has several."
+            )
+        return kept
 
     async def page(self, principal: Principal, *, after: str, limit: int) -> tuple[list[str], str | None]:
         """Sources by their ids, as JSON texts, and where the next page begins."""
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await store.page_sources(connection, after, limit + 1)
+            rows = await store.page_sources(connection, after, limit + 1, by=_own(principal, READING))
         return [row["body"] for row in rows[:limit]], rows[limit - 1]["id"] if len(rows) > limit else None
 
     async def forget(self, principal: Principal, source_id: str) -> None:
         """Forget a source. What it applied stays."""
         async with self._database.tenant(principal.tenant_id) as connection:
-            if not await store.delete_source(connection, source_id):
+            if not await store.delete_source(connection, source_id, by=_own(principal, WRITING)):
                 raise NotFound(f"there is no source {source_id!r}", hint="`hansa sources` lists them.")
+
+
+def _own(principal: Principal, permission: str) -> str | None:
+    """Whose sources alone a caller may do it with, who may not in the whole tenant: those of which it told itself."""
+    return None if principal.reach(permission) is None else principal.name

@@ -39,17 +39,20 @@ async def allowed(connection: Connection) -> str | None:
 
 FILTERED = """($1::text IS NULL OR kind = $1) AND ($2::text IS NULL OR manager = $2) AND ($3::text IS NULL OR origin = $3)
   AND ($4::text IS NULL OR kind NOT IN ('Region', 'Tenant') AND coalesce(manifest -> 'metadata' ->> 'namespace',
-    (SELECT t.name FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant()))) = $4) AND (kind, name) > ($5, $6)"""
+    (SELECT t.name FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant()))) = $4) AND (kind, name) > ($5, $6)
+  AND ($8::text[] IS NULL OR kind NOT IN ('Region', 'Tenant') AND coalesce(manifest -> 'metadata' ->> 'namespace',
+    (SELECT t.name FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant()))) = ANY ($8))"""
 
 
 class Filters(msgspec.Struct, frozen=True):
     """Which objects are listed; None: whatever it is. `namespace`: of objects that name none, the name of the tenant; a Tenant and a Region
-    stand in none."""
+    stand in none. `within`: only what stands in these."""
 
     kind: str | None = None
     manager: str | None = None
     origin: str | None = None
     namespace: str | None = None
+    within: tuple[str, ...] | None = None
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -94,7 +97,7 @@ async def read(connection: Connection, kind: str, name: str) -> str | None:
 
 async def page(connection: Connection, filters: Filters, after: tuple[str, str], limit: int) -> list[asyncpg.Record]:
     """Objects by kind and name: records (kind, name, body as JSON text)."""
-    values = (filters.kind, filters.manager, filters.origin, filters.namespace, *after, limit)
+    values = (filters.kind, filters.manager, filters.origin, filters.namespace, *after, limit, filters.within)
     if filters.kind is None or filters.kind in MADE_KINDS:
         return await connection.fetch(f"SELECT kind, name, body FROM {ALL} found WHERE {FILTERED} ORDER BY kind, name LIMIT $7", *values)
     return await connection.fetch(
@@ -186,6 +189,15 @@ async def set_appliers(connection: Connection, agents: Sequence[str], applier: s
     )
 
 
+async def place_agents(connection: Connection, places: Mapping[str, str]) -> None:
+    """Keep in which namespaces agents stand: name -> namespace."""
+    await connection.execute(
+        "UPDATE hansa.agents a SET namespace = n.namespace FROM unnest($1::text[], $2::text[]) n(name, namespace) "
+        "WHERE a.tenant_id = (SELECT hansa.tenant()) AND a.name = n.name AND a.namespace IS DISTINCT FROM n.namespace",
+        *(list(places), list(places.values())),
+    )
+
+
 async def agents_changed(connection: Connection, agents: Sequence[tuple[Agent, int]]) -> None:
     """Keep what starting a run needs to know of agents and their revisions, and let their runs know whether they are held."""
     await connection.executemany(
@@ -213,14 +225,15 @@ async def delete(connection: Connection, kind: str, names: Sequence[str]) -> Non
         await connection.executemany("SELECT hansa.agent_deleted((SELECT hansa.tenant()), $1)", [(name,) for name in names])
 
 
-async def revisions(connection: Connection, agents: Sequence[str]) -> dict[str, tuple[int, bytes]]:
-    """The newest revision of each agent that has one: name -> (number, digest of its spec)."""
+async def revisions(connection: Connection, agents: Sequence[str]) -> dict[str, tuple[int, bytes, str | None]]:
+    """The newest revision of each agent that has one: name -> (number, digest of its spec, the namespace that its manifest says)."""
     rows = await connection.fetch(
-        "SELECT a.name, r.revision, r.digest FROM unnest($1::text[]) a(name) CROSS JOIN LATERAL (SELECT revision, digest "
+        "SELECT a.name, r.revision, r.digest, r.manifest -> 'metadata' ->> 'namespace' AS namespace "
+        "FROM unnest($1::text[]) a(name) CROSS JOIN LATERAL (SELECT revision, digest, manifest "
         "FROM hansa.agent_revisions WHERE tenant_id = (SELECT hansa.tenant()) AND agent = a.name ORDER BY revision DESC LIMIT 1) r",
         agents,
     )
-    return {row["name"]: (row["revision"], row["digest"]) for row in rows}
+    return {row["name"]: (row["revision"], row["digest"], row["namespace"]) for row in rows}
 
 
 async def add_revisions(connection: Connection, rows: Sequence[tuple[str, int, bytes, str]]) -> None:
@@ -287,17 +300,21 @@ SOURCE = """json_build_object('id', id, 'origin', origin, 'ref', ref, 'commit', 
   'errors', errors, 'seen_at', seen_at, 'applied_at', applied_at, 'told_by', told_by)"""
 
 
-async def put_source(connection: Connection, source_id: str, told: Any, *, errors: str, by: str) -> str:
+async def put_source(connection: Connection, source_id: str, told: Any, *, errors: str, by: str, own: bool) -> str | None:
     """Keep what a source tells of itself, unless something newer is known; how it is kept, as JSON text. Of a clock that is ahead the time
-    is not believed: nothing would be newer for as long."""
+    is not believed: nothing would be newer for as long. `own`: only a source of which nobody else has told; None: somebody has."""
     await connection.execute(
         "INSERT INTO hansa.sources AS s (tenant_id, id, origin, ref, commit, state, message, errors, seen_at, applied_at, told_by) "
         "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, least($8, clock_timestamp()), $9, $10) "
         "ON CONFLICT (tenant_id, id) DO UPDATE SET origin = $2, ref = $3, commit = $4, state = $5, message = $6, errors = $7, "
-        "seen_at = excluded.seen_at, applied_at = coalesce($9, s.applied_at), told_by = $10 WHERE s.seen_at <= excluded.seen_at",
-        *(source_id, told.origin, told.ref, told.commit, told.state, told.message, errors, told.seen_at, told.applied_at, by),
+        "seen_at = excluded.seen_at, applied_at = coalesce($9, s.applied_at), told_by = $10 WHERE s.seen_at <= excluded.seen_at "
+        "AND (s.told_by = $10 OR NOT $11)",
+        *(source_id, told.origin, told.ref, told.commit, told.state, told.message, errors, told.seen_at, told.applied_at, by, own),
     )
-    return await connection.fetchval(f"SELECT {SOURCE} FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", source_id)
+    return await connection.fetchval(
+        f"SELECT {SOURCE} FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1 AND (told_by = $2 OR NOT $3)",
+        *(source_id, by, own),
+    )
 
 
 async def count_sources(connection: Connection, but: str) -> int:
@@ -305,16 +322,19 @@ async def count_sources(connection: Connection, but: str) -> int:
     return await connection.fetchval("SELECT count(*) FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id <> $1", but)
 
 
-async def page_sources(connection: Connection, after: str, limit: int) -> list[asyncpg.Record]:
-    """Sources by their ids: records (id, body as JSON text)."""
+async def page_sources(connection: Connection, after: str, limit: int, *, by: str | None) -> list[asyncpg.Record]:
+    """Sources by their ids, `by`: of which this one told last: records (id, body as JSON text)."""
     return await connection.fetch(
-        f"SELECT id, {SOURCE} AS body FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id > $1 ORDER BY id LIMIT $2",
-        after,
-        limit,
+        f"SELECT id, {SOURCE} AS body FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id > $1 "
+        "AND ($3::text IS NULL OR told_by = $3) ORDER BY id LIMIT $2",
+        *(after, limit, by),
     )
 
 
-async def delete_source(connection: Connection, source_id: str) -> bool:
-    """Forget a source; false: there was none."""
-    done = await connection.execute("DELETE FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", source_id)
+async def delete_source(connection: Connection, source_id: str, *, by: str | None) -> bool:
+    """Forget a source, `by`: of which this one told last; false: there was none."""
+    done = await connection.execute(
+        "DELETE FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1 AND ($2::text IS NULL OR told_by = $2)",
+        *(source_id, by),
+    )
     return done != "DELETE 0"

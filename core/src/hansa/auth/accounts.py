@@ -2,15 +2,19 @@
 those of whoever made them; a Tenant's role bindings may give them more.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+import msgspec
 
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth import store
 from hansa.auth.api_keys import check_names, check_within
-from hansa.auth.model import Principal
+from hansa.auth.bindings import bound_to
+from hansa.auth.model import Bound, Principal
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, NotFound
+from hansa_crds import RoleBinding
 
 
 class ServiceAccounts:
@@ -22,14 +26,15 @@ class ServiceAccounts:
 
     async def make(self, connection: Connection, principal: Principal, *, name: str, description: str, roles: Sequence[str]) -> str:
         """Make one in the caller's transaction; as JSON text. Raises `Invalid`, `Forbidden`, `Conflict`."""
-        check_names(roles, None)
-        check_within(principal, roles, None)
+        if roles:  # without any, the tenant binds some to it
+            check_names(Bound(tuple(roles)), None)
+        check_within(principal, Bound(tuple(roles)), None)
         body = await store.insert_account(connection, principal, name=name, description=description, roles=roles)
         if body is None:
             raise Conflict(f"there is a service account {name!r} already", hint="Delete it first, or choose another name.")
         change = {"description": description, "roles": list(roles)}
         await record(connection, principal.did(Action.ACCOUNT_MADE, f"ServiceAccount/{name}", after=change))
-        return body
+        return _shown(body, name, await store.role_bindings(connection))
 
     async def delete(self, principal: Principal, name: str) -> None:
         """Delete one with all its keys: no request that comes later is let in with any of them."""
@@ -45,13 +50,19 @@ class ServiceAccounts:
             found = await store.find_account(connection, name)
         if found is None:
             raise _missing(name)
-        return found.body
+        return _shown(found.body, name, found.bindings)
 
     async def page(self, principal: Principal, *, after: str, limit: int) -> tuple[list[str], str | None]:
         """Those of the tenant by name, and where the next page begins."""
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await store.page_accounts(connection, after, limit + 1)
-        return [row["body"] for row in rows[:limit]], rows[limit - 1]["name"] if len(rows) > limit else None
+            rows, bindings = await store.page_accounts(connection, after, limit + 1), await store.role_bindings(connection)
+        return [_shown(row["body"], row["name"], bindings) for row in rows[:limit]], rows[limit - 1]["name"] if len(rows) > limit else None
+
+
+def _shown(body: str, name: str, bindings: Iterable[RoleBinding]) -> str:
+    """An account as people see it, with what its tenant binds to it."""
+    bound = bound_to(bindings, service_account=name).described
+    return f'{body[:-1]}, "bound" : {msgspec.json.encode(bound).decode()}}}'
 
 
 def _missing(name: str) -> NotFound:

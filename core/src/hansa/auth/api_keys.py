@@ -12,8 +12,8 @@ from hansa import clock
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth import store
-from hansa.auth.bindings import account_roles, roles_of
-from hansa.auth.model import PERMISSIONS, ROLES, Grant, Principal, permissions_of, within_tenant
+from hansa.auth.bindings import account_bound, bound_to
+from hansa.auth.model import PERMISSIONS, ROLES, Bound, Grant, Principal, permissions_of, permissions_within, within_tenant
 from hansa.auth.service import Authenticator, issue_key
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
@@ -42,10 +42,10 @@ class ApiKeys:
         grant = msgspec.structs.replace(grant, made_by=principal.name, expires_at=_future(grant.expires_at))
         if (grant.service_account is None) == (not grant.roles):
             raise _invalid("roles", "one_of", "a key has roles, or a service account whose roles it has: name one of them")
-        roles = await self._roles(connection, grant)
-        check_names(roles, grant.scopes)
-        check_within(principal, roles, grant.scopes)
-        if self._database.of(principal.tenant_id).name and within_tenant(roles) != roles:
+        bound = await self._bound(connection, grant)
+        check_names(bound, grant.scopes)
+        check_within(principal, bound, grant.scopes)
+        if self._database.of(principal.tenant_id).name and within_tenant(bound.roles) != bound.roles:
             raise _invalid("roles", "range", "the tenant has a database of its own, whose keys have no role of the platform")
         made = await self._issue(connection, principal, grant)
         await record(connection, principal.did(Action.KEY_MADE, _target(made[1]), after=msgspec.json.decode(made[1])))
@@ -66,7 +66,7 @@ class ApiKeys:
             expires_at=known["expires_at"],
             service_account=known["service_account"],
         )
-        check_within(principal, await self._roles(connection, grant), grant.scopes)
+        check_within(principal, await self._bound(connection, grant), grant.scopes)
         until = clock.now() + grace
         await store.expire_key(connection, key_id, until)
         made = await self._issue(connection, principal, grant)
@@ -78,14 +78,14 @@ class ApiKeys:
         own = self._database.of(principal.tenant_id).name
         return await issue_key(connection, principal.tenant_id, grant=grant, pepper=self._pepper, own=own)
 
-    async def _roles(self, connection: Connection, grant: Grant) -> tuple[str, ...]:
-        """The roles that a key of this grant has now."""
+    async def _bound(self, connection: Connection, grant: Grant) -> Bound:
+        """What a key of this grant has now."""
         if grant.service_account is None:
-            return grant.roles
+            return Bound(grant.roles)
         account = await store.find_account(connection, grant.service_account)
         if account is None:
             raise _invalid("service_account", "reference", f"there is no service account {grant.service_account!r}")
-        return account_roles(account.name, account.roles, account.bindings)
+        return account_bound(account.name, account.roles, account.bindings)
 
     async def revoke(self, principal: Principal, key_id: str) -> None:
         """Revoke a key: no request that comes later is let in with it. Safe to repeat."""
@@ -112,23 +112,24 @@ class ApiKeys:
             raise _missing(key_id)
         return known["body"]
 
-    async def access(self, principal: Principal, subject: str, groups: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-        """Roles and scopes of somebody in the caller's tenant. Raises `Invalid` for what names nobody, `NotFound`."""
+    async def access(self, principal: Principal, subject: str, groups: Sequence[str]) -> tuple[Bound, tuple[str, ...] | None]:
+        """What somebody in the caller's tenant has, and the scopes of a key. Raises `Invalid` for what names nobody, `NotFound`."""
         kind, _, name = subject.partition(":")
         async with self._database.tenant(principal.tenant_id) as connection:
             match kind:
                 case "user" if name:
-                    return roles_of(await store.role_bindings(connection), user=name, groups=groups), None
+                    return bound_to(await store.role_bindings(connection), user=name, groups=groups), None
                 case "service" if name:
                     account = await store.find_account(connection, name)
                     if account is None:
                         raise NotFound(f"there is no service account {name[:80]!r}")
-                    return account_roles(name, account.roles, account.bindings), None
+                    return account_bound(name, account.roles, account.bindings), None
                 case "key" if name:
                     known = await store.read_key(connection, name)
                     if known is None:
                         raise _missing(name)
-                    return () if known["dead"] else tuple(known["roles"]), None if known["scopes"] is None else tuple(known["scopes"])
+                    roles = () if known["dead"] else tuple(known["roles"])
+                    return Bound(roles), None if known["scopes"] is None else tuple(known["scopes"])
                 case _:
                     raise _invalid("subject", "pattern", "is user:ISSUER:NAME, service:NAME or key:ID")
 
@@ -152,22 +153,24 @@ def _future(at: datetime | None) -> datetime | None:
     return moment
 
 
-def check_names(roles: Sequence[str], scopes: Sequence[str] | None) -> None:
+def check_names(bound: Bound, scopes: Sequence[str] | None) -> None:
     """Raises `Invalid` for a role or a permission that is not there, and when they leave nothing."""
-    for path, named, known in (("roles", roles, ROLES), ("scopes", scopes or (), PERMISSIONS)):
+    for path, named, known in (("roles", bound.roles, ROLES), ("scopes", scopes or (), PERMISSIONS)):
         for number, each in enumerate(named):
             if each not in known:
                 raise _invalid(f"{path}[{number}]", "reference", f"there is no {path[:-1]} {each[:80]!r}; there are {', '.join(known)}")
-    if not permissions_of(roles, scopes):
+    if not permissions_of(bound.roles, scopes) and not any(permissions_within(each.roles, scopes) for each in bound.within):
         raise _invalid("scopes" if scopes is not None else "roles", "reference", "leave the key nothing that it may do")
 
 
-def check_within(principal: Principal, roles: Sequence[str], scopes: Sequence[str] | None) -> None:
-    """Raises `Forbidden` when the roles, bounded by the scopes, could do more than the principal."""
-    beyond = sorted(permissions_of(roles, scopes) - principal.permissions)
+def check_within(principal: Principal, bound: Bound, scopes: Sequence[str] | None) -> None:
+    """Raises `Forbidden` when what is bound, narrowed by the scopes, could do more than the principal."""
+    beyond = permissions_of(bound.roles, scopes) - principal.permissions
+    for each in bound.within:
+        beyond |= {named for named in permissions_within(each.roles, scopes) if not principal.may_in(named, each.namespace)}
     if beyond:
         raise Forbidden(
-            f"it would do more than its maker: you may not {', '.join(beyond)}", hint="Name other roles, or scopes without these."
+            f"it would do more than its maker: you may not {', '.join(sorted(beyond))}", hint="Name other roles, or scopes without these."
         )
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from hansa import clock
 from hansa.auth import store, tokens
-from hansa.auth.bindings import roles_of
+from hansa.auth.bindings import bound_to
 from hansa.auth.issuers import IssuerKeys, Place
 from hansa.auth.model import CredentialRefused, Principal, StoredIssuer
 from hansa.auth.tokens import Expected, Person, Presented
@@ -65,11 +65,13 @@ class Bearers:
         left = checked.until - clock.now().timestamp()
         name, person = stored.entry.name, checked.person
         user, groups = f"{name}:{person.user}", tuple(f"{name}:{group}" for group in person.groups)
+        bound = bound_to(stored.bindings, user=user, groups=groups)
         principal = Principal(
             tenant_id=stored.tenant_id,
             tenant=stored.tenant,
             name=f"user:{user}",
-            roles=roles_of(stored.bindings, user=user, groups=groups),
+            roles=bound.roles,
+            within=bound.within,
             rated=stored.rated,
             kind="user",
             groups=groups,

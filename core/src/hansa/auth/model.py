@@ -3,7 +3,7 @@
 A role is a set of permissions; a route names the one it needs.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -62,10 +62,34 @@ ROLES: Mapping[str, frozenset[str]] = {
 }
 
 
+IN_NAMESPACES = frozenset(
+    {
+        "self:read",
+        "agents:read",
+        "objects:read",
+        "objects:write",
+        "objects:takeover",
+        "plugins:read",
+        "runs:read",
+        "runs:start",
+        "runs:cancel",
+        "approvals:read",
+        "approvals:decide",
+    }
+)
+"""Permissions that a role also gives where it is bound in namespaces only: what is about an object that stands in one, and what comes of
+it. All others hold in a whole tenant, or not at all."""
+
+
 def permissions_of(roles: Iterable[str], scopes: Iterable[str] | None) -> frozenset[str]:
     """What someone with these roles may, of which `scopes`, if there are any, leave no more than they name."""
     found = frozenset[str]().union(*(ROLES.get(role, frozenset()) for role in roles))
     return found if scopes is None else found & frozenset(scopes)
+
+
+def permissions_within(roles: Iterable[str], scopes: Iterable[str] | None) -> frozenset[str]:
+    """The same of roles that are bound in namespaces: what they give there."""
+    return permissions_of(roles, scopes) & IN_NAMESPACES
 
 
 def within_tenant(roles: Iterable[str]) -> tuple[str, ...]:
@@ -80,8 +104,33 @@ IN_RUNS = frozenset({"runs:start"})
 """Permissions that mean something within a run: they bound the agents that it calls and the events that it publishes."""
 
 
+def limited(permission: str, namespace: str) -> str:
+    """How a permission, or a role, is written that holds in one namespace only."""
+    return f"{permission}@{namespace}"
+
+
+class RolesIn(msgspec.Struct, frozen=True):
+    """Roles that somebody has in one namespace."""
+
+    namespace: str
+    roles: tuple[str, ...]
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """What somebody has: `roles` in the whole tenant, and `within` those in single namespaces, each once, by name."""
+
+    roles: tuple[str, ...] = ()
+    within: tuple[RolesIn, ...] = ()
+
+    @property
+    def described(self) -> tuple[str, ...]:
+        """All of it, what is in one namespace as `viewer@team-a`."""
+        return (*self.roles, *(limited(role, each.namespace) for each in self.within for role in each.roles)) if self.within else self.roles
+
+
 class Starter(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Who started a run, as the run keeps it. `may`: its permissions of `IN_RUNS`; None: not known."""
+    """Who started a run, as the run keeps it. `may`: its permissions of `IN_RUNS`, each everywhere (`runs:start`) or in one namespace
+    (`runs:start@team-a`); None: not known."""
 
     name: str
     kind: Kind
@@ -95,7 +144,8 @@ class Principal(msgspec.Struct, frozen=True):
     `scopes`: the only permissions of its roles that it has; None: it has them all. `rated`: its tenant's requests are counted.
     `home`: the tenant that its credential belongs to, when it acts in another. `origin`: where its request came from; known where
     something is changed.
-    `groups`: those that its issuer names. `on_behalf_of`: the end user that it says it acts for.
+    `groups`: those that its issuer names. `on_behalf_of`: the end user that it says it acts for. `within`: roles that it has in single
+    namespaces of its tenant only.
     """
 
     tenant_id: UUID
@@ -109,27 +159,55 @@ class Principal(msgspec.Struct, frozen=True):
     kind: Kind = "key"
     groups: tuple[str, ...] = ()
     on_behalf_of: str | None = None
+    within: tuple[RolesIn, ...] = ()
 
     def may(self, permission: str) -> bool:
+        """Whether it has a permission in the whole tenant."""
         if self.scopes is not None and permission not in self.scopes:
             return False
         return any(permission in ROLES.get(role, ()) for role in self.roles)
 
+    def reach(self, permission: str) -> frozenset[str] | None:
+        """The namespaces in which it has a permission; None: in all, those of the tenant as a whole."""
+        if self.may(permission):
+            return None
+        if permission not in IN_NAMESPACES or (self.scopes is not None and permission not in self.scopes):
+            return frozenset()
+        return frozenset(each.namespace for each in self.within if any(permission in ROLES.get(role, ()) for role in each.roles))
+
+    def may_in(self, permission: str, namespace: str | None) -> bool:
+        """Whether it has a permission for what stands in a namespace of its tenant; None: that is not known."""
+        reach = self.reach(permission)
+        return reach is None or namespace in reach
+
     @property
     def permissions(self) -> frozenset[str]:
-        """All that it may."""
+        """All that it may in the whole tenant."""
         return permissions_of(self.roles, self.scopes)
+
+    @property
+    def described_roles(self) -> tuple[str, ...]:
+        """All its roles, those in one namespace as `viewer@team-a`."""
+        return Bound(self.roles, self.within).described
 
     def did(self, action: Action, target: str, *, before: Any = None, after: Any = None, reason: str = "") -> AuditEvent:
         """What the audit trail says of what this caller did. Of `before` and `after`, if both are objects, it says what differs."""
         was, now = difference(before, after)
-        actor = Actor(name=self.name, kind=self.kind, tenant=self.home, roles=self.roles, on_behalf_of=self.on_behalf_of or "")
+        actor = Actor(name=self.name, kind=self.kind, tenant=self.home, roles=self.described_roles, on_behalf_of=self.on_behalf_of or "")
         return AuditEvent(action=action, actor=actor, target=target, origin=self.origin, before=was, after=now, reason=reason)
 
     @property
     def starter(self) -> Starter:
         """What a run that it starts keeps of it."""
-        return Starter(self.name, self.kind, self.on_behalf_of, tuple(sorted(each for each in IN_RUNS if self.may(each))))
+        return Starter(self.name, self.kind, self.on_behalf_of, tuple(sorted(self._in_runs())))
+
+    def _in_runs(self) -> Iterator[str]:
+        for each in IN_RUNS:
+            reach = self.reach(each)
+            if reach is None:
+                yield each
+            else:
+                yield from (limited(each, namespace) for namespace in reach)
 
 
 class StoredAccount(msgspec.Struct, frozen=True):

@@ -14,8 +14,8 @@ import structlog
 from hansa import clock
 from hansa.auth import keys, store
 from hansa.auth.bearers import Bearers
-from hansa.auth.bindings import account_roles
-from hansa.auth.model import CredentialRefused, Grant, Principal, StoredKey, within_tenant
+from hansa.auth.bindings import account_bound
+from hansa.auth.model import Bound, CredentialRefused, Grant, Principal, StoredKey, within_tenant
 from hansa.db.pool import Connection, Database
 from hansa.errors import Forbidden, Unauthenticated, Unavailable
 
@@ -82,14 +82,15 @@ class Authenticator:
         if stored.unused:
             await self._used(stored)
         account = stored.service_account
-        roles = account_roles(account, stored.account_roles or (), stored.bindings) if account else stored.roles
+        bound = account_bound(account, stored.account_roles or (), stored.bindings) if account else Bound(stored.roles)
         return until, Principal(
             tenant_id=stored.tenant_id,
             tenant=stored.tenant,
             name=f"service:{account}" if account else f"key:{stored.id}",
             kind="service" if account else "key",
             # Whoever looks after a tenant's own database could write anything there: it opens this tenant and nothing else.
-            roles=within_tenant(roles) if stored.database == "Dedicated" else roles,
+            roles=within_tenant(bound.roles) if stored.database == "Dedicated" else bound.roles,
+            within=bound.within,
             scopes=stored.scopes,
             rated=stored.rated,
         )

@@ -26,6 +26,7 @@ _KEY_COLUMNS = (
 _ACCOUNT_COLUMNS = (
     field("NAME", "name"),
     Column("ROLES", lambda row: ", ".join(row.get("roles") or ()) or "-"),
+    Column("BOUND", lambda row: ", ".join(row.get("bound") or ()) or "-"),
     field("MADE BY", "made_by"),
     age("AGE", "created_at"),
     field("DESCRIPTION", "description"),
@@ -55,9 +56,13 @@ def whoami(*, connection: Connection | None = None, output: OutputFlag = "table"
     if output != "table":
         show_value(found, output)
         return
-    write(f"{found['name']} in tenant {found['tenant']}, roles: {', '.join(found['roles'])}\n")
+    write(f"{found['name']} in tenant {found['tenant']}, roles: {', '.join(found['roles']) or 'none'}\n")
     for permission in found["permissions"]:
         write(f"  {permission}\n")
+    for place in found["namespaces"]:
+        write(f"in namespace {place['namespace']}, roles: {', '.join(place['roles'])}\n")
+        for permission in place["permissions"]:
+            write(f"  {permission}\n")
 
 
 @auth.command(name="can-i")
@@ -66,17 +71,22 @@ def can_i(
     *,
     as_: Annotated[str, Parameter(name="--as", help="Ask of another: user:ISSUER:NAME, service:NAME or key:ID.")] = "",
     group: Annotated[tuple[str, ...], Parameter(negative=(), help="A group of that user, as ISSUER:NAME; may be given again.")] = (),
+    namespace: Annotated[str, Parameter(help="Ask of this namespace; left out: of the whole tenant.")] = "",
     connection: Connection | None = None,
     output: OutputFlag = "table",
 ) -> int:
-    """Say whether you, or another, have a permission, such as runs:start; status 1 when not."""
+    """Say whether you, or another, have a permission, such as runs:start, and in which namespaces if not in all; status 1 when not."""
     with open_api(connection or Connection()) as api:
         found = api.get("/v1/access", {"subject": as_, "groups": ",".join(group)}) if as_ else api.get("/v1/whoami")
-    allowed = permission in found["permissions"]
+    everywhere = permission in found["permissions"]
+    places = [each["namespace"] for each in found["namespaces"] if permission in each["permissions"]]
+    allowed = everywhere or namespace in places
     if output != "table":
-        show_value({"permission": permission, "allowed": allowed, "roles": found["roles"]}, output)
+        told = {"permission": permission, "allowed": allowed, "roles": found["roles"], "namespaces": None if everywhere else places}
+        show_value(told, output)
     else:
-        write("yes\n" if allowed else "no\n")
+        only = "" if everywhere or allowed or not places else f", only in {', '.join(places)}"
+        write("yes\n" if allowed else f"no{only}\n")
     return 0 if allowed else 1
 
 
@@ -159,7 +169,7 @@ def list_accounts(*, connection: Connection | None = None, output: OutputFlag = 
 def create_account(
     name: str,
     *,
-    role: Annotated[tuple[str, ...], Parameter(negative=(), help="What it may do; may be given again.")],
+    role: Annotated[tuple[str, ...], Parameter(negative=(), help="What it may do beside what is bound to it; may be given again.")] = (),
     description: Annotated[str, Parameter(help="What it is for.")] = "",
     connection: Connection | None = None,
     output: OutputFlag = "table",

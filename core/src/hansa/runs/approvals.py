@@ -15,8 +15,9 @@ from hansa.auth.idempotency import Answer, IdempotencyKey, once
 from hansa.auth.model import Principal
 from hansa.bus.connection import Bus
 from hansa.db.pool import Connection, Database
-from hansa.errors import Conflict, Invalid, NotFound
+from hansa.errors import Conflict, Invalid
 from hansa.runs import store
+from hansa.runs.admitting.service import admit, missing
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.showing import Kind, shown
 from hansa.runs.service import Page
@@ -46,10 +47,11 @@ class Approvals:
 
     async def get(self, principal: Principal, approval_id: UUID) -> str:
         """An approval as JSON text."""
+        await admit(self._database, principal, "approvals:read", what="approval", id=approval_id)
         async with self._database.tenant(principal.tenant_id) as connection:
             body = await store.find_approval(connection, approval_id)
         if body is None:
-            raise _missing(approval_id)
+            raise missing("approval", approval_id)
         return (await self._shown(principal, [body]))[0]
 
     async def page(self, principal: Principal, state: str | None, *, before: UUID | None, limit: int) -> Page:
@@ -57,13 +59,15 @@ class Approvals:
         if state not in (None, *STATES):
             raise Invalid(f"state {state!r} is not one of {', '.join(STATES)}")
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await store.list_approvals(connection, state, before, limit=limit + 1)
+            within = principal.reach("approvals:read")
+            rows = await store.list_approvals(connection, state, before, limit=limit + 1, within=within)
         return Page(
             await self._shown(principal, [row["body"] for row in rows[:limit]]), rows[limit - 1]["id"] if len(rows) > limit else None
         )
 
     async def decide(self, principal: Principal, approval_id: UUID, decision: Decision, *, key: IdempotencyKey | None) -> Answer:
         """Decide once. Raises `NotFound`, `Invalid` for a decision of the wrong kind, `Conflict` when it was decided or has expired."""
+        await admit(self._database, principal, "approvals:decide", what="approval", id=approval_id)
         told: list[tuple[str, str]] = []
         text, taken = split_whole(decision.answer)
         await self._values.keep(principal.tenant_id, taken)
@@ -71,7 +75,7 @@ class Approvals:
         async def operation(connection: Connection) -> tuple[int, str]:
             found = await store.find_approval(connection, approval_id)
             if found is None:
-                raise _missing(approval_id)
+                raise missing("approval", approval_id)
             approval = msgspec.json.decode(found, type=_Approval)
             _check(approval, decision)
             outcome = await store.settle_approval(
@@ -117,7 +121,3 @@ def _check(approval: _Approval, decision: Decision) -> None:
             f"{approval.id} is a {'question' if approval.kind == 'question' else 'call to be approved'}: "
             f"decision must be {' or '.join(allowed)}, got {decision.decision!r}"
         )
-
-
-def _missing(approval_id: UUID) -> NotFound:
-    return NotFound(f"there is no approval {approval_id}", hint="`hansa approvals` lists them.")

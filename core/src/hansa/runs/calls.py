@@ -1,15 +1,17 @@
 """The pure part of tool calls: what the log says of one, whether it may be made again, what came of a called agent."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from hansa.auth.bindings import places_of
 from hansa.runs.budget.metering import MESSAGES_HINT, unsent_sentence
 from hansa.runs.model import EventType, Unsent
 from hansa_sdk import Effect, RunFailed, ToolOutcome
 
+STARTING = "runs:start"
 MAX_DEPTH = 8
 """Most calls of agents by agents, one within the other."""
 UNSENT = "limit_messages_per_day"
@@ -83,14 +85,16 @@ def outcome_of(returned: Mapping[str, Any]) -> ToolOutcome:
 
 
 def beyond(agent: str, may: frozenset[str]) -> ToolOutcome | None:
-    """What the model is told when this run may call no agents; None: it may."""
-    return None if "runs:start" in may else ToolOutcome(_beyond(agent, "call agents"), is_error=True)
+    """What the model is told when this run may call no agents at all; None: it may, those in some namespaces or all."""
+    return ToolOutcome(_beyond(agent, "call agents"), is_error=True) if places_of(STARTING, may) == () else None
 
 
-def check_publishing(agent: str, may: frozenset[str]) -> None:
-    """Raises `RunFailed` when this run may publish no events."""
-    if "runs:start" not in may:
+def heard_in(agent: str, may: frozenset[str]) -> dict[str, Any]:
+    """Where events that this run publishes are heard, as `within`; nothing: everywhere. Raises `RunFailed` when it may publish none."""
+    places = places_of(STARTING, may)
+    if places == ():
         raise RunFailed(_beyond(agent, "publish events"), code="not_permitted", hint="`hansa runs show` says who started the run.")
+    return {} if places is None else {"within": list(places)}
 
 
 def _beyond(agent: str, what: str) -> str:
@@ -98,6 +102,16 @@ def _beyond(agent: str, what: str) -> str:
         f"agent {agent!r} may not {what} here: that needs the permission runs:start, of whoever started the run (started_by), of whoever"
         " applied the agent, and in the roles that the Tenant binds to it"
     )
+
+
+def elsewhere(agent: str, places: Sequence[str]) -> dict[str, Any]:
+    """What a call returns of an agent that stands where this run may call none."""
+    detail = (
+        f"agent {agent!r} was not called: it stands in a namespace in which this run may not call agents. The permission runs:start"
+        f" reaches no further than {', '.join(places) or 'nowhere'}, of whoever started the run, of whoever applied the calling agent and"
+        " in the roles that the Tenant binds to it, taken together"
+    )
+    return {"code": "not_permitted", "detail": detail, "hint": "`hansa runs show` says who started the run."}
 
 
 def too_deep(agent: str) -> dict[str, Any]:

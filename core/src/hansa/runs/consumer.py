@@ -13,11 +13,13 @@ import msgspec
 
 from hansa import ids
 from hansa.apply.rollout import store as rollout_store
+from hansa.auth.bindings import places_of
 from hansa.auth.model import Principal, Starter
 from hansa.bus.subjects import runs_ready, runs_told
 from hansa.db.pool import Connection
 from hansa.messages.model import Message, Receivers, Ring
 from hansa.runs import store
+from hansa.runs.calls import elsewhere
 from hansa.runs.log import store as log_store
 from hansa.runs.service import refusal
 from hansa.runs.smoke import STARTER
@@ -54,10 +56,11 @@ class RunCanceled(msgspec.Struct, frozen=True):
 
 
 class EventPublished(msgspec.Struct, frozen=True):
-    """An event for every run of the tenant that waits for one of its name."""
+    """An event for every run of the tenant that waits for one of its name; `within`: in sessions of these namespaces only, None: in all."""
 
     name: str
     data: Any
+    within: list[str] | None = None
 
 
 class EventSent(msgspec.Struct, frozen=True):
@@ -96,6 +99,7 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
             parent_step=asked.parent_step,
             depth=asked.depth,
             started_by=asked.started_by,
+            within=places_of("runs:start", asked.started_by.may) if asked.started_by and asked.started_by.may is not None else None,
         )
         caller = Principal(message.tenant_id, "", CALLER, (), kind="agent")
         run_input = await kept(connection, message.tenant_id, asked.input)
@@ -104,6 +108,8 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
             return (ready,)
         told = refusal(outcome, new, answer)
         error = {"code": told.code, "detail": told.detail, "hint": told.hint}
+        if outcome == "elsewhere":
+            error = elsewhere(asked.agent, new.within or ())
         returned = {"id": str(asked.id), "state": "failed", "output": None, "error": error, "usage": {}}
         became = await store.resolve(connection, message.tenant_id, asked.parent_run, step=asked.parent_step, data=returned)
         return woken(became, asked.parent_run)
@@ -132,7 +138,7 @@ def receivers(region: str, new_id: Callable[[], UUID] = ids.new_id) -> Receivers
     async def published(connection: Connection, message: Message) -> Sequence[Ring]:
         event = msgspec.json.decode(message.payload, type=EventPublished)
         data = await kept(connection, message.tenant_id, event.data)
-        woke = await store.publish(connection, message.tenant_id, event.name, data)
+        woke = await store.publish(connection, message.tenant_id, event.name, data, within=event.within)
         return [ring for outcome, run_id in woke for ring in woken(outcome, run_id)]
 
     async def sent(connection: Connection, message: Message) -> Sequence[Ring]:

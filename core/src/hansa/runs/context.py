@@ -334,11 +334,11 @@ class DurableContext:
             check_same(step, "event", [known["kind"], known["value"]], ["event", name])
             return
         self._parts.journal.reach_out(f"the event at step {step}")
-        calls.check_publishing(self.agent.name, self._parts.may)
+        heard = calls.heard_in(self.agent.name, self._parts.may)
         limit = await self._parts.journal.count_message()
         if limit is not None:
             raise calls.unsent_event(name, limit)
-        wait = Wait(step, "publish", name, data={"data": plain(data)})
+        wait = Wait(step, "publish", name, data={"data": plain(data), **heard})
         await self._parts.journal.write(Entry(EventType.VALUE_RECORDED, {"kind": "event", "value": name}, step), wait=wait)
 
     async def gather(self, *branches: Awaitable[T]) -> list[T]:

@@ -12,6 +12,7 @@ from hansa.db.pool import Database
 from hansa.errors import Conflict, NotFound
 from hansa.plugins.model import Plugins
 from hansa.runs import smoke, store
+from hansa.runs.admitting.service import admit
 from hansa.runs.context import DurableContext
 from hansa.runs.equipment import Equipment, NoModel, Place, make_context, surroundings_of
 from hansa.runs.executor import failure
@@ -73,6 +74,7 @@ async def join_history(values: Values, tenant_id: UUID, history: History) -> His
 
 async def replay(equipment: Equipment, principal: Principal, run_id: UUID) -> Replay:
     """Replay a run of this region. Raises as `find_history`."""
+    await admit(equipment.database, principal, "runs:read", what="run", id=run_id)
     history = await find_history(equipment.database, principal.tenant_id, run_id)
     try:
         history = await join_history(equipment.values, principal.tenant_id, history)

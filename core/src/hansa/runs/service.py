@@ -18,6 +18,7 @@ from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, HansaError, Invalid, LimitExceeded, NotFound, Unavailable
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
+from hansa.runs.admitting.service import admit, admit_agent, admit_agent_here, missing, missing_agent
 from hansa.runs.budget import store as budget_store
 from hansa.runs.budget.metering import refusal_of, unsent_refusal
 from hansa.runs.log import store as log_store
@@ -27,6 +28,7 @@ from hansa.runs.model import RESTING_STATES, STATES
 from hansa.runs.timers import ring_for
 from hansa.runs.values import split_whole
 
+READING, STARTING, STOPPING = "runs:read", "runs:start", "runs:cancel"
 DECISIONS = ("done", "retry", "fail")
 WORDS = {Action.RUN_CANCELED: "cancel", Action.RUN_SUSPENDED: "suspend"}
 """What the worker that has the run is told."""
@@ -74,6 +76,7 @@ class Runs:
             priority=start.priority,
             start_at=_in_utc(start.start_at).isoformat() if start.start_at else None,
             started_by=principal.starter,
+            within=await self._within(principal, start),
         )
         run_input, taken = split_whole(start.input)
         await self._values.keep(principal.tenant_id, taken)
@@ -81,6 +84,17 @@ class Runs:
         if outcome in ("accepted", "replayed") and answer is not None:
             return await self._answer(principal, Answer(202, answer, replayed=outcome == "replayed"))
         raise refusal(outcome, new, answer)
+
+    async def _within(self, principal: Principal, start: Start) -> tuple[str, ...] | None:
+        """The namespaces in which the caller may start it; None: all. Asked here too: a repeated answer is not for everybody."""
+        reach = principal.reach(STARTING)
+        if reach is None:
+            return None
+        if start.session_id is not None:
+            await admit(self._database, principal, STARTING, what="session", id=start.session_id)
+        if start.agent is not None:
+            await admit_agent(self._database, principal, STARTING, start.agent)
+        return tuple(sorted(reach))
 
     async def cancel(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None) -> Answer:
         """Cancel a run: at once when it waits, else its worker is told. A finished run stays as it is."""
@@ -91,10 +105,12 @@ class Runs:
         return await self._change(principal, run_id, key=key, verb=store.suspend, action=Action.RUN_SUSPENDED)
 
     async def _change(self, principal: Principal, run_id: UUID, *, key: IdempotencyKey | None, verb: Verb, action: Action) -> Answer:
+        await self._admit(principal, STOPPING, run_id)
+
         async def operation(connection: Connection) -> tuple[int, str]:
             body = await verb(connection, principal.tenant_id, run_id)
             if body is None:
-                raise NotFound(f"there is no run {run_id}")
+                raise missing("run", run_id)
             await record(connection, principal.did(action, f"Run/{run_id}", after={"state": _state(body)}))
             return 202, body
 
@@ -103,6 +119,9 @@ class Runs:
         await self._ready(principal)  # what it held up may go on
         return await self._answer(principal, answer)
 
+    async def _admit(self, principal: Principal, permission: str, run_id: UUID) -> None:
+        await admit(self._database, principal, permission, what="run", id=run_id)
+
     async def _ready(self, principal: Principal) -> None:
         await self._bus.ring(runs_ready(self._region), self._database.of(principal.tenant_id).bell)
 
@@ -110,7 +129,7 @@ class Runs:
         """Let a suspended run go on, or decide about a call in doubt: `done` (with what it answered), `retry` or `fail`."""
         if decision is not None and decision not in DECISIONS:
             raise Invalid(f"as must be one of {', '.join(DECISIONS)}, got {decision!r}")
-
+        await self._admit(principal, STOPPING, run_id)
         content, taken = split_whole(answer)
         await self._values.keep(principal.tenant_id, taken)
 
@@ -129,11 +148,13 @@ class Runs:
     async def fork(self, principal: Principal, run_id: UUID, *, at: int, key: IdempotencyKey | None) -> Answer:
         """A new run, in a session of its own, that has done what this one had up to event `at` and goes on by itself from there."""
 
+        await self._admit(principal, STARTING, run_id)
+
         async def operation(connection: Connection) -> tuple[int, str]:
             new = store.NewRun(id=ids.new_id(), new_session_id=ids.new_id())
             outcome, body = await store.fork(connection, principal, run_id, region=self._region, at=at, new=(new.id, new.new_session_id))
             if outcome == "no_run" or body is None:
-                raise NotFound(f"there is no run {run_id}")
+                raise missing("run", run_id)
             if outcome not in ("accepted", "at_outside"):
                 raise refusal(outcome, msgspec.structs.replace(new, agent=msgspec.json.decode(body)), None)
             if outcome != "accepted":
@@ -141,6 +162,7 @@ class Runs:
                 raise Invalid(
                     f"the events of run {run_id} are numbered {first} to {last}, there is none {at}", hint="GET its session's events."
                 )
+            await admit_agent_here(connection, principal, STARTING, msgspec.json.decode(body, type=_State).agent)
             await record(connection, principal.did(Action.RUN_FORKED, f"Run/{run_id}", after={"run": new.id, "at": at}))
             return 202, body
 
@@ -151,6 +173,7 @@ class Runs:
     async def send_event(self, principal: Principal, session_id: UUID, name: str, *, data: Any, key: IdempotencyKey | None) -> Answer:
         """Give an event to the session's run that waits for it, or keep it for the next one that will."""
         told: list[tuple[str, str]] = []
+        await admit(self._database, principal, STARTING, what="session", id=session_id)
         text, taken = split_whole(data)
         await self._values.keep(principal.tenant_id, taken)
 
@@ -158,7 +181,7 @@ class Runs:
             event_id = ids.new_id()
             outcome, run_id = await store.send_event(connection, principal.tenant_id, session_id, event_id, name=name, data=text.decode())
             if outcome == "no_session":
-                raise NotFound(f"there is no session {session_id}")
+                raise missing("session", session_id)
             limit = await budget_store.count_message_here(connection, principal.tenant_id, event_id)
             if limit is not None:
                 raise unsent_refusal(limit)
@@ -173,10 +196,11 @@ class Runs:
 
     async def get(self, principal: Principal, run_id: UUID) -> str:
         """A run as JSON text."""
+        await self._admit(principal, READING, run_id)
         async with self._database.tenant(principal.tenant_id) as connection:
             body = await store.find_run(connection, run_id)
         if body is None:
-            raise NotFound(f"there is no run {run_id}")
+            raise missing("run", run_id)
         return (await shown(self._values, principal.tenant_id, Kind.RUN, [body]))[0]
 
     async def page(self, principal: Principal, filters: dict[str, Any], *, before: UUID | None, limit: int) -> Page:
@@ -184,43 +208,48 @@ class Runs:
         if filters.get("state") not in (None, *STATES):
             raise Invalid(f"state {filters['state']!r} is not one of {', '.join(STATES)}")
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await store.list_runs(connection, filters, before, limit + 1)
+            rows = await store.list_runs(connection, filters, before, limit=limit + 1, within=principal.reach(READING))
         data = await shown(self._values, principal.tenant_id, Kind.RUN, [row["body"] for row in rows[:limit]])
         return Page(data, rows[limit - 1]["id"] if len(rows) > limit else None)
 
     async def open_session(self, principal: Principal, agent: str, *, key: IdempotencyKey | None) -> Answer:
         """Make an empty session."""
 
+        await admit_agent(self._database, principal, STARTING, agent)
+
         async def operation(connection: Connection) -> tuple[int, str]:
             new = store.NewRun(id=ids.new_id(), new_session_id=ids.new_id(), agent=agent)
             outcome, body = await store.insert_session(connection, new.new_session_id, agent)
             if outcome != "opened" or body is None:
                 raise refusal(outcome, new, body)
+            await admit_agent_here(connection, principal, STARTING, agent)
             return 201, body
 
         return await once(self._database, principal, key, operation)
 
     async def get_session(self, principal: Principal, session_id: UUID) -> str:
         """A session as JSON text."""
+        await admit(self._database, principal, READING, what="session", id=session_id)
         async with self._database.tenant(principal.tenant_id) as connection:
             body = await store.find_session(connection, session_id)
         if body is None:
-            raise NotFound(f"there is no session {session_id}")
+            raise missing("session", session_id)
         return body
 
     async def list_sessions(self, principal: Principal, agent: str | None, *, before: UUID | None, limit: int) -> Page:
         """Sessions, newest first."""
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await store.list_sessions(connection, agent, before, limit + 1)
+            rows = await store.list_sessions(connection, agent, before, limit=limit + 1, within=principal.reach(READING))
         return Page([row["body"] for row in rows[:limit]], rows[limit - 1]["id"] if len(rows) > limit else None)
 
     async def list_events(self, principal: Principal, session_id: UUID, *, after: int, limit: int) -> Page:
         """Events of a session, oldest first."""
+        await admit(self._database, principal, READING, what="session", id=session_id)
         rows = await store.list_events(self._database, principal.tenant_id, session_id, after=after, limit=limit + 1)
         if not rows:
             async with self._database.tenant(principal.tenant_id) as connection:
                 if await store.find_session(connection, session_id) is None:
-                    raise NotFound(f"there is no session {session_id}")
+                    raise missing("session", session_id)
         data = await shown(self._values, principal.tenant_id, Kind.EVENT, [row["body"] for row in rows[:limit]])
         return Page(data, rows[limit - 1]["seq"] if len(rows) > limit else None)
 
@@ -250,6 +279,7 @@ def _state(run: str) -> str:
 
 class _State(msgspec.Struct):
     state: str
+    agent: str = ""
 
 
 def _in_utc(start_at: datetime) -> datetime:
@@ -264,7 +294,7 @@ def _in_utc(start_at: datetime) -> datetime:
 def _not_resumed(outcome: str, run_id: UUID) -> HansaError:
     match outcome:
         case "no_run":
-            return NotFound(f"there is no run {run_id}")
+            return missing("run", run_id)
         case "agent_suspended":
             return Conflict(
                 f"the agent of run {run_id} is suspended", hint="Set its spec.suspend to false; its runs then go on by themselves."
@@ -302,10 +332,12 @@ def refusal(outcome: str, new: store.NewRun, detail: str | None) -> HansaError:
     told = msgspec.json.decode(detail) if detail else None
     agent = f"agent {new.agent!r}" if new.agent is not None else f"agent of session {new.session_id}"
     match outcome:
-        case "no_agent":
+        case "no_agent" | "elsewhere" if new.agent is not None:
+            return missing_agent(new.agent)
+        case "no_agent" | "elsewhere":
             return NotFound(f"there is no {agent}", hint="`hansa get agents` lists them; `hansa apply -f` makes one.")
-        case "no_session":
-            return NotFound(f"there is no session {new.session_id}")
+        case "no_session" if new.session_id is not None:
+            return missing("session", new.session_id)
         case "other_agent":
             return Conflict(
                 f"session {new.session_id} belongs to agent {told!r}, not to {new.agent!r}", hint="Leave session_id out for a new session."

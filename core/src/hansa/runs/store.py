@@ -1,6 +1,6 @@
 """All SQL about sessions, runs and events. Values go in and out as JSON text, so that they stay the same to the byte."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,8 +14,11 @@ from hansa.db.pool import Connection, Database
 from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, Write, Written, canonical
 from hansa.runs.values import Columns
 
-SESSION = """json_build_object('id', id, 'agent', agent, 'revision', revision, 'smoke', smoke, 'created_at', created_at,
-  'last_seq', last_seq, 'active_run', active_run)"""
+SESSION = """json_build_object('id', id, 'agent', agent, 'namespace', namespace, 'revision', revision, 'smoke', smoke,
+  'created_at', created_at, 'last_seq', last_seq, 'active_run', active_run)"""
+Places = Collection[str] | None
+"""Namespaces of whose sessions alone something is told; None: of all."""
+IN_PLACES = "EXISTS (SELECT FROM hansa.sessions s WHERE s.tenant_id = r.tenant_id AND s.id = r.session_id AND s.namespace = ANY ($6))"
 
 APPROVAL = """json_build_object('id', a.id, 'run_id', a.run_id, 'step', a.step, 'kind', a.kind, 'subject', a.subject, 'state', a.state,
   'decided_by', a.decided_by, 'comment', a.comment, 'answer', a.answer, 'requested_at', a.requested_at, 'expires_at', a.expires_at,
@@ -25,7 +28,8 @@ RESULTS = [type_.value for type_ in (EventType.RUN_RETURNED, EventType.APPROVAL_
 
 
 class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A run to be accepted. `session_id` None: a new session `new_session_id`; `agent` None: the session's agent."""
+    """A run to be accepted. `session_id` None: a new session `new_session_id`; `agent` None: the session's agent; `within`: the
+    namespaces in which it may be, None: all."""
 
     id: UUID
     new_session_id: UUID
@@ -38,6 +42,7 @@ class NewRun(msgspec.Struct, frozen=True, omit_defaults=True):
     parent_step: str | None = None
     depth: int = 0
     started_by: Starter | None = None
+    within: tuple[str, ...] | None = None
 
 
 class Accept(msgspec.Struct, frozen=True):
@@ -280,9 +285,9 @@ async def resolve(connection: Connection, tenant_id: UUID, run_id: UUID, *, step
     return await connection.fetchval(sql, tenant_id, run_id, step, canonical(data).decode())
 
 
-async def publish(connection: Connection, tenant_id: UUID, name: str, data: str) -> list[tuple[str, UUID]]:
+async def publish(connection: Connection, tenant_id: UUID, name: str, data: str, *, within: Places) -> list[tuple[str, UUID]]:
     """Give an event to every run that waits for one of its name: (what became of it, run) each."""
-    rows = await connection.fetch("SELECT outcome, run FROM hansa.event_publish($1, $2, $3)", tenant_id, name, data)
+    rows = await connection.fetch("SELECT outcome, run FROM hansa.event_publish($1, $2, $3, $4)", tenant_id, name, data, within)
     return [(row["outcome"], row["run"]) for row in rows]
 
 
@@ -312,14 +317,16 @@ async def find_approval(connection: Connection, approval_id: UUID) -> str | None
     )
 
 
-async def list_approvals(connection: Connection, state: str | None, before: UUID | None, *, limit: int) -> list[asyncpg.Record]:
+async def list_approvals(
+    connection: Connection, state: str | None, before: UUID | None, *, limit: int, within: Places
+) -> list[asyncpg.Record]:
     """Approvals, newest first: records (id, body as JSON text)."""
     return await connection.fetch(
         f"SELECT a.id, {APPROVAL} AS body FROM hansa.approvals a WHERE tenant_id = (SELECT hansa.tenant()) "
-        "AND ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
-        state,
-        before,
-        limit,
+        "AND ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR id < $2) AND ($4::text[] IS NULL OR EXISTS (SELECT "
+        "FROM hansa.runs r JOIN hansa.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id "
+        "WHERE r.tenant_id = a.tenant_id AND r.id = a.run_id AND s.namespace = ANY ($4))) ORDER BY id DESC LIMIT $3",
+        *(state, before, limit, within),
     )
 
 
@@ -338,24 +345,23 @@ async def settle_approval(
     )
 
 
-async def list_runs(connection: Connection, filters: dict[str, Any], before: UUID | None, limit: int) -> list[asyncpg.Record]:
+async def list_runs(
+    connection: Connection, filters: dict[str, Any], before: UUID | None, *, limit: int, within: Places
+) -> list[asyncpg.Record]:
     """Runs, newest first: records (id, body as JSON text). `filters`: agent, state, session_id or None each."""
     return await connection.fetch(
         "SELECT r.id, hansa.run_json(r) AS body FROM hansa.runs r WHERE tenant_id = (SELECT hansa.tenant()) "
         "AND ($1::text IS NULL OR agent = $1) AND ($2::text IS NULL OR state = $2) AND ($3::uuid IS NULL OR session_id = $3) "
-        "AND ($4::uuid IS NULL OR id < $4) ORDER BY id DESC LIMIT $5",
-        filters.get("agent"),
-        filters.get("state"),
-        filters.get("session_id"),
-        before,
-        limit,
+        f"AND ($4::uuid IS NULL OR id < $4) AND ($6::text[] IS NULL OR {IN_PLACES}) ORDER BY id DESC LIMIT $5",
+        *(filters.get("agent"), filters.get("state"), filters.get("session_id"), before, limit, within),
     )
 
 
 async def insert_session(connection: Connection, session_id: UUID, agent: str) -> tuple[str, str | None]:
     """Make a session of an agent, on the revision that serves: (outcome, its JSON text or what `refusal` wants to know)."""
     body = await connection.fetchval(
-        "INSERT INTO hansa.sessions (tenant_id, id, agent, revision) SELECT tenant_id, $1, name, revision FROM hansa.agents "
+        "INSERT INTO hansa.sessions (tenant_id, id, agent, revision, namespace) "
+        "SELECT tenant_id, $1, name, revision, namespace FROM hansa.agents "
         f"WHERE tenant_id = (SELECT hansa.tenant()) AND name = $2 AND revision > 0 RETURNING {SESSION}",
         session_id,
         agent,
@@ -374,14 +380,15 @@ async def find_session(connection: Connection, session_id: UUID) -> str | None:
     )
 
 
-async def list_sessions(connection: Connection, agent: str | None, before: UUID | None, limit: int) -> list[asyncpg.Record]:
+async def list_sessions(
+    connection: Connection, agent: str | None, before: UUID | None, *, limit: int, within: Places
+) -> list[asyncpg.Record]:
     """Sessions, newest first: records (id, body as JSON text)."""
     return await connection.fetch(
         f"SELECT id, {SESSION} AS body FROM hansa.sessions WHERE tenant_id = (SELECT hansa.tenant()) "
-        "AND ($1::text IS NULL OR agent = $1) AND ($2::uuid IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
-        agent,
-        before,
-        limit,
+        "AND ($1::text IS NULL OR agent = $1) AND ($2::uuid IS NULL OR id < $2) AND ($4::text[] IS NULL OR namespace = ANY ($4)) "
+        "ORDER BY id DESC LIMIT $3",
+        *(agent, before, limit, within),
     )
 
 

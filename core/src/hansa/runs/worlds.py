@@ -12,7 +12,7 @@ import msgspec
 
 from hansa.agents import store
 from hansa.apply.model import KnownServer
-from hansa.auth.bindings import bound_of
+from hansa.auth.bindings import bound_of, places_of
 from hansa.auth.model import IN_RUNS, Starter
 from hansa.db.pool import Connection, Database
 from hansa.llm.metering import Target
@@ -69,14 +69,19 @@ class Worlds:
 
 
 async def find_world(connection: Connection, agent: str, revision: int) -> World:
-    """What objects say of an agent's revision, in the caller's transaction."""
+    """What objects say of an agent's revision, in the caller's transaction. Of agents that its runs may never call nothing is said."""
     row = await store.world(connection, agent, revision)
-    return msgspec.structs.replace(
+    world = msgspec.structs.replace(
         msgspec.json.decode(row["world"], type=World),
         allowed=msgspec.json.decode(row["allowed"] or "null"),
         bindings=msgspec.json.decode(row["bindings"] or "[]", type=list[RoleBinding]),
         owner=msgspec.json.decode(row["owner"] or "null", type=Starter | None),
     )
+    places = places_of("runs:start", bound_of(agent, world.bindings, world.owner))
+    if places is None or not world.agents:
+        return world
+    near = await store.standing(connection, [each.name for each in world.agents], places)
+    return msgspec.structs.replace(world, agents=[each for each in world.agents if each.name in near])
 
 
 def prepare(world: World, revision: int, plugins: Plugins) -> Prepared:

@@ -78,7 +78,8 @@ class Tenants:
             if len(self._known) >= KNOWN:
                 self._known.clear()
             self._known[name] = clock.monotonic() + KNOWN_SECONDS
-        return msgspec.structs.replace(principal, tenant_id=tenant_id(name), tenant=name, home=principal.home or principal.tenant)
+        here = {"tenant_id": tenant_id(name), "tenant": name, "home": principal.home or principal.tenant, "within": ()}
+        return msgspec.structs.replace(principal, **here)
 
     async def forget(self, _: bytes = b"") -> None:
         """Look at every tenant again: some were closed, here or in another process."""

@@ -10,11 +10,13 @@ from typing import Any
 import msgspec
 
 from hansa import ids
+from hansa.apply import store as objects
 from hansa.apply.narrowing import Judges, beyond, unreadable
 from hansa.apply.references import unresolved
 from hansa.apply.rollout import store
 from hansa.apply.rollout.conditions import Troubles, conditions_of
 from hansa.apply.rollout.model import AgentStatus, Facts, RevisionStatus
+from hansa.apply.sight import READING, WRITING, judge, visible
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth.idempotency import Answer, IdempotencyKey, once
@@ -43,12 +45,13 @@ class Rollouts:
         self._plugins = plugins
         self._judges = judges
 
-    async def statuses(self, connection: Connection, names: Sequence[str]) -> dict[str, AgentStatus]:
-        """The status of agents of the connection's tenant, those that are there: name -> status."""
-        return self.read(await store.told(connection, names)) if names else {}
+    async def statuses(self, connection: Connection, principal: Principal, names: Sequence[str]) -> dict[str, AgentStatus]:
+        """The status of agents of the connection's tenant, those that are there: name -> status, as the caller may see it."""
+        return self.read(principal, await store.told(connection, names)) if names else {}
 
-    def read(self, text: str) -> dict[str, AgentStatus]:
-        """The status of agents, name -> status, from what the database tells of them (the SQL function agents_told) as JSON text."""
+    def read(self, principal: Principal, text: str) -> dict[str, AgentStatus]:
+        """The status of agents, name -> status, from what the database tells of them (the SQL function agents_told) as JSON text. What is
+        wrong is the same for all who read it; what there is instead is told to those who may see that."""
         told = store.read(text)
         found = [(facts, *_read(facts)) for facts in told.facts]
         return {
@@ -57,7 +60,7 @@ class Rollouts:
                 conditions=tuple(
                     conditions_of(
                         facts,
-                        Troubles(unread=unread) if agent is None else self._troubles(agent, told.around),
+                        Troubles(unread=unread) if agent is None else self._troubles(principal, agent, told.around),
                         suspended=agent is not None and agent.spec.suspend,
                     )
                 ),
@@ -67,9 +70,9 @@ class Rollouts:
             for facts, agent, unread in found
         }
 
-    async def with_status(self, connection: Connection, objects: Sequence[tuple[str, str, str]]) -> list[str]:
+    async def with_status(self, connection: Connection, principal: Principal, objects: Sequence[tuple[str, str, str]]) -> list[str]:
         """Objects as JSON texts, (kind, name, text) each: the agents among them with their status."""
-        statuses = await self.statuses(connection, [name for kind, name, _ in objects if kind == "Agent"])
+        statuses = await self.statuses(connection, principal, [name for kind, name, _ in objects if kind == "Agent"])
         return [
             msgspec.json.encode({**msgspec.json.decode(text), "status": statuses[name]}).decode()
             if kind == "Agent" and name in statuses
@@ -77,16 +80,20 @@ class Rollouts:
             for kind, name, text in objects
         ]
 
-    async def told(self, connection: Connection, names: Sequence[str]) -> dict[str, tuple[dict[str, Any], str]]:
+    async def told(self, connection: Connection, principal: Principal, names: Sequence[str]) -> dict[str, tuple[dict[str, Any], str]]:
         """What is answered of agents that were applied: their status, and a note where the revision does not serve."""
-        statuses = await self.statuses(connection, names)
+        statuses = await self.statuses(connection, principal, names)
         ready = {name: status.conditions[-1] for name, status in statuses.items()}
         notes = {name: each.message if each.reason in ("Checking", "Refused") else "" for name, each in ready.items()}
         return {name: (msgspec.to_builtins(status), notes[name]) for name, status in statuses.items()}
 
-    def _troubles(self, agent: Agent, around: store.Around) -> Troubles:
+    def _troubles(self, principal: Principal, agent: Agent, around: store.Around) -> Troubles:
         known = [server for server in around.servers if any(use.tool_server == server.name for use in agent.spec.tools)]
         missing = unresolved(agent, self._plugins, around.providers, known, variables=self._judges.variables)
+        if missing and principal.reach(READING) is not None:
+            wrong, seen = {each.path for each in missing}, visible(principal, around.providers)
+            told = unresolved(agent, self._plugins, seen, known, variables=self._judges.variables)
+            missing = [each for each in told if each.path in wrong]
         missing += [
             FieldError(f"spec.tools[{number}].agent", "reference", f"there is no agent {use.agent!r}")
             for number, use in enumerate(agent.spec.tools)
@@ -102,13 +109,17 @@ class Rollouts:
         )
 
     async def again(self, principal: Principal, name: str, *, key: IdempotencyKey | None) -> Answer:
-        """Check the agent's newest revision, which was refused, once more: the agent's status."""
+        """Check the agent's newest revision, which was refused, once more: the agent's status. Raises `NotFound`, `Forbidden`."""
+        if principal.reach(WRITING) is not None:
+            async with self._database.tenant(principal.tenant_id) as connection:
+                known = (await objects.lock(connection, "Agent", [name])).get(name)
+            judge(principal, WRITING, "Agent", known, unseen=no_agent(name))
 
         async def operation(connection: Connection) -> tuple[int, str]:
             outcome = await store.again(connection, name, ids.new_id())
-            statuses = await self.statuses(connection, [name])
+            statuses = await self.statuses(connection, principal, [name])
             if name not in statuses:
-                raise NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
+                raise no_agent(name)
             if outcome != "begun":
                 what = "is being checked already" if outcome == "checking" else "was not refused"
                 raise Conflict(f"revision {statuses[name].revision.desired} of agent {name!r} {what}: there is nothing to try again")
@@ -118,6 +129,11 @@ class Rollouts:
             return 202, msgspec.json.encode(statuses[name]).decode()
 
         return await once(self._database, principal, key, operation)
+
+
+def no_agent(name: str) -> NotFound:
+    """What is said of an agent that is not there."""
+    return NotFound(f"there is no agent {name!r}", hint="`hansa get agents` lists them.")
 
 
 def _read(facts: Facts) -> tuple[Agent | None, str]:

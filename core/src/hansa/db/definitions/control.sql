@@ -169,7 +169,7 @@ END $$;
 
 -- A new run, in a session of its own, that has done what another had done up to an event of its log, and goes on from there.
 -- `p_at`: the last number to be taken over; `p_by`: who forks. `outcome`: accepted, no_run, at_outside, or why its agent takes no new runs.
--- The new session keeps the revision of the run that is forked; one that checks a revision is not.
+-- The new session is in the namespace of the old one, whose past it shows, and keeps the revision of the run that is forked; one that checks a revision is not.
 CREATE OR REPLACE FUNCTION hansa.run_fork(p_tenant uuid, p_region text, p_run uuid, p_at bigint, p_new_run uuid, p_new_session uuid,
   p_by json DEFAULT NULL)
 RETURNS TABLE (outcome text, answer json) LANGUAGE plpgsql AS $$
@@ -187,8 +187,9 @@ BEGIN
   IF p_at < v_run.queued_seq OR p_at > v_last THEN
     RETURN QUERY SELECT 'at_outside', json_build_array(v_run.queued_seq, v_last); RETURN;
   END IF;
-  INSERT INTO hansa.sessions (tenant_id, id, agent, newest_run, active_run, forked_from, forked_seq, revision)
-    VALUES (p_tenant, p_new_session, v_run.agent, 1, p_new_run, v_run.session_id, v_run.queued_seq, v_run.revision);
+  INSERT INTO hansa.sessions (tenant_id, id, agent, newest_run, active_run, forked_from, forked_seq, revision, namespace)
+    SELECT p_tenant, p_new_session, v_run.agent, 1, p_new_run, v_run.session_id, v_run.queued_seq, v_run.revision, s.namespace
+    FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = v_run.session_id;
   INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, gate, pool, priority, input, depth, started_by)
     VALUES (p_tenant, p_new_run, p_new_session, 1, v_run.agent, v_run.revision, 'queued', 'session', v_pool, v_run.priority, v_run.input, 0, p_by);
   -- Only steps with their result are taken over; a call that was begun or approved and not made is the new run's to do and to ask for.

@@ -77,7 +77,7 @@ BEGIN
 END $$;
 
 -- Starts the run that checks a revision, in a session of its own; false: that is not wanted any more, or done. It is accepted also where others are
--- refused: in a suspended tenant it is held like all runs, and goes on with them. It takes the next slot of its agent.
+-- refused: in a suspended tenant it is held like all runs, and goes on with them. It takes the next slot of its agent, and is in its namespace.
 CREATE OR REPLACE FUNCTION hansa.rollout_start(p_tenant uuid, p_agent text, p_revision integer, p_run uuid, p_session uuid, p_input json, p_by json)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE v hansa.rollouts;
@@ -86,8 +86,9 @@ BEGIN
   SELECT * INTO v FROM hansa.rollouts l WHERE l.tenant_id = p_tenant AND l.agent = p_agent AND l.revision = p_revision AND l.smoke_run = p_run
     AND l.state = 'checking' AND NOT EXISTS (SELECT FROM hansa.runs r WHERE r.tenant_id = p_tenant AND r.id = p_run);
   IF NOT FOUND THEN RETURN false; END IF;
-  INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, newest_run, active_run, revision, smoke)
-    VALUES (p_tenant, p_session, p_agent, 1, 1, p_run, p_revision, true);
+  INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, newest_run, active_run, revision, smoke, namespace)
+    VALUES (p_tenant, p_session, p_agent, 1, 1, p_run, p_revision, true,
+      (SELECT a.namespace FROM hansa.agents a WHERE a.tenant_id = p_tenant AND a.name = p_agent));
   INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, gate, pool, priority, input, started_by)
     VALUES (p_tenant, p_run, p_session, 1, p_agent, p_revision, 'queued', 'session', hansa.pool_of(p_tenant, v.pool), 100, p_input, p_by);
   INSERT INTO hansa.events (tenant_id, session_id, seq, run_id, type, data)

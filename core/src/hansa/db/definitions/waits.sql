@@ -3,7 +3,7 @@
 
 -- Begins to wait, in the transaction that writes the event that says so. `p_wait`: {step, kind, key, seconds, data}. Kind publish
 -- waits for nothing: it sends an event to all runs of the tenant that wait for one of its name. Who calls an agent tells for whom, and
--- hands on no more than it may itself (`data.may`).
+-- hands on no more than it may itself (`data.may`); who publishes says in which namespaces it may (`data.within`, left out: all).
 CREATE OR REPLACE FUNCTION hansa.wait_begin(p_tenant uuid, p_run uuid, p_wait json) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   v_run hansa.runs; v_kind text := p_wait ->> 'kind'; v_key text := p_wait ->> 'key'; v_step text := p_wait ->> 'step'; v_letter hansa.mailbox;
@@ -11,7 +11,8 @@ DECLARE
 BEGIN
   IF v_kind = 'publish' THEN
     PERFORM hansa.outbox_put(p_tenant, md5(p_run || '.' || v_step)::uuid, 'event.published', v_key,
-      json_build_object('name', v_key, 'data', p_wait -> 'data' -> 'data')::text);
+      CASE WHEN p_wait -> 'data' -> 'within' IS NULL THEN json_build_object('name', v_key, 'data', p_wait -> 'data' -> 'data')
+        ELSE json_build_object('name', v_key, 'data', p_wait -> 'data' -> 'data', 'within', p_wait -> 'data' -> 'within') END::text);
     RETURN;
   END IF;
   SELECT * INTO v_run FROM hansa.runs WHERE tenant_id = p_tenant AND id = p_run;
@@ -184,13 +185,15 @@ BEGIN
   RETURN QUERY SELECT 'kept', NULL::uuid;
 END $$;
 
--- An event for every run of the tenant that waits for one of its name now, in the order of their sessions.
-CREATE OR REPLACE FUNCTION hansa.event_publish(p_tenant uuid, p_name text, p_data json) RETURNS TABLE (outcome text, run uuid) LANGUAGE plpgsql AS $$
+-- An event for every run of the tenant that waits for one of its name now, in the order of their sessions; `p_within`: for those in
+-- sessions of some namespaces.
+CREATE OR REPLACE FUNCTION hansa.event_publish(p_tenant uuid, p_name text, p_data json, p_within text[] DEFAULT NULL) RETURNS TABLE (outcome text, run uuid) LANGUAGE plpgsql AS $$
 DECLARE v_wait record; v_sessions uuid[];
 BEGIN
   -- Who begins to wait after this is not waited upon: its session would be locked out of order.
   v_sessions := ARRAY(SELECT DISTINCT r.session_id FROM hansa.waits w JOIN hansa.runs r ON r.tenant_id = w.tenant_id AND r.id = w.run_id
-    WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name);
+    WHERE w.tenant_id = p_tenant AND w.kind = 'event' AND w.key = p_name AND (p_within IS NULL OR EXISTS (
+      SELECT FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = r.session_id AND s.namespace = ANY (p_within))));
   PERFORM FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_sessions) ORDER BY s.id FOR UPDATE;
   PERFORM hansa.agents_lock(p_tenant, (SELECT array_agg(DISTINCT s.agent) FROM hansa.sessions s WHERE s.tenant_id = p_tenant AND s.id = ANY (v_sessions)));
   PERFORM FROM hansa.runs l WHERE l.tenant_id = p_tenant AND l.id IN (SELECT w.run_id FROM hansa.waits w JOIN hansa.runs r

@@ -37,7 +37,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SessionLine(Line, frozen=True):
-    """The session; `format` is the version of all that follows; `revision` is null in files of earlier versions."""
+    """The session; `format` is the version of all that follows; `revision` and `namespace` are null in files of earlier versions."""
 
     format: int
     id: UUID
@@ -48,6 +48,7 @@ class SessionLine(Line, frozen=True):
     forked_seq: Count | None
     revision: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = None
     smoke: bool = False
+    namespace: Annotated[str, msgspec.Meta(max_length=63, pattern=r"\A[a-z0-9-]*\Z")] | None = None
 
 
 class RevisionLine(Line, frozen=True):

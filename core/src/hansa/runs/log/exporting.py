@@ -28,6 +28,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     forked_seq: int | None
     revision: int | None
     smoke: bool
+    namespace: str | None
     runs: list[dict[str, Any]]
     revisions: list[dict[str, Any]]
 

@@ -13,6 +13,7 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Connection, Database
 from hansa.errors import HansaError
 from hansa.runs import store as runs_store
+from hansa.runs.admitting.service import admit
 from hansa.runs.log import exporting, importing
 from hansa.runs.log.keeping import Values
 
@@ -27,6 +28,7 @@ class Archives:
 
     async def export(self, principal: Principal, session_id: UUID) -> AsyncIterator[bytes]:
         """The archive of a session, to be read piece by piece. Raises `NotFound` at once; what fails later is told in the last line."""
+        await admit(self._database, principal, "runs:read", what="session", id=session_id)
         found = await exporting.snapshot(self._database, principal, session_id)
         return self._told(exporting.lines(self._database, self._values, principal, found))
 

@@ -16,6 +16,7 @@ SNAPSHOT = """
 SELECT json_build_object(
   'id', s.id, 'agent', s.agent, 'created_at', s.created_at, 'last_seq', s.last_seq,
   'forked_from', s.forked_from, 'forked_seq', s.forked_seq, 'revision', s.revision, 'smoke', s.smoke,
+  'namespace', s.namespace,
   'runs', coalesce((SELECT json_agg(json_build_object(
       'id', r.id, 'queued_seq', r.queued_seq, 'revision', r.revision, 'state', r.state, 'input', r.input, 'output', r.output,
       'error', r.error, 'input_tokens', r.input_tokens, 'output_tokens', r.output_tokens,
@@ -135,8 +136,8 @@ async def exported_events(connection: Connection, session_id: UUID, after: int, 
 async def add_session(connection: Connection, session: SessionLine, *, last_seq: int, newest_run: int) -> bool:
     """Write a session as it was; false: one with this id is there. `newest_run`: the queued_seq of its last run."""
     done = await connection.execute(
-        "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, created_at, forked_from, forked_seq, newest_run, revision, smoke) "
-        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING",
+        "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, created_at, forked_from, forked_seq, newest_run, revision, smoke, "
+        "namespace) VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING",
         session.id,
         session.agent,
         last_seq,
@@ -146,6 +147,7 @@ async def add_session(connection: Connection, session: SessionLine, *, last_seq:
         newest_run,
         session.revision,
         session.smoke,
+        session.namespace,
     )
     removing = await connection.fetchval(
         "SELECT EXISTS (SELECT FROM hansa.removed_sessions WHERE tenant_id = (SELECT hansa.tenant()) AND session_id = $1)", session.id
