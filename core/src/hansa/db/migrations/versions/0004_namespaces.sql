@@ -18,4 +18,4 @@ ALTER TABLE hansa.objects FORCE ROW LEVEL SECURITY;
 ALTER TABLE hansa.tenants FORCE ROW LEVEL SECURITY;
 
 -- It has one more argument in `hansa/db/definitions`, which may be left out, as older code does.
-DROP FUNCTION hansa.event_publish(uuid, text, json);
+DROP FUNCTION IF EXISTS hansa.event_publish(uuid, text, json);
