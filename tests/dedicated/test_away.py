@@ -138,7 +138,7 @@ async def test_one_that_is_not_migrated_is_not_used_and_says_so(city: City) -> N
     city.start()
     async with city.running.client() as client:
         assert (await applied(client, tenant("remote")))[0]["action"] == "created"
-    await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = '0002'")
+    await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = '0003'")
     city.start()
     async with city.running.client() as client:
         view = (await client.get("/v1/tenants/remote")).json()
@@ -146,7 +146,7 @@ async def test_one_that_is_not_migrated_is_not_used_and_says_so(city: City) -> N
         (result,) = await applied(client, tenant("remote", displayName="Far"))
         assert (result["action"], result["errors"][0]["code"]) == ("failed", "unavailable")
         assert "run `hansa migrate`" in result["errors"][0]["message"]
-        await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = '0003'")
+        await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = '0004'")
 
         async def changed() -> bool:
             return (await applied(client, tenant("remote", displayName="Far")))[0]["action"] == "configured"

@@ -28,6 +28,7 @@ from hansa.plugins.model import Plugins
 from hansa.tenants import store as tenant_store
 from hansa.tenants.allowance import Allowance
 from hansa.tenants.deletion import Deletions, invalid
+from hansa.tenants.mending import settled
 from hansa.tenants.placing import copy_object
 from hansa.tenants.service import DEFAULT_TENANT, Tenants, TenantView, missing, tenant_id
 from hansa_crds import KINDS
@@ -118,10 +119,13 @@ class Objects:
             deleted = await self._delete_all(joined, principal, msgspec.structs.replace(unwanted, allow_mass=True))
         return applied, deleted
 
-    async def told(self, closed: Sequence[str]) -> None:
-        """Have every process know at once which tenants were closed."""
+    async def told(self, principal: Principal, *, closed: Sequence[str] = (), applied: Sequence[str] = ()) -> None:
+        """A request is committed: have every process know at once which tenants were closed, and the own databases of these and of those
+        whose Tenants were applied follow."""
+        if applied:
+            await settled(self._database, [*applied, principal.tenant])
         if closed:
-            await self._deletions.told(closed)
+            await self._deletions.told(closed, principal)
 
     def _deleting(self, connection: Connection, principal: Principal, asked: Unwanted) -> Deleting:
         return Deleting(connection, principal, asked, plugins=self._plugins, judges=self._judges, deletions=self._deletions)
@@ -226,8 +230,8 @@ class Objects:
                 ownership.refuse("Tenant", known, PEOPLE)
             event = await self._deletions.close(connection, principal, name, policy=policy)
             if event is not None:
-                await self._deletions.recorded(connection, event, principal)
-        await self._deletions.told([name])
+                await self._deletions.recorded(connection, event, principal, name)
+        await self._deletions.told([name], principal)
         return await self._tenants.get(name)
 
     async def take_over(self, principal: Principal, kind: str, name: str, owner: Owner) -> str:
@@ -248,6 +252,8 @@ class Objects:
                 trail = Trail(principal)
                 trail.taken(kind, tenant, known, owner)
                 await trail.record(connection, set())
+        if kind == "Tenant":
+            await self.told(principal, applied=[name])
         return await self.get(principal, kind, name)
 
 

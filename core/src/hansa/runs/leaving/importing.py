@@ -86,7 +86,9 @@ class Importer:
     async def _apply(self, principal: Principal, items: list[Item]) -> list[Applied]:
         asked = await self._objects.prepare(principal, Asked(items))
         async with self._database.tenant(principal.tenant_id) as connection:
-            return await self._objects.apply(connection, principal, asked)
+            results = await self._objects.apply(connection, principal, asked)
+        await self._objects.told(principal, applied=[result.name for result in results if result.kind == "Tenant"])
+        return results
 
     async def _session(self, principal: Principal, member: str, body: bytes, refused: list[str]) -> str:
         """What became of a session: it is one of `sessions` now, was `present`, or is `refused`."""
