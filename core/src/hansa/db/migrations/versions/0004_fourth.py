@@ -7,5 +7,5 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    for part in ("owed",):
+    for part in ("owed", "sources"):
         run_script(f"0004_{part}.sql")
