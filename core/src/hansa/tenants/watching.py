@@ -12,6 +12,7 @@ from uuid import UUID
 import structlog
 
 from hansa.db import selfcheck
+from hansa.db.background import background
 from hansa.db.pool import Database, Trouble
 from hansa.errors import Unavailable
 from hansa.ids import tenant_id
@@ -39,13 +40,8 @@ async def watching(database: Database, region: str) -> AsyncIterator[None]:
     platform: UUID = await database.call("SELECT id FROM hansa.installation")
     watches = [Watch(database, own, region, platform) for own in database.own]
     await asyncio.gather(*(watch.look() for watch in watches))
-    tasks = [asyncio.create_task(watch.run(), name=f"database.watch {watch.own.name}") for watch in watches]
-    try:
+    async with background((f"database.watch {watch.own.name}", watch.run()) for watch in watches):
         yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Watch:
