@@ -57,10 +57,9 @@ class Trail:
     async def record(self, connection: Connection, changed: set[str]) -> None:
         """Write it all, and count the change of the tenants whose objects are others now; the connection is in the caller's tenant then.
 
-        Last in a transaction: a tenant's row, and the end of its audit trail, are held until the commit.
+        Last in a transaction: the end of a tenant's audit trail is held until the commit. All take them in one order.
         """
-        mine = self._principal.tenant
-        for tenant in (*sorted((changed | self._events.keys()) - {mine}), mine):
+        for tenant in sorted(changed | self._events.keys()):
             identity, events = tenant_id(tenant), self._events.get(tenant, ())
             await enter_tenant(connection, identity)
             if tenant in changed:
@@ -69,7 +68,7 @@ class Trail:
             await record(connection, *(event for event, is_decided in events if not (own and is_decided)))
             if own:
                 await decided(connection, identity, *(event for event, is_decided in events if is_decided))
-        await enter_tenant(connection, tenant_id(mine))
+        await enter_tenant(connection, self._principal.tenant_id)
 
     def refused(self, found: HansaObject, tenant: str, reason: str) -> None:
         """The caller may not apply such an object: told in its own trail, for another tenant's is none of its business."""

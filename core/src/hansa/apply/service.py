@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from hansa.apply import namespaces, ownership, store
-from hansa.apply.applying import Applying
+from hansa.apply.applying import Applying, enter_place, lock_tenants
 from hansa.apply.auditing import Trail
 from hansa.apply.candidates import candidates, forbidden
 from hansa.apply.deleting import Deleting, MassDeletion
@@ -22,7 +22,7 @@ from hansa.apply.planning import undone
 from hansa.apply.rollout.service import Rollouts
 from hansa.auth.model import Principal
 from hansa.db.joining import joining
-from hansa.db.pool import Connection, Database, enter_platform, enter_tenant
+from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Forbidden, NotFound, Unavailable
 from hansa.plugins.model import Plugins
 from hansa.tenants import store as tenant_store
@@ -204,6 +204,7 @@ class Objects:
                 hint="DELETE /v1/tenants/{name}, or `hansa delete tenant`." if kind == "Tenant" else "Cordon it instead.",
             )
         async with self._database.tenant(principal.tenant_id) as connection:
+            await lock_tenants(connection, {principal.tenant})
             known = (await store.lock(connection, kind, [name])).get(name)
             if known is None:
                 raise NotFound(f"there is no {kind} {name!r}")
@@ -241,7 +242,8 @@ class Objects:
         tenant = DEFAULT_TENANT if kind == "Region" else principal.tenant
         identity = tenant_id(tenant)
         async with self._database.tenant(identity) as own, joining(self._database, own, self._database.of(identity)) as connection:
-            await (enter_platform if kind in CLUSTER else enter_tenant)(connection, identity)
+            await enter_place(connection, kind, tenant)
+            await tenant_store.lock_tenant(connection)
             known = (await store.lock(connection, kind, [name])).get(name)
             if known is None:
                 raise NotFound(f"there is no {kind} {name!r}", hint="What nobody has applied yet belongs to whoever does so first.")

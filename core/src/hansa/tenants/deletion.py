@@ -77,8 +77,8 @@ class Deletions:
 
     async def recorded(self, connection: Connection, event: AuditEvent, principal: Principal, name: str) -> None:
         """Audit it in the trail of the tenant itself, which may go with it, and in that of who did it."""
-        await decided(connection, tenant_id(name), event)
-        await decided(connection, principal.tenant_id, event)
+        for tenant in sorted((name, principal.tenant)):  # as everybody does who writes into several
+            await decided(connection, tenant_id(tenant), event)
 
     async def restore(self, principal: Principal, name: str) -> TenantView:
         """Bring an archived tenant back, as its object says it is; its keys are good again."""
