@@ -50,8 +50,8 @@ async def settle(database: Database, tenant: UUID) -> None:
         async with own.here(tenant) as connection:
             if wanted.state == "deleting":
                 await key_store.revoke_all(connection)
-            same = wanted == await store.standing(connection)
-        if not same:
+            found = await store.standing(connection)
+        if found not in (None, wanted):
             await _mend(database, tenant)
     await deliver(database, tenant)
 
@@ -65,19 +65,18 @@ async def _mend(database: Database, tenant: UUID) -> None:
         await enter_tenant(joined, tenant)
         await store.lock_tenant(joined)
         found = await store.standing(joined)
-        if wanted is not None and found != wanted:
-            await _follow(joined, tenant, wanted, found)
+        if wanted is not None and found not in (None, wanted):
+            await _follow(joined, wanted)
             log.warning("database.mended", tenant=wanted.name, hint="A change was cut off; its own database has followed now.")
 
 
-async def _follow(connection: Connection, tenant: UUID, wanted: store.Standing, found: store.Standing | None) -> None:
-    """Have the database that the connection is in be as the platform's."""
+async def _follow(connection: Connection, wanted: store.Standing) -> None:
+    """Have the database that the connection is in be as the platform's. It has the tenant, for it commits first: where it does not, it is
+    a new one in place of one that was lost, and that people fill who know."""
     if wanted.state == "deleting":  # what it has is on its way out, and is not put back
-        if found is not None:
-            await store.suspend(connection, suspended=True)
-            await store.set_state(connection, "deleting")
+        await store.suspend(connection, suspended=True)
+        await store.set_state(connection, "deleting")
         return
-    await store.ensure_tenant(connection, tenant, wanted.name, database=wanted.database)
     await store.set_namespaces(connection, wanted.namespaces)
     if wanted.object is not None:
         kept = msgspec.json.decode(wanted.object, type=_Kept)
