@@ -141,7 +141,7 @@ async def test_who_acts_in_another_tenant_is_nobody_of_that_one(
     there = {"hansa-tenant": name}
     manifest = {"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": {}}
     assert (await api.post("/v1/objects:apply", json={"objects": [{"manifest": manifest}]})).json()["failed"] == 0
-    keys = []
+    keys: list[dict[str, str]] = []
     for tenant, role in (("default", "reconciler"), (name, "developer")):
         made = {"hansa-tenant": tenant}
         assert (await api.post("/v1/service-accounts", json={"name": name, "roles": [role]}, headers=made)).status_code == 201
