@@ -1,7 +1,7 @@
 """One who may act in any tenant makes them and works in them; nobody else reaches further than the own one."""
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
@@ -9,6 +9,10 @@ import pytest
 from api.keys import Keys
 from api.problem import problem
 from hansa import ids
+from hansa.auth.model import Principal
+from hansa.db.pool import Database
+from hansa.errors import Conflict
+from hansa.tenants.service import Tenants, tenant_id
 from samples import SCRIPTED, agent
 
 Manifest = dict[str, Any]
@@ -119,3 +123,29 @@ async def test_all_tenants_are_listed_by_name_in_pages(api: httpx2.AsyncClient, 
     assert [each for each in found if each.startswith(name)] == names
     assert found == sorted(set(found))
     assert "default" in found
+
+
+class Closing:
+    """A database in which the tenant is closed just after somebody has read that it is open."""
+
+    def __init__(self) -> None:
+        self.tenants = Tenants(cast(Database, self), "local", stale_seconds=60.0)
+        self._states = ["active", "archived"]
+
+    async def system(self, *_: Any) -> list[dict[str, Any]]:
+        state = self._states.pop(0)
+        if state == "active":
+            await self.tenants.forget()
+        return [{"tenant_id": tenant_id("acme"), "state": state, "database": "Shared"}]
+
+    def expect(self, *_: Any) -> None:
+        """It is where it is."""
+
+
+async def test_a_tenant_that_is_closed_while_it_is_looked_up_is_looked_up_again() -> None:
+    """Else it would be known as open for two seconds more."""
+    tenants = Closing().tenants
+    principal = Principal(tenant_id=tenant_id("default"), tenant="default", name="key:people", roles=("platform-admin",))
+    assert (await tenants.acting(principal, "acme")).tenant == "acme"
+    with pytest.raises(Conflict, match="archived"):
+        await tenants.acting(principal, "acme")

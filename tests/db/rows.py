@@ -97,6 +97,8 @@ ROWS: dict[str, dict[str, Any]] = {
         "created_at": datetime.now(UTC),
     },
     "audit_heads": {"seq": 1, "at": datetime.now(UTC), "hash": b"d" * 32},
+    "audit_owed": {"id": UUID(int=9), "event": '{"action":"secret of b"}'},
+    "audit_taken": {"id": UUID(int=9)},
     "audit_events": {"seq": 1, "event": '{"action":"secret of b"}', "hash": b"d" * 32},
 }
 """One row of each table that belongs to tenants, in an order in which they can be written."""

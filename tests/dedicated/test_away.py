@@ -139,7 +139,7 @@ async def test_one_that_is_not_migrated_is_not_used_and_says_so(city: City) -> N
     city.start()
     async with city.running.client() as client:
         assert (await applied(client, tenant("remote")))[0]["action"] == "created"
-    await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = '0002'")
+    await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = '0003'")
     city.start()
     async with city.running.client() as client:
         view = (await client.get("/v1/tenants/remote")).json()

@@ -1,5 +1,6 @@
 """A source tells what it saw, and whoever asks is told the newest of it."""
 
+import asyncio
 from typing import Any
 
 import httpx2
@@ -80,3 +81,72 @@ async def test_what_no_source_says_is_refused_with_its_place(api: httpx2.AsyncCl
     viewer = (await api.post("/v1/api-keys", json={"name": name, "roles": ["viewer"]})).json()["key"]
     refused = await api.put(f"/v1/sources/{name}", json=told(name), headers={"authorization": f"Bearer {viewer}"})
     assert "objects:write" in problem(refused, 403, "forbidden")["detail"]
+
+
+def heading(answer: httpx2.Response) -> dict[str, str]:
+    assert answer.status_code == 201, answer.text
+    return {"authorization": f"Bearer {answer.json()['key']}"}
+
+
+async def test_a_source_is_whose_it_was_first(api: httpx2.AsyncClient, stack: Stack, control_plane: Process, name: str) -> None:
+    keys = [await issue(stack, "default", name=f"{name}-{team}", roles=["developer"]) for team in ("ours", "theirs")]
+    async with plain_client(control_plane.url, headers=keys[0]) as ours, plain_client(control_plane.url, headers=keys[1]) as theirs:
+        put = (await ours.put(f"/v1/sources/{name}", json=told(name))).json()
+        assert put["owner"] == f"default/{put['told_by']}"
+        lie = told(name, 9, state="lie")
+        refused = problem(await theirs.put(f"/v1/sources/{name}", json=lie), 409, "conflict")
+        assert put["owner"] in refused["detail"]
+        assert f"hansa sources forget {name}" in refused["hint"]
+        problem(await theirs.delete(f"/v1/sources/{name}"), 409, "conflict")
+        assert (await api.put(f"/v1/sources/{name}", json=told(name, 2, state="seen"))).json()["state"] == "seen", "has objects:takeover"
+        assert (await ours.put(f"/v1/sources/{name}", json=told(name, 3))).json()["owner"] == put["owner"]
+        assert (await api.delete(f"/v1/sources/{name}")).status_code == 204
+        assert (await theirs.put(f"/v1/sources/{name}", json=lie)).json()["state"] == "lie", "it was let go"
+        problem(await ours.delete(f"/v1/sources/{name}"), 409, "conflict")
+        assert (await theirs.delete(f"/v1/sources/{name}")).status_code == 204
+
+
+async def test_of_two_who_tell_of_a_new_source_at_once_one_has_it(stack: Stack, control_plane: Process, name: str) -> None:
+    keys = [await issue(stack, "default", name=f"{name}-{team}", roles=["developer"]) for team in ("ours", "theirs")]
+    async with plain_client(control_plane.url, headers=keys[0]) as ours, plain_client(control_plane.url, headers=keys[1]) as theirs:
+        for turn in range(5):
+            each = [client.put(f"/v1/sources/{name}-{turn}", json=told(name)) for client in (ours, theirs)]
+            assert sorted(answer.status_code for answer in await asyncio.gather(*each)) == [200, 409]
+
+
+async def test_a_rotated_key_goes_on_and_so_does_every_key_of_a_service_account(
+    api: httpx2.AsyncClient, control_plane: Process, name: str
+) -> None:
+    account = {"name": name, "roles": ["developer"]}
+    assert (await api.post("/v1/service-accounts", json=account)).status_code == 201
+    first = await api.post("/v1/api-keys", json={"name": name, "roles": ["developer"]})
+    second = await api.post(f"/v1/api-keys/{first.json()['id']}/rotate", json={})
+    third = await api.post(f"/v1/api-keys/{second.json()['id']}/rotate", json={})
+    lines = {
+        "key": [heading(each) for each in (first, second, third)],
+        "account": [heading(await api.post("/v1/api-keys", json={"name": name, "service_account": name})) for _ in range(2)],
+    }
+    for line, keys in lines.items():
+        for second_of, key in enumerate(keys):
+            async with plain_client(control_plane.url, headers=key) as client:
+                answer = await client.put(f"/v1/sources/{name}-{line}", json=told(name, second_of, commit=f"{second_of}"))
+                assert answer.status_code == 200, answer.text
+        async with plain_client(control_plane.url, headers=lines["account" if line == "key" else "key"][0]) as other:
+            problem(await other.put(f"/v1/sources/{name}-{line}", json=told(name, 9)), 409, "conflict")
+
+
+async def test_who_acts_in_another_tenant_is_nobody_of_that_one(
+    api: httpx2.AsyncClient, stack: Stack, control_plane: Process, name: str
+) -> None:
+    there = {"hansa-tenant": name}
+    manifest = {"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": {}}
+    assert (await api.post("/v1/objects:apply", json={"objects": [{"manifest": manifest}]})).json()["failed"] == 0
+    keys: list[dict[str, str]] = []
+    for tenant, role in (("default", "reconciler"), (name, "developer")):
+        made = {"hansa-tenant": tenant}
+        assert (await api.post("/v1/service-accounts", json={"name": name, "roles": [role]}, headers=made)).status_code == 201
+        keys.append(heading(await api.post("/v1/api-keys", json={"name": name, "service_account": name}, headers=made)))
+    async with plain_client(control_plane.url, headers=keys[0]) as platform, plain_client(control_plane.url, headers=keys[1]) as inside:
+        assert (await platform.put(f"/v1/sources/{name}", json=told(name), headers=there)).json()["owner"] == f"default/service:{name}"
+        problem(await inside.put(f"/v1/sources/{name}", json=told(name, 2)), 409, "conflict")
+    assert (await api.delete(f"/v1/tenants/{name}", params={"confirm": name, "policy": "Delete"})).status_code == 202

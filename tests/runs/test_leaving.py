@@ -1,10 +1,13 @@
 """A tenant is deleted whole, wherever whoever does it dies; and what would be left behind is found."""
 
+import hashlib
 import io
+import tarfile
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -16,13 +19,16 @@ from hansa.bus.connection import open_bus
 from hansa.bus.queue import Queue
 from hansa.bus.subjects import messages_sent
 from hansa.db.pool import Database
+from hansa.errors import Invalid
 from hansa.messages.courier import queue_of
 from hansa.process import open_equipment
 from hansa.runs.equipment import Equipment
 from hansa.runs.leaving import store
-from hansa.runs.leaving.bundle import Writer, members
+from hansa.runs.leaving.bundle import PIECE, Writer, members, padding
 from hansa.runs.leaving.deletion import Remover
-from hansa.runs.leaving.exporting import PIECE, pieces
+from hansa.runs.leaving.exporting import pieces
+from hansa.runs.log import importing
+from hansa.runs.log.importing import LINE_BYTES
 from stack import Stack
 
 TENANT, NEIGHBOUR = uuid4(), uuid4()
@@ -184,7 +190,7 @@ async def test_a_deletion_that_dies_at_any_statement_is_finished_by_the_next_wor
         bundle = place.equipment.workspaces.parent / "bundle.tar"
         bundle.write_bytes(b"".join(parts))
         with bundle.open("rb") as file:
-            assert [name for name, _ in members(file)] == ["tenant.json", "keys.json", "objects.json"]
+            assert [each.name for each in members(file)] == ["tenant.json", "keys.json", "objects.json"]
 
 
 async def test_what_is_left_behind_is_found_wherever_it_is_and_goes_too(place: Place) -> None:
@@ -223,6 +229,46 @@ async def test_what_is_written_of_a_tenant_that_is_gone_goes_too(place: Place) -
     before = await place.left()
     await place.look()
     assert await place.left() == before
+
+
+async def test_what_breaks_over_a_tenant_that_is_gone_holds_up_no_other(place: Place) -> None:
+    for tenant in (TENANT, NEIGHBOUR):
+        await place.condemn("Delete", tenant=tenant)
+        await gone(place)
+    for tenant in (TENANT, NEIGHBOUR):
+        await place.scratch.execute(
+            "INSERT INTO hansa.values (tenant_id, digest, size, in_store, body) VALUES ($1, $2, 1, false, '1')", tenant, b"d" * 32
+        )
+    jammed: Any = Jammed(place.equipment.artifacts)
+    await Remover(msgspec.structs.replace(place.equipment, artifacts=jammed), place.queue).look()
+    assert "values" in await place.left()
+    assert await place.left(NEIGHBOUR) == {}
+
+
+class Renewed(Mortal):
+    """A database in which the tenant is made anew while somebody looks for what is left of it."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place.database)
+        self._place = place
+
+    async def system(self, sql: str, *arguments: Any) -> Any:
+        found = await super().system(sql, *arguments)
+        if "tenant_residue" in sql:
+            await self._place.scratch.add_tenant(TENANT, "again")
+            await self._place.equipment.artifacts.put(TENANT, bytes.fromhex(EMPTY), b"")
+        return found
+
+
+async def test_a_tenant_that_is_made_anew_while_one_looks_for_what_was_late_keeps_what_it_has(place: Place) -> None:
+    await place.condemn("Delete")
+    await gone(place)
+    await place.scratch.execute(
+        "INSERT INTO hansa.values (tenant_id, digest, size, in_store, body) VALUES ($1, $2, 1, false, '1')", TENANT, b"d" * 32
+    )
+    place.database = Renewed(place)
+    await place.look()
+    assert (await place.left())["artifacts"] == 1
 
 
 async def test_a_tenant_that_is_not_being_deleted_loses_nothing(place: Place) -> None:
@@ -276,7 +322,7 @@ async def test_a_member_of_a_bundle_is_never_held_in_memory_whole() -> None:
     written += [piece async for piece in pieces(writer, "sessions/long.jsonl", slowly())]
     written += [piece async for piece in pieces(writer, "sessions/empty.jsonl", nothing())]
     assert max(len(piece) for piece in written) <= PIECE < len(b"".join(lines)) / 2
-    found = list(members(io.BytesIO(b"".join([*written, writer.end()]))))
+    found = [(each.name, each.whole()) for each in members(io.BytesIO(b"".join([*written, writer.end()])))]
     assert found == [("tenant.json", b"{}"), ("sessions/long.jsonl", b"".join(lines)), ("sessions/empty.jsonl", b"")]
 
 
@@ -284,3 +330,62 @@ async def nothing() -> AsyncIterator[bytes]:
     """A session without a line."""
     for each in ():
         yield each
+
+
+def bundle(file: IO[bytes], name: str, size: int) -> None:
+    """A bundle with one member of so many bytes, made without having it in memory."""
+    writer, digest, piece = Writer(0.0), hashlib.sha256(), b"x" * PIECE
+    for _ in range(size // PIECE):
+        digest.update(piece)
+    file.write(writer.member("tenant.json", b"{}") + writer.begin(name, size, digest.digest()))
+    for _ in range(size // PIECE):
+        file.write(piece)
+    file.write(padding(size) + writer.end())
+    file.seek(0)
+
+
+def test_a_session_is_read_piece_by_piece_and_what_is_read_whole_has_a_bound(tmp_path: Path) -> None:
+    size = 16 * PIECE
+    with (tmp_path / "bundle.tar").open("w+b") as file:
+        bundle(file, "sessions/long.jsonl", size)
+        tracemalloc.start()
+        try:
+            read = {each.name: sum(map(len, each.pieces())) for each in members(file)}
+            assert read == {"tenant.json": 2, "sessions/long.jsonl": size}
+            file.seek(0)
+            with pytest.raises(Invalid, match=f"'sessions/long.jsonl' has {size} bytes, .* no more than {size - 1} are read"):
+                assert [each.whole(size - 1) for each in members(file)] == []
+            assert tracemalloc.get_traced_memory()[1] < 4 * PIECE, "it is refused before it is read"
+            file.seek(0)
+            assert sum(len(each.whole()) for each in members(file)) == size + 2
+            assert tracemalloc.get_traced_memory()[1] > size, "one that is held is seen"
+        finally:
+            tracemalloc.stop()
+
+
+def test_what_stands_in_the_place_of_a_member_is_refused() -> None:
+    whole = io.BytesIO()
+    bundle(whole, "sessions/a.jsonl", PIECE)
+    text = whole.getvalue()
+    link = tarfile.TarInfo("../../etc/passwd")
+    link.type = tarfile.SYMTYPE
+    longer = tarfile.TarInfo("a" * 300).tobuf(tarfile.PAX_FORMAT)
+    for wrong, told in (
+        (text[: len(text) // 2], "ends within 'sessions/a.jsonl'"),
+        (text[:1024], "members are missing"),
+        (link.tobuf() + text, "is no member"),
+        (longer + text, "is no member"),
+        (b"x" * 512 + text, "can't be read"),
+        (text.replace(b"xx", b"xy", 1), "were changed"),
+    ):
+        with pytest.raises(Invalid, match=told):
+            list(members(io.BytesIO(wrong)))
+
+
+async def test_a_line_beyond_the_bound_is_refused_with_its_number(tmp_path: Path) -> None:
+    async def sent() -> AsyncIterator[bytes]:
+        for _ in range(LINE_BYTES // PIECE + 1):
+            yield b" " * PIECE
+
+    with importing.spooled(tmp_path) as spool, pytest.raises(Invalid, match=f"line 1: longer than the {LINE_BYTES} bytes"):
+        await spool.fill(sent(), 2 * LINE_BYTES)

@@ -118,6 +118,7 @@ async def apply_objects(request: AnyRequest, principal: Principal) -> Response[b
         return 200, msgspec.json.encode(ApplyAnswer(results, _failed(results))).decode()
 
     answer = await once(services(request).equipment.database, principal, key, operation)
+    await services(request).objects.told(principal, applied=told)
     if changed:  # and with them, perhaps, who may come in and what they may
         await services(request).api_keys.changed()
     if told:
@@ -170,7 +171,7 @@ async def delete_objects(request: AnyRequest, principal: Principal) -> Response[
         return 200, msgspec.json.encode(ApplyAnswer(deleted.results, _failed(deleted.results))).decode()
 
     answer = await once(services(request).equipment.database, principal, key, operation)
-    await objects.told(closed)
+    await objects.told(principal, closed=closed)
     return answers.kept(answer)
 
 

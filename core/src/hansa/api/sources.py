@@ -18,7 +18,7 @@ TOLD = "what a source tells of itself changes nothing, and comes many times an h
 
 
 class KnownSource(msgspec.Struct, frozen=True):
-    """A source as it is kept; `told_by` is who told of it last."""
+    """A source as it is kept; `told_by` is who told of it last, `owner` who may (`tenant/name`): whoever was first."""
 
     id: str
     origin: str
@@ -30,6 +30,7 @@ class KnownSource(msgspec.Struct, frozen=True):
     seen_at: str
     applied_at: str | None
     told_by: str
+    owner: str
 
 
 @get("/v1/sources", opt={"permission": "objects:read", "within": OWN, "answer": list[KnownSource]})
@@ -46,7 +47,8 @@ async def list_sources(request: AnyRequest, principal: Principal) -> Response[by
     opt={"unaudited": TOLD, "permission": "objects:write", "within": OWN, "body": ToldSource, "answer": KnownSource},
 )
 async def put_source(request: AnyRequest, principal: Principal, source_id: str) -> Response[bytes]:
-    """Tell of a source what it last saw; something older than what is known changes nothing."""
+    """Tell of a source what it last saw; something older than what is known changes nothing. It is whose it was first: everybody else needs
+    objects:takeover."""
     if not NAME.fullmatch(source_id):
         raise Invalid(f"source {source_id[:80]!r} is not a name of up to 128 letters, digits, `.`, `_` and `-`")
     told = await bodies.body(request, ToldSource)
@@ -55,7 +57,7 @@ async def put_source(request: AnyRequest, principal: Principal, source_id: str) 
 
 @delete("/v1/sources/{source_id:str}", status_code=204, opt={"unaudited": TOLD, "permission": "objects:write", "within": OWN})
 async def forget_source(request: AnyRequest, principal: Principal, source_id: str) -> None:
-    """Forget what a source told. What it applied stays, and is still its own."""
+    """Forget what a source told: its owner may, and whoever has objects:takeover. What it applied stays, and is still its own."""
     await services(request).sources.forget(principal, source_id)
 
 

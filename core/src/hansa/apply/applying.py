@@ -66,7 +66,8 @@ class Applying:
         """What became of each object, in the order they were sent."""
         good, self._results = candidates(self._principal, self._asked.items, self._asked.leads.tenants)
         allowed = [each for each in good if not self._is_forbidden(each)]
-        away = await lock_tenants(self._connection, {self._principal.tenant, *(each.tenant for each in allowed)})
+        tenants = [each.found for each in allowed if isinstance(each.found, Tenant)]
+        away = await lock_tenants(self._connection, {self._principal.tenant, *(each.tenant for each in allowed)}, tenants)
         for each in allowed:
             if each.tenant in away:
                 self._refuse(each, (away[each.tenant],))
@@ -94,8 +95,8 @@ class Applying:
     async def _group(self, kind: str, tenant: str, group: list[Candidate]) -> None:
         """Objects of one kind in one tenant, that of the connection."""
         group = await self._open(kind, tenant, group)
-        if kind in CLUSTER:
-            # They take effect before they are written: of two that make one, the second waits here, and then sees it.
+        if kind == "Region":
+            # It takes effect before it is written: of two that make one, the second waits here, and then sees it. Tenants are held already.
             await store.hold(self._connection, kind, [each.name for each in group])
         known = await store.lock(self._connection, kind, [each.name for each in group])
         owned = [each for each in group if self._is_owned(each, known.get(each.name))]
@@ -318,11 +319,23 @@ class Applying:
         return "" if status.reachable else f"not reachable: {status.reason}"
 
 
-async def lock_tenants(connection: Connection, tenants: set[str]) -> dict[str, FieldError]:
-    """Of several tenants: take their rows in one order, or two requests might each hold what the other one wants. Those whose own database
-    is away, and what is said of them."""
+async def lock_tenants(connection: Connection, tenants: set[str], made: Sequence[Tenant] = ()) -> dict[str, FieldError]:
+    """Take the rows of tenants before all else, in one order, with their objects' locks inside: who changes the same at once waits here,
+    and never for somebody who waits for him. `made`: Tenants that the request applies, there or not. Those whose own database is away, and
+    what is said of them."""
     away: dict[str, FieldError] = {}
-    for tenant in sorted(tenants) if len(tenants) > 1 else ():
+    names = sorted({each.metadata.name for each in made})
+    if names:
+        await enter_platform(connection, tenant_id(names[0]))
+        if len(names) > 1 or any(each.spec.namespaces for each in made):
+            # What one drops another one claims: they are not taken in the order of anything.
+            await store.hold(connection, "Namespace", ["*"])
+        await store.hold(connection, "Tenant", names)
+    if len(tenants) == 1 and not names:  # what the platform keeps of it is not changed
+        await enter_tenant(connection, tenant_id(min(tenants)))
+        await tenant_store.lock_tenant(connection)
+        return away
+    for tenant in sorted(tenants):
         try:
             async for _ in enter_each(connection, tenant_id(tenant)):
                 await tenant_store.lock_tenant(connection)

@@ -6,9 +6,10 @@ import msgspec
 
 from hansa.apply.model import Kept, Owner
 from hansa.audit.model import Action, AuditEvent, Outcome
+from hansa.audit.owing import decided
 from hansa.audit.service import record
 from hansa.auth.model import Principal
-from hansa.db.pool import Connection, enter_tenant
+from hansa.db.pool import Connection, enter_tenant, has_own
 from hansa.tenants import store as tenant_store
 from hansa.tenants.service import tenant_id
 from hansa_crds import HansaObject, Tenant, kind_of
@@ -19,7 +20,7 @@ class Trail:
 
     def __init__(self, principal: Principal) -> None:
         self._principal = principal
-        self._events: dict[str, list[AuditEvent]] = {}
+        self._events: dict[str, list[tuple[AuditEvent, bool]]] = {}
 
     def applied(self, found: HansaObject, tenant: str, before: str | None, *, action: str) -> None:
         """An object was written, or was there already; `before` is what it was, as JSON text."""
@@ -31,10 +32,10 @@ class Trail:
         else:
             verb = Action.OBJECT_CREATED if was is None else Action.OBJECT_CHANGED
         event = self._acting(tenant).did(verb, _target(found), before=was, after=msgspec.to_builtins(found))
-        self.add(tenant, event)
+        self.add(tenant, event, decided=isinstance(found, Tenant))
         # Also where the one who did it is at home: what is known of a tenant's making and changing outlives it there.
         if isinstance(found, Tenant) and tenant != self._principal.tenant:
-            self.add(self._principal.tenant, event)
+            self.add(self._principal.tenant, event, decided=True)
 
     def deleted(self, kind: str, tenant: str, known: Kept, *, commit: str = "") -> None:
         """An object was deleted; `commit`: the one that has it no more."""
@@ -47,23 +48,27 @@ class Trail:
         """An object was given another owner."""
         was = {"manager": known.manager, "origin": known.origin, "commit": known.commit}
         event = self._acting(tenant).did(Action.OBJECT_TAKEN, f"{kind}/{known.name}", before=was, after=msgspec.to_builtins(owner))
-        self.add(tenant, event)
+        self.add(tenant, event, decided=kind == "Tenant")
 
-    def add(self, tenant: str, event: AuditEvent) -> None:
-        """Any other event of a tenant's trail."""
-        self._events.setdefault(tenant, []).append(event)
+    def add(self, tenant: str, event: AuditEvent, *, decided: bool = False) -> None:
+        """Any other event of a tenant's trail. `decided`: of what the platform's database decides, wherever the trail is."""
+        self._events.setdefault(tenant, []).append((event, decided))
 
     async def record(self, connection: Connection, changed: set[str]) -> None:
         """Write it all, and count the change of the tenants whose objects are others now; the connection is in the caller's tenant then.
 
-        Last in a transaction: a tenant's row, and the end of its audit trail, are held until the commit.
+        Last in a transaction: the end of a tenant's audit trail is held until the commit. All take them in one order.
         """
-        mine = self._principal.tenant
-        for tenant in (*sorted((changed | self._events.keys()) - {mine}), mine):
-            await enter_tenant(connection, tenant_id(tenant))
+        for tenant in sorted(changed | self._events.keys()):
+            identity, events = tenant_id(tenant), self._events.get(tenant, ())
+            await enter_tenant(connection, identity)
             if tenant in changed:
                 await tenant_store.objects_changed(connection)
-            await record(connection, *self._events.get(tenant, ()))
+            own = has_own(connection, identity)
+            await record(connection, *(event for event, is_decided in events if not (own and is_decided)))
+            if own:
+                await decided(connection, identity, *(event for event, is_decided in events if is_decided))
+        await enter_tenant(connection, self._principal.tenant_id)
 
     def refused(self, found: HansaObject, tenant: str, reason: str) -> None:
         """The caller may not apply such an object: told in its own trail, for another tenant's is none of its business."""

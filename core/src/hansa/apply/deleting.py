@@ -187,8 +187,8 @@ class Deleting:
             self._fail(target.number, target.named, FieldError("metadata.name", "prevented", error.detail, error.hint or None))
             return
         if event is not None:
-            self.trail.add(target.tenant, event)
-            self.trail.add(self._principal.tenant, event)
+            self.trail.add(target.tenant, event, decided=True)
+            self.trail.add(self._principal.tenant, event, decided=True)
             self.closed.append(kept.name)
         self._tell(target, _result(target.named, "absent" if event is None else "deleted"))
 

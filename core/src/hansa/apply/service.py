@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from hansa.apply import namespaces, ownership, store
-from hansa.apply.applying import Applying
+from hansa.apply.applying import Applying, enter_place, lock_tenants
 from hansa.apply.auditing import Trail
 from hansa.apply.candidates import candidates, forbidden
 from hansa.apply.deleting import Deleting, MassDeletion
@@ -23,12 +23,13 @@ from hansa.apply.rollout.service import Rollouts
 from hansa.apply.sight import READING, WRITING, judge, sees
 from hansa.auth.model import Principal
 from hansa.db.joining import joining
-from hansa.db.pool import Connection, Database, enter_platform, enter_tenant
+from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Forbidden, NotFound, Unavailable
 from hansa.plugins.model import Plugins
 from hansa.tenants import store as tenant_store
 from hansa.tenants.allowance import Allowance
 from hansa.tenants.deletion import Deletions, invalid
+from hansa.tenants.mending import settled
 from hansa.tenants.placing import copy_object
 from hansa.tenants.service import DEFAULT_TENANT, Tenants, TenantView, missing, tenant_id
 from hansa_crds import KINDS
@@ -119,10 +120,13 @@ class Objects:
             deleted = await self._delete_all(joined, principal, msgspec.structs.replace(unwanted, allow_mass=True))
         return applied, deleted
 
-    async def told(self, closed: Sequence[str]) -> None:
-        """Have every process know at once which tenants were closed."""
+    async def told(self, principal: Principal, *, closed: Sequence[str] = (), applied: Sequence[str] = ()) -> None:
+        """A request is committed: have every process know at once which tenants were closed, and the own databases of these and of those
+        whose Tenants were applied follow."""
+        if applied:
+            await settled(self._database, [*applied, principal.tenant])
         if closed:
-            await self._deletions.told(closed)
+            await self._deletions.told(closed, principal)
 
     def _deleting(self, connection: Connection, principal: Principal, asked: Unwanted) -> Deleting:
         return Deleting(connection, principal, asked, plugins=self._plugins, judges=self._judges, deletions=self._deletions)
@@ -204,6 +208,7 @@ class Objects:
                 hint="DELETE /v1/tenants/{name}, or `hansa delete tenant`." if kind == "Tenant" else "Cordon it instead.",
             )
         async with self._database.tenant(principal.tenant_id) as connection:
+            await lock_tenants(connection, {principal.tenant})
             known = (await store.lock(connection, kind, [name])).get(name)
             known = judge(principal, WRITING, kind, known, unseen=no_object(kind, name))
             ownership.refuse(kind, known, PEOPLE)
@@ -229,8 +234,8 @@ class Objects:
                 ownership.refuse("Tenant", known, PEOPLE)
             event = await self._deletions.close(connection, principal, name, policy=policy)
             if event is not None:
-                await self._deletions.recorded(connection, event, principal)
-        await self._deletions.told([name])
+                await self._deletions.recorded(connection, event, principal, name)
+        await self._deletions.told([name], principal)
         return await self._tenants.get(name)
 
     async def take_over(self, principal: Principal, kind: str, name: str, owner: Owner) -> str:
@@ -240,7 +245,8 @@ class Objects:
         tenant = DEFAULT_TENANT if kind == "Region" else principal.tenant
         identity = tenant_id(tenant)
         async with self._database.tenant(identity) as own, joining(self._database, own, self._database.of(identity)) as connection:
-            await (enter_platform if kind in CLUSTER else enter_tenant)(connection, identity)
+            await enter_place(connection, kind, tenant)
+            await tenant_store.lock_tenant(connection)
             known = (await store.lock(connection, kind, [name])).get(name)
             unseen = NotFound(f"there is no {kind} {name!r}", hint="What nobody has applied yet belongs to whoever does so first.")
             known = judge(principal, ownership.PERMISSION, kind, known, unseen=unseen)
@@ -251,6 +257,8 @@ class Objects:
                 trail = Trail(principal)
                 trail.taken(kind, tenant, known, owner)
                 await trail.record(connection, set())
+        if kind == "Tenant":
+            await self.told(principal, applied=[name])
         return await self.get(principal, kind, name)
 
 

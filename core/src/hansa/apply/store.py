@@ -297,24 +297,24 @@ async def inhabited(connection: Connection, names: Sequence[str]) -> list[Standi
 
 
 SOURCE = """json_build_object('id', id, 'origin', origin, 'ref', ref, 'commit', commit, 'state', state, 'message', message,
-  'errors', errors, 'seen_at', seen_at, 'applied_at', applied_at, 'told_by', told_by)"""
+  'errors', errors, 'seen_at', seen_at, 'applied_at', applied_at, 'told_by', told_by, 'owner', owner)"""
 
 
-async def put_source(connection: Connection, source_id: str, told: Any, *, errors: str, by: str, own: bool) -> str | None:
-    """Keep what a source tells of itself, unless something newer is known; how it is kept, as JSON text. Of a clock that is ahead the time
-    is not believed: nothing would be newer for as long. `own`: only a source of which nobody else has told; None: somebody has."""
+async def put_source(connection: Connection, source_id: str, told: Any, *, errors: str, by: str, owner: str) -> tuple[str, str]:
+    """Keep what a source tells of itself, unless something newer is known; whose it is, `owner`'s if it was nobody's, and how it is kept,
+    as JSON text. Of a clock that is ahead the time is not believed: nothing would be newer for as long."""
     await connection.execute(
-        "INSERT INTO hansa.sources AS s (tenant_id, id, origin, ref, commit, state, message, errors, seen_at, applied_at, told_by) "
-        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, least($8, clock_timestamp()), $9, $10) "
+        "INSERT INTO hansa.sources AS s (tenant_id, id, origin, ref, commit, state, message, errors, seen_at, applied_at, told_by, owner) "
+        "VALUES (hansa.tenant(), $1, $2, $3, $4, $5, $6, $7, least($8, clock_timestamp()), $9, $10, $11) "
         "ON CONFLICT (tenant_id, id) DO UPDATE SET origin = $2, ref = $3, commit = $4, state = $5, message = $6, errors = $7, "
-        "seen_at = excluded.seen_at, applied_at = coalesce($9, s.applied_at), told_by = $10 WHERE s.seen_at <= excluded.seen_at "
-        "AND (s.told_by = $10 OR NOT $11)",
-        *(source_id, told.origin, told.ref, told.commit, told.state, told.message, errors, told.seen_at, told.applied_at, by, own),
+        "seen_at = excluded.seen_at, applied_at = coalesce($9, s.applied_at), told_by = $10, owner = coalesce(nullif(s.owner, ''), $11) "
+        "WHERE s.seen_at <= excluded.seen_at",
+        *(source_id, told.origin, told.ref, told.commit, told.state, told.message, errors, told.seen_at, told.applied_at, by, owner),
     )
-    return await connection.fetchval(
-        f"SELECT {SOURCE} FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1 AND (told_by = $2 OR NOT $3)",
-        *(source_id, by, own),
+    (row,) = await connection.fetch(
+        f"SELECT owner, {SOURCE} AS body FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", source_id
     )
+    return row["owner"], row["body"]
 
 
 async def count_sources(connection: Connection, but: str) -> int:
@@ -322,19 +322,16 @@ async def count_sources(connection: Connection, but: str) -> int:
     return await connection.fetchval("SELECT count(*) FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id <> $1", but)
 
 
-async def page_sources(connection: Connection, after: str, limit: int, *, by: str | None) -> list[asyncpg.Record]:
-    """Sources by their ids, `by`: of which this one told last: records (id, body as JSON text)."""
+async def page_sources(connection: Connection, after: str, limit: int, *, owners: list[str] | None) -> list[asyncpg.Record]:
+    """Sources by their ids, `owners`: those of one whose names these are: records (id, body as JSON text)."""
     return await connection.fetch(
         f"SELECT id, {SOURCE} AS body FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id > $1 "
-        "AND ($3::text IS NULL OR told_by = $3) ORDER BY id LIMIT $2",
-        *(after, limit, by),
+        "AND ($3::text[] IS NULL OR owner = ANY ($3)) ORDER BY id LIMIT $2",
+        *(after, limit, owners),
     )
 
 
-async def delete_source(connection: Connection, source_id: str, *, by: str | None) -> bool:
-    """Forget a source, `by`: of which this one told last; false: there was none."""
-    done = await connection.execute(
-        "DELETE FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1 AND ($2::text IS NULL OR told_by = $2)",
-        *(source_id, by),
-    )
-    return done != "DELETE 0"
+async def delete_source(connection: Connection, source_id: str) -> str | None:
+    """Forget a source; whose it was, None: there was none."""
+    sql = "DELETE FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1 RETURNING owner"
+    return await connection.fetchval(sql, source_id)

@@ -1,7 +1,7 @@
 """Writing to the audit trail, in the transaction of the change: there is no change without its row, and no row without its change.
 
 Warning: from here to the end of the transaction no one else of the tenant is audited, so `record` comes last in it; of several tenants
-in the order of their ids.
+in the order of their names.
 """
 
 from typing import Any

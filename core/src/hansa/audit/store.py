@@ -58,6 +58,37 @@ async def append(connection: Connection, events: Sequence[str]) -> int:
     return await connection.fetchval("SELECT hansa.audit_append($1)", events)
 
 
+async def owe(connection: Connection, events: Sequence[tuple[UUID, str]]) -> None:
+    """Keep events, as canonical JSON, that the trail of the connection's tenant is to have in another database."""
+    await connection.executemany("INSERT INTO hansa.audit_owed (tenant_id, id, event) VALUES (hansa.tenant(), $1, $2)", events)
+
+
+async def owed(connection: Connection) -> dict[UUID, str]:
+    """Those events, in the order in which they came."""
+    rows = await connection.fetch(f"SELECT id, event::text AS event FROM hansa.audit_owed WHERE {MINE} ORDER BY id")
+    return {row["id"]: row["event"] for row in rows}
+
+
+async def take(connection: Connection, owed: Sequence[UUID]) -> set[UUID]:
+    """Those of the events that the trail of the connection's tenant does not have, and will have from now on. Waits for whoever takes one
+    of them at this moment."""
+    rows = await connection.fetch(
+        "INSERT INTO hansa.audit_taken (tenant_id, id) SELECT hansa.tenant(), id FROM unnest($1::uuid[]) id ON CONFLICT DO NOTHING "
+        "RETURNING id",
+        owed,
+    )
+    # Once it is no longer owed nobody brings it again, but somebody may be about to who has read before that it is.
+    await connection.execute(
+        f"DELETE FROM hansa.audit_taken WHERE {MINE} AND at < clock_timestamp() - interval '30 days' AND id <> ALL ($1)", owed
+    )
+    return {row["id"] for row in rows}
+
+
+async def forgive(connection: Connection, owed: Sequence[UUID]) -> None:
+    """The trail of the connection's tenant has these events."""
+    await connection.execute(f"DELETE FROM hansa.audit_owed WHERE {MINE} AND id = ANY ($1)", owed)
+
+
 async def page(connection: Connection, filters: dict[str, Any], before: int | None, limit: int) -> list[Stored]:
     """Rows, newest first. `filters`: action, actor, target, outcome, since and until, or None each."""
     rows = await connection.fetch(

@@ -65,6 +65,7 @@ class ApiKeys:
             made_by=principal.name,
             expires_at=known["expires_at"],
             service_account=known["service_account"],
+            predecessor=key_id,
         )
         check_within(principal, await self._bound(connection, grant), grant.scopes)
         until = clock.now() + grace

@@ -240,7 +240,8 @@ class CredentialRefused(Unauthenticated):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key is made with: a name for people, who made it, what it may and until when. A service account's key has its roles."""
+    """What a key is made with: a name for people, who made it, what it may and until when. A service account's key has its roles.
+    `predecessor`: the key that is rotated into it."""
 
     name: str
     roles: tuple[str, ...]
@@ -248,6 +249,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     made_by: str = ""
     expires_at: datetime | None = None
     service_account: str | None = None
+    predecessor: str | None = None
 
 
 class StoredKey(msgspec.Struct, frozen=True):

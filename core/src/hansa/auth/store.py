@@ -91,8 +91,8 @@ async def key_used(database: Database, key: StoredKey) -> None:
 async def insert_key(connection: Connection, tenant_id: UUID, key_id: str, *, digest: bytes, grant: Grant) -> str:
     """Store a new key; how people see it, as JSON text."""
     return await connection.fetchval(
-        "INSERT INTO hansa.api_keys (tenant_id, id, digest, name, roles, scopes, made_by, expires_at, service_account) "
-        f"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING {VIEW}",
+        "INSERT INTO hansa.api_keys (tenant_id, id, digest, name, roles, scopes, made_by, expires_at, service_account, predecessor) "
+        f"VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING {VIEW}",
         tenant_id,
         key_id,
         digest,
@@ -102,7 +102,18 @@ async def insert_key(connection: Connection, tenant_id: UUID, key_id: str, *, di
         grant.made_by,
         grant.expires_at,
         grant.service_account,
+        grant.predecessor,
     )
+
+
+async def predecessors(connection: Connection, key_id: str) -> list[str]:
+    """The keys of the connection's tenant that were rotated, one into the next, into this one."""
+    rows = await connection.fetch(
+        "WITH RECURSIVE line AS (SELECT $1::text AS id UNION SELECT k.predecessor FROM line JOIN hansa.api_keys k USING (id) "
+        "WHERE k.tenant_id = (SELECT hansa.tenant()) AND k.predecessor IS NOT NULL) SELECT id FROM line WHERE id <> $1",
+        key_id,
+    )
+    return [row["id"] for row in rows]
 
 
 async def insert_account(connection: Connection, principal: Principal, *, name: str, description: str, roles: Sequence[str]) -> str | None:

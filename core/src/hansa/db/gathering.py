@@ -14,6 +14,7 @@ from uuid import UUID
 
 import structlog
 
+from hansa.db.background import background
 from hansa.db.pool import Database
 from hansa.errors import Unavailable
 
@@ -142,12 +143,8 @@ def _fail(batch: "Sequence[tuple[T, asyncio.Future[A]]]", error: Exception) -> N
 @asynccontextmanager
 async def carrying(gatherer: Gatherer[T, A], *, lanes: int = 2) -> AsyncIterator[None]:
     """Let a gatherer work, so many transactions at a time at most in each database."""
-    count = lanes * gatherer.databases
-    tasks = [asyncio.create_task(gatherer.carry(lanes), name=f"gatherer {lane}") for lane in range(count)]
     try:
-        yield
+        async with background((f"gatherer {lane}", gatherer.carry(lanes)) for lane in range(lanes * gatherer.databases)):
+            yield
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         gatherer.close()

@@ -1,8 +1,8 @@
 """One request over several databases: the platform's, and the own ones of the tenants that it acts in, each in one transaction.
 
 A joined connection is like any other; `hansa.db.pool.enter_tenant` makes it that of the tenant's database. Each database has all of the
-request or nothing. Own databases commit first and the caller's connection last, so that a request that is cut off in between has done
-nothing that its repetition does not find done. Must not know any table.
+request or nothing. Own databases commit first, the platform's after them and the caller's connection last, so that a request that is cut
+off in between has done nothing that its repetition does not find done. Must not know any table.
 """
 
 from collections.abc import AsyncIterator
@@ -18,9 +18,10 @@ from hansa.errors import Unavailable
 class Joined(Routed):
     """Whatever is asked of it is asked of the connection that it is at."""
 
-    def __init__(self, database: Database, stack: AsyncExitStack, connection: Connection, at: Database) -> None:
+    def __init__(self, database: Database, stacks: tuple[AsyncExitStack, AsyncExitStack], connection: Connection, at: Database) -> None:
+        """`stacks`: what ends when own databases commit, and what ends after them, when the platform's does."""
         self._database = database
-        self._stack = stack
+        self._first, self._last = stacks
         self._connections = {at: connection}
         self._away: dict[Database, Unavailable] = {}
         self._at = connection
@@ -38,7 +39,8 @@ class Joined(Routed):
             raise self._away[place]
         if place not in self._connections:
             try:
-                self._connections[place] = await self._stack.enter_async_context(place.here(tenant_id))
+                stack = self._last if place is self._database else self._first
+                self._connections[place] = await stack.enter_async_context(place.here(tenant_id))
             except Unavailable as error:
                 self._away[place] = error
                 raise
@@ -95,5 +97,5 @@ async def joining(database: Database, connection: Connection, at: Database) -> A
     if not database.own or isinstance(connection, Routed):
         yield connection
         return
-    async with AsyncExitStack() as stack:
-        yield cast(Connection, Joined(database, stack, connection, at))
+    async with AsyncExitStack() as last, AsyncExitStack() as first:
+        yield cast(Connection, Joined(database, (first, last), connection, at))

@@ -7,14 +7,15 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 from hansa import ids
-from hansa.audit import service as audit
 from hansa.audit.model import Action, AuditEvent
+from hansa.audit.owing import decided
 from hansa.auth import store as key_store
 from hansa.auth.model import Principal
 from hansa.db.joining import joining
-from hansa.db.pool import Connection, Database, enter_each, enter_platform, enter_tenant
+from hansa.db.pool import Connection, Database, enter_each, enter_platform
 from hansa.errors import Conflict, FieldError, Invalid, NotFound
 from hansa.tenants import store
+from hansa.tenants.mending import settled
 from hansa.tenants.messaging import store as messaging_store
 from hansa.tenants.messaging.service import Messaging
 from hansa.tenants.service import DEFAULT_TENANT, Tenants, TenantView, missing, tenant_id
@@ -59,11 +60,12 @@ class Deletions:
             await store.suspend(connection, suspended=True)
             await messaging_store.block(connection, blocked=True)
             await store.set_state(connection, "archived" if chosen == "Retain" else "deleting")
-            if chosen != "Retain":
-                await key_store.revoke_all(connection)
-                await store.insert_deletion(connection, deletion, tenant, name=name, policy=chosen, by=principal.name)
         if chosen == "Retain":
             return principal.did(Action.TENANT_ARCHIVED, f"Tenant/{name}")
+        # What can't be taken back is done where it is decided; in the tenant's own database once it is (`hansa.tenants.mending`).
+        await enter_platform(connection, tenant)
+        await key_store.revoke_all(connection)
+        await store.insert_deletion(connection, deletion, tenant, name=name, policy=chosen, by=principal.name)
         told = {"deletion": str(deletion), "policy": chosen}
         return principal.did(Action.TENANT_DELETED, f"Tenant/{name}", after=told)
 
@@ -73,11 +75,10 @@ class Deletions:
         async with self._database.here(tenant_id(name)) as connection, joining(self._database, connection, self._database) as joined:
             yield joined
 
-    async def recorded(self, connection: Connection, event: AuditEvent, principal: Principal) -> None:
+    async def recorded(self, connection: Connection, event: AuditEvent, principal: Principal, name: str) -> None:
         """Audit it in the trail of the tenant itself, which may go with it, and in that of who did it."""
-        await audit.record(connection, event)
-        await enter_tenant(connection, principal.tenant_id)
-        await audit.record(connection, event)
+        for tenant in sorted((name, principal.tenant)):  # as everybody does who writes into several
+            await decided(connection, tenant_id(tenant), event)
 
     async def restore(self, principal: Principal, name: str) -> TenantView:
         """Bring an archived tenant back, as its object says it is; its keys are good again."""
@@ -94,12 +95,13 @@ class Deletions:
                     await store.set_state(connection, "active")
                     await store.suspend(connection, suspended=suspended)
                     await messaging_store.block(connection, blocked=suspended)
-                await self.recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal)
-        await self.told([name])
+                await self.recorded(connection, principal.did(Action.TENANT_RESTORED, f"Tenant/{name}"), principal, name)
+        await self.told([name], principal)
         return await self._tenants.get(name)
 
-    async def told(self, names: Sequence[str]) -> None:
-        """Have every process know at once that tenants were closed, or are open again."""
+    async def told(self, names: Sequence[str], principal: Principal) -> None:
+        """Have every process know at once that tenants were closed, or are open again, and their own databases follow."""
+        await settled(self._database, [*names, principal.tenant])
         await self._tenants.forget()
         await self._tell()
         await self._messaging.changed(list(names))

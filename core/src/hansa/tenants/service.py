@@ -60,6 +60,7 @@ class Tenants:
         self._region = region
         self._stale_seconds = stale_seconds
         self._known: dict[str, float] = {}
+        self._changes = 0
 
     async def acting(self, principal: Principal, name: str) -> Principal:
         """The caller as it acts in another tenant. Raises `Forbidden`, alike whether or not there is such a tenant, or `NotFound`."""
@@ -69,6 +70,7 @@ class Tenants:
                 hint="Leave the header Hansa-Tenant (--tenant, HANSA_TENANT) out.",
             )
         if self._known.get(name, 0.0) <= clock.monotonic():
+            changes = self._changes
             found = await store.find_tenant(self._database, name)
             if found is None:
                 raise missing(name)
@@ -77,12 +79,14 @@ class Tenants:
             self._database.expect(found["tenant_id"], found["database"])
             if len(self._known) >= KNOWN:
                 self._known.clear()
-            self._known[name] = clock.monotonic() + KNOWN_SECONDS
+            if changes == self._changes:  # it was not closed while it was looked up
+                self._known[name] = clock.monotonic() + KNOWN_SECONDS
         here = {"tenant_id": tenant_id(name), "tenant": name, "home": principal.home or principal.tenant, "within": ()}
         return msgspec.structs.replace(principal, **here)
 
     async def forget(self, _: bytes = b"") -> None:
-        """Look at every tenant again: some were closed, here or in another process."""
+        """Look at every tenant again: some were closed, here or in another process. What is being looked up is not kept either."""
+        self._changes += 1
         self._known.clear()
 
     async def get(self, name: str) -> TenantView:

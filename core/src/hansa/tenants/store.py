@@ -11,6 +11,10 @@ from hansa.db.pool import Connection, Database, enter_here
 from hansa.tenants.conditions import Condition
 from hansa_crds import TenantQuotas, TenantSpec
 
+STANDING = """SELECT t.name, t.database, t.state, t.suspended,
+  ARRAY(SELECT n.name FROM hansa.namespaces n WHERE n.tenant_id = t.tenant_id ORDER BY n.name) AS namespaces,
+  (SELECT to_json(o)::text FROM hansa.objects o WHERE o.tenant_id = t.tenant_id AND o.kind = 'Tenant') AS object
+FROM hansa.tenants t WHERE t.tenant_id = (SELECT hansa.tenant())"""
 Probe = Callable[[], Awaitable[list[str]]]
 """Tries something that must not be possible; what was, in words."""
 CROSSED = """SELECT coalesce(json_agg(json_build_object('name', l.name, 'level', l.level) ORDER BY l.name), '[]')
@@ -38,6 +42,18 @@ FROM hansa.regions r LEFT JOIN hansa.isolation_probes p ON p.region = r.name WHE
 DELETION = """json_build_object('id', id, 'tenant', name, 'policy', policy, 'requested_by', requested_by, 'requested_at', requested_at,
   'step', step, 'exported', parts IS NOT NULL, 'residue', residue, 'finished_at', finished_at)"""
 """A deletion as the platform's people see it."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a tenant stands in a database; `object`: the row of its own object, as JSON text. Of one that is being deleted, which loses the
+    rest bit by bit, only that it is."""
+
+    name: str
+    database: str
+    state: str
+    suspended: bool
+    namespaces: list[str]
+    object: str | None
 
 
 class KnownDeletion(msgspec.Struct, frozen=True):
@@ -103,6 +119,24 @@ async def put_tenant_object(connection: Connection, row: str) -> None:
 async def set_generation(connection: Connection, generation: int) -> None:
     """Keep which generation of its object the tenant of the connection is as."""
     await connection.execute("UPDATE hansa.tenants SET generation = $1 WHERE tenant_id = (SELECT hansa.tenant())", generation)
+
+
+async def standing(connection: Connection) -> Standing | None:
+    """How the tenant of the connection stands in this database; None: it is not there."""
+    row = await connection.fetchrow(STANDING)
+    if row is None:
+        return None
+    found = Standing(*row)
+    return msgspec.structs.replace(found, namespaces=[], object=None) if found.state == "deleting" else found
+
+
+async def set_namespaces(connection: Connection, names: Sequence[str]) -> None:
+    """Make these names lead to the tenant of the connection, and no others."""
+    await connection.execute("DELETE FROM hansa.namespaces WHERE tenant_id = (SELECT hansa.tenant()) AND name <> ALL ($1)", names)
+    await connection.execute(
+        "INSERT INTO hansa.namespaces (tenant_id, name) SELECT hansa.tenant(), name FROM unnest($1::text[]) name ON CONFLICT DO NOTHING",
+        names,
+    )
 
 
 async def put_conditions(connection: Connection, conditions: Sequence[Condition]) -> None:

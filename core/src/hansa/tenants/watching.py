@@ -12,10 +12,12 @@ from uuid import UUID
 import structlog
 
 from hansa.db import selfcheck
+from hansa.db.background import background
 from hansa.db.pool import Database, Trouble
 from hansa.errors import Unavailable
 from hansa.ids import tenant_id
 from hansa.tenants import store
+from hansa.tenants.mending import settle
 
 log = structlog.stdlib.get_logger("hansa.database")
 LOOK_SECONDS, AGAIN_SECONDS = 5.0, 1.0
@@ -38,13 +40,8 @@ async def watching(database: Database, region: str) -> AsyncIterator[None]:
     platform: UUID = await database.call("SELECT id FROM hansa.installation")
     watches = [Watch(database, own, region, platform) for own in database.own]
     await asyncio.gather(*(watch.look() for watch in watches))
-    tasks = [asyncio.create_task(watch.run(), name=f"database.watch {watch.own.name}") for watch in watches]
-    try:
+    async with background((f"database.watch {watch.own.name}", watch.run()) for watch in watches):
         yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Watch:
@@ -67,12 +64,25 @@ class Watch:
         """Whether it can be used now."""
         before, found = self.own.trouble, await self._trouble()
         self.own.trouble = found
+        if found is None:
+            await self._settle()
         if found == before:
             return
         if found is None:
             log.info("database.usable", tenant=self.own.name)
         else:
             log.error("database.unusable", tenant=self.own.name, reason=found.reason, message=found.message)
+
+    async def _settle(self) -> None:
+        """Make whole what was cut off."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await settle(self._database, tenant_id(self.own.name))
+        except (Unavailable, TimeoutError) as error:
+            log.warning("database.follows_later", tenant=self.own.name, error=str(error) or type(error).__name__)
+        # A defect here is no reason to leave the database alone: it is logged, and tried again.
+        except Exception:
+            log.exception("database.not_mended", tenant=self.own.name)
 
     async def _trouble(self) -> Trouble | None:
         try:

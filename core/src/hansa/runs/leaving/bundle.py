@@ -7,7 +7,8 @@
     end.json               how many members came before, and the SHA-256 over theirs: without it the file was cut off; in its place stands
                            error.json where an export could not go on
 
-Warning: the digests show damage. Whoever changes a member can make them anew: there is no key in them. Pure.
+A session is read piece by piece, all else is read whole and has a bound. Warning: the digests show damage. Whoever changes a member can
+make them anew: there is no key in them. Pure.
 """
 
 import hashlib
@@ -24,6 +25,9 @@ TENANT, KEYS, OBJECTS, END = "tenant.json", "keys.json", "objects.json", "end.js
 ERROR = "error.json"
 BLOCK = 512
 SESSIONS = "sessions/"
+PIECE = 1024 * 1024
+WHOLE_BYTES = 128 * 1024 * 1024
+"""Largest member that is read whole, in bytes: objects, or keys, of tens of thousands."""
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -82,37 +86,72 @@ def broken(error: Mapping[str, str]) -> bytes:
     return Writer(0.0).member(ERROR, msgspec.json.encode(error)) + bytes(2 * BLOCK)
 
 
-def members(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
-    """All members of a file that is a whole bundle, in their order, read one by one. Raises `Invalid` where it is not. Nothing is
-    written anywhere, whatever the names say."""
+class Member:
+    """A member while its turn is: read by `pieces` or `whole`, once."""
+
+    def __init__(self, name: str, size: int, file: IO[bytes]) -> None:
+        self.name = name
+        self.size = size
+        self._file = file
+        self._left = size
+        self._digest = hashlib.sha256()
+
+    def pieces(self) -> Iterator[bytes]:
+        """What it holds, as far as it was not read. Raises `Invalid` where the file ends before it."""
+        while self._left:
+            piece = self._file.read(min(PIECE, self._left))
+            if not piece:
+                raise _wrong(f"it ends within {self.name!r}")
+            self._left -= len(piece)
+            self._digest.update(piece)
+            yield piece
+
+    def whole(self, most: int = WHOLE_BYTES) -> bytes:
+        """All of it. Raises `Invalid` for one that is larger than `most` bytes."""
+        if self.size > most:
+            raise _wrong(f"{self.name!r} has {self.size} bytes, and of such a member no more than {most} are read")
+        return b"".join(self.pieces())
+
+    def ended(self) -> bytes:
+        """The SHA-256 of it, with what nobody has read."""
+        for _ in self.pieces():
+            pass
+        self._file.read(len(padding(self.size)))
+        return self._digest.digest()
+
+
+def members(file: IO[bytes]) -> Iterator[Member]:
+    """All members of a file that is a whole bundle, in their order, each to be read before the next one is asked for. Raises `Invalid`
+    where it is not. Nothing is written anywhere, whatever the names say."""
     digest, count, end = hashlib.sha256(), 0, None
     try:
-        with tarfile.open(fileobj=file, mode="r:") as archive:
-            for info in archive:
-                content = archive.extractfile(info) if info.isreg() else None
-                if content is None or end is not None:
-                    raise _wrong(f"{info.name[:80]!r} is no member of an export of a tenant")
-                body = content.read()
-                if info.name == ERROR:
-                    raise _wrong(f"it broke off: {body[:500].decode(errors='replace')}")
-                if info.name == END:
-                    end = msgspec.json.decode(body, type=End)
-                    continue
-                digest.update(hashlib.sha256(body).digest())
-                count += 1
-                yield info.name, body
-    except (tarfile.TarError, msgspec.MsgspecError, EOFError) as error:
+        while any(block := file.read(BLOCK)):
+            # Not `tarfile.open`: it keeps every header, and takes what lengthens a name or a size whole into memory.
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            if not info.isreg() or info.size < 0 or end is not None:
+                raise _wrong(f"{info.name[:80]!r} is no member of an export of a tenant")
+            member = Member(info.name, info.size, file)
+            if info.name == ERROR:
+                raise _wrong(f"it broke off: {next(member.pieces(), b'')[:500].decode(errors='replace')}")
+            if info.name == END:
+                end = msgspec.json.decode(member.whole(BLOCK), type=End)
+                member.ended()
+                continue
+            yield member
+            digest.update(member.ended())
+            count += 1
+    except (tarfile.TarError, msgspec.MsgspecError) as error:
         raise _wrong(f"it can't be read: {error}") from error
     if end is None or (end.members, end.sha256) != (count, digest.hexdigest()):
         raise _wrong("members are missing or were changed")
 
 
-def head_of(first: tuple[str, bytes] | None) -> Head:
-    """What the first member says. Raises `Invalid`."""
-    if first is None or first[0] != TENANT:
+def head_of(first: Member | None) -> Head:
+    """What the first member says, before another one is asked for. Raises `Invalid`."""
+    if first is None or first.name != TENANT:
         raise _wrong("it does not begin with tenant.json")
     try:
-        head = msgspec.json.decode(first[1], type=Head)
+        head = msgspec.json.decode(first.whole(), type=Head)
     except msgspec.MsgspecError as error:
         raise _wrong(f"tenant.json can't be read: {error}") from error
     if head.format != FORMAT:

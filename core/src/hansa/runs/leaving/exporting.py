@@ -16,12 +16,11 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import NotFound
 from hansa.runs.leaving import store
-from hansa.runs.leaving.bundle import FORMAT, KEYS, OBJECTS, SESSIONS, TENANT, Head, Writer, padding
+from hansa.runs.leaving.bundle import FORMAT, KEYS, OBJECTS, PIECE, SESSIONS, TENANT, Head, Writer, padding
 from hansa.runs.log import exporting
 from hansa.runs.log.keeping import Values
 
 PAGE = 200
-PIECE = 1024 * 1024
 EXPORTER = "tenant-export"
 """Name of the principal that reads what is exported."""
 

@@ -23,7 +23,7 @@ from hansa.auth.model import Principal
 from hansa.db.pool import Database
 from hansa.errors import Conflict, Invalid, TooLarge
 from hansa.runs import store as runs_store
-from hansa.runs.leaving.bundle import KEYS, OBJECTS, SESSIONS, Head, head_of, members
+from hansa.runs.leaving.bundle import KEYS, OBJECTS, SESSIONS, Head, Member, head_of, members
 from hansa.runs.log.service import Archives
 from hansa.tenants.service import tenant_id
 
@@ -64,19 +64,19 @@ class Importer:
         inside = msgspec.structs.replace(principal, tenant_id=tenant_id(tenant), tenant=tenant)
         became: Counter[str] = Counter()
         refused: list[str] = []
-        keys, items = 0, list[Item]()
+        keys, manifests = 0, list[msgspec.Raw]()
         file.seek(0)
-        for member, body in members(file):
-            if member == KEYS:
-                keys = len(msgspec.json.decode(body, type=list[Any]))
-            elif member == OBJECTS:
-                items = [_item(manifest, tenant) for manifest in msgspec.json.decode(body, type=list[dict[str, Any]])]
-            elif member.startswith(SESSIONS):
-                became[await self._session(inside, member, body, refused)] += 1
+        for member in members(file):
+            if member.name == KEYS:
+                keys = len(msgspec.json.decode(member.whole(), type=list[msgspec.Raw]))
+            elif member.name == OBJECTS:
+                manifests = msgspec.json.decode(member.whole(), type=list[msgspec.Raw])
+            elif member.name.startswith(SESSIONS):
+                became[await self._session(inside, member, refused)] += 1
         # Last: an agent that is here already takes no past revisions of sessions.
         objects: list[Applied] = []
-        for first in range(0, len(items), BATCH):
-            objects += await self._apply(principal, items[first : first + BATCH])
+        for first in range(0, len(manifests), BATCH):
+            objects += await self._apply(principal, [_item(each, tenant) for each in manifests[first : first + BATCH]])
         told = {"sessions": became["sessions"], "objects": len(objects)}
         async with self._database.tenant(principal.tenant_id) as connection:
             await audit.record(connection, principal.did(Action.TENANT_IMPORTED, f"Tenant/{tenant}", after=told))
@@ -86,33 +86,38 @@ class Importer:
     async def _apply(self, principal: Principal, items: list[Item]) -> list[Applied]:
         asked = await self._objects.prepare(principal, Asked(items))
         async with self._database.tenant(principal.tenant_id) as connection:
-            return await self._objects.apply(connection, principal, asked)
+            results = await self._objects.apply(connection, principal, asked)
+        await self._objects.told(principal, applied=[result.name for result in results if result.kind == "Tenant"])
+        return results
 
-    async def _session(self, principal: Principal, member: str, body: bytes, refused: list[str]) -> str:
+    async def _session(self, principal: Principal, member: Member, refused: list[str]) -> str:
         """What became of a session: it is one of `sessions` now, was `present`, or is `refused`."""
         try:
-            session = UUID(member.removeprefix(SESSIONS).removesuffix(".jsonl"))
+            session = UUID(member.name.removeprefix(SESSIONS).removesuffix(".jsonl"))
             async with self._database.tenant(principal.tenant_id) as connection:
                 if await runs_store.find_session(connection, session) is not None:
                     return "present"
-            await self._archives.take(principal, _once(body), most=len(body), route=ROUTE, key=None)
+            await self._archives.take(principal, _pieces(member), most=member.size, route=ROUTE, key=None)
         except (Conflict, Invalid, ValueError) as error:
-            refused.append(f"{member}: {error}")
+            refused.append(f"{member.name}: {error}")
             return "refused"
         return "sessions"
 
 
-async def _once(body: bytes) -> AsyncIterator[bytes]:
-    yield body
+async def _pieces(member: Member) -> AsyncIterator[bytes]:
+    for piece in member.pieces():
+        yield piece
 
 
 def _checked(file: IO[bytes]) -> Head:
     """The head of a file that is a whole bundle. Raises `Invalid`."""
     file.seek(0)
-    first: tuple[str, bytes] | None = None
-    for member in members(file):
-        first = first or member
-    return head_of(first)
+    found = members(file)
+    head = head_of(next(found, None))
+    for member in found:
+        if not member.name.startswith(SESSIONS):
+            member.whole()
+    return head
 
 
 def _tenant_item(head: Head, name: str, database: str) -> Item:
@@ -123,8 +128,9 @@ def _tenant_item(head: Head, name: str, database: str) -> Item:
     return Item({"apiVersion": "hansa.dev/v1alpha1", "kind": "Tenant", "metadata": {"name": name}, "spec": spec})
 
 
-def _item(manifest: dict[str, Any], tenant: str) -> Item:
+def _item(text: msgspec.Raw, tenant: str) -> Item:
     """A manifest in the tenant that is made."""
+    manifest = msgspec.json.decode(text, type=dict[str, Any])
     return Item({**manifest, "metadata": {**manifest["metadata"], "namespace": tenant}})
 
 

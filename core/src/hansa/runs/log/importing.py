@@ -18,7 +18,7 @@ import msgspec
 from hansa import clock
 from hansa.auth.model import Principal
 from hansa.db.pool import Connection
-from hansa.errors import Conflict, Invalid, TooLarge
+from hansa.errors import Conflict, FieldError, Invalid, TooLarge
 from hansa.runs.log import store
 from hansa.runs.log.archive import ENDED, EventLine, Line, Reader, RevisionLine, RunLine, SessionLine, ValueLine
 from hansa.runs.log.keeping import Values
@@ -27,6 +27,8 @@ from hansa_crds import Agent
 
 BATCH_BYTES, BATCH = 4_000_000, 500
 FUTURE_SECONDS = 86_400
+LINE_BYTES = 67_108_864
+"""Longest line of an archive: one is read whole."""
 
 
 class Spool:
@@ -54,17 +56,25 @@ class Spool:
         await asyncio.to_thread(self._read)
 
     def _read(self) -> None:
-        self._file.seek(0)
-        for text in self._file:
-            self.reader.line(text.rstrip(b"\n"))
+        for text in self._texts():
+            self.reader.line(text)
         self.reader.finish()
 
     def lines(self) -> Iterator[Line]:
         """All lines again."""
-        self._file.seek(0)
         reader = Reader()
-        for text in self._file:
-            yield reader.line(text.rstrip(b"\n"))
+        for text in self._texts():
+            yield reader.line(text)
+
+    def _texts(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        number = 0
+        while text := self._file.readline(LINE_BYTES + 1):
+            number += 1
+            if len(text) > LINE_BYTES:
+                what = f"longer than the {LINE_BYTES} bytes that a line may have"
+                raise Invalid(f"line {number}: {what}", errors=(FieldError(f"line {number}", "archive", what, line=number),))
+            yield text.rstrip(b"\n")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import structlog
 
 from hansa import clock
 from hansa.audit.model import Action
+from hansa.audit.owing import decided
 from hansa.audit.service import record
 from hansa.auth.model import Principal
 from hansa.bus import claims, subjects
@@ -22,8 +23,9 @@ from hansa.bus.accounts import Accounts, Login, Refused, combined
 from hansa.bus.claims import Rights
 from hansa.bus.reach import Reach, probe
 from hansa.db.joining import joining
-from hansa.db.pool import Connection, Database, enter_tenant
+from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Forbidden, Unavailable
+from hansa.tenants.mending import settled
 from hansa.tenants.messaging import store
 from hansa.tenants.messaging.model import Condition, Known, Told, condition
 from hansa.tenants.service import tenant_id as id_of
@@ -105,8 +107,9 @@ class Messaging:
                 await store.revoke(joined, tenant)
             elif not await store.revoke_user(joined, tenant, user, seconds=LONGEST_SECONDS, most=MOST_REVOKED):
                 raise Conflict(f"{MOST_REVOKED} credentials of the last hour are revoked already", hint="Revoke all of the tenant's.")
-            await enter_tenant(joined, tenant)
-            await record(joined, principal.did(Action.CREDENTIALS_REVOKED, f"NatsCredentials/{user}" if user else "NatsCredentials"))
+            target = f"NatsCredentials/{user}" if user else "NatsCredentials"
+            await decided(joined, tenant, principal.did(Action.CREDENTIALS_REVOKED, target))
+        await settled(self._database, [principal.tenant])
         found = await self.settle(principal.tenant_id)
         if found.reason == "AccountNotMade":
             raise Unavailable(f"NATS does not know of it yet: {found.message}", hint="It will be told once it is back.", retry_after=1.0)

@@ -9,5 +9,5 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    for part in ("definitions", "namespaces"):
+    for part in ("definitions", "namespaces", "owed", "sources"):
         run_script(f"0004_{part}.sql")
