@@ -164,7 +164,9 @@ async def get_access(request: AnyRequest, principal: Principal) -> Response[byte
     """What somebody may, by default the caller: ?subject= is user:ISSUER:NAME (?groups= are its groups), service:NAME or key:ID."""
     asked = requests.query(request)
     groups = tuple(filter(None, asked.get("groups", "").split(",")))
-    subject = asked.get("subject") or principal.name
+    subject = asked.get("subject")
+    if not subject:
+        return answers.value(Access(principal.name, principal.roles, sorted(principal.permissions)))
     roles, scopes = await services(request).api_keys.access(principal, subject, groups)
     return answers.value(Access(subject, roles, sorted(permissions_of(roles, scopes))))
 
