@@ -1,11 +1,12 @@
 """Keeps values of secrets out of texts: whatever was looked up in this process is struck out of what leaves it.
 
-A value is known as it is and as JSON, URLs and base64 write it. Values shorter than 8 characters are not struck out: texts would lose
+A value is known as it is and as JSON, Python, URLs and base64 write it; one of several lines line by line too. Values shorter than 8 characters are not struck out: texts would lose
 what they say. Must not know where values come from or texts go to. Warning: a value that is split over two texts is not seen;
 `Stream` is for texts that come in pieces.
 """
 
 import base64
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -16,6 +17,8 @@ from uuid import UUID
 import msgspec
 
 SHORTEST = 8
+LINE = 16
+"""From so many characters on a line of a value of several is struck out by itself too: texts are indented, quoted and cut line by line."""
 KEPT = 2000
 Forms = tuple[tuple[str, str], ...]
 
@@ -103,14 +106,18 @@ def struck_out(text: str, known: Iterable[tuple[str, str]]) -> str:
 
 def forms(value: str) -> list[str]:
     """How a value may stand in a text."""
+    said = [value, repr(value)[1:-1]]
+    for _ in range(2):  # an error that quotes JSON stands in a log that is JSON itself
+        said = list(dict.fromkeys(form for each in said for form in (each, *_in_json(each))))
+    found = [*said, quote(value, safe=""), quote(value), quote_plus(value), *in_base64(value.encode())]
+    lines = [line.strip() for line in value.splitlines() if "\n" in value.strip() and not line.startswith("-----")]
+    return [form for form in dict.fromkeys([*found, *(line for line in lines if len(line) >= LINE)]) if len(form) >= SHORTEST]
+
+
+def _in_json(value: str) -> tuple[str, ...]:
+    """As JSON between the quotes: in UTF-8, with nothing but ASCII, with each `/` marked."""
     inside = msgspec.json.encode(value).decode()[1:-1]
-    found = [value, inside, inside.replace("/", "\\/"), ascii_json(value), quote(value, safe=""), quote(value), quote_plus(value)]
-    return [form for form in dict.fromkeys([*found, *in_base64(value.encode())]) if len(form) >= SHORTEST]
-
-
-def ascii_json(value: str) -> str:
-    """As JSON with nothing but ASCII, between the quotes."""
-    return "".join(each if each.isascii() else f"\\u{ord(each):04x}" for each in msgspec.json.encode(value).decode()[1:-1])
+    return inside, json.dumps(value)[1:-1], inside.replace("/", "\\/")
 
 
 def in_base64(value: bytes) -> list[str]:
