@@ -15,7 +15,7 @@ from hansa.secrets.redaction import KEPT, Redactor
 
 A, B = UUID(int=1), UUID(int=2)
 VALUE = 'c4nary/+value "with" everything: \u00e4\U0001f511\\'
-QUOTED = "it's a \"quoted\" one"
+QUOTED = 'it\'s a "quoted" one'
 PRIVATE_KEY = f"-----BEGIN PRIVATE KEY-----\n{'c4nary' * 10}\n{'yranac4' * 4}\n-----END PRIVATE KEY-----\n"
 
 
