@@ -13,6 +13,7 @@ import pytest
 
 from api.problem import problem
 from dedicated.city import QUICK, City, applied, conditions, inside, open_server, tenant
+from hansa.db.revision import HEAD
 from runs.engine import until
 from stack import free_port, open_stack
 
@@ -146,7 +147,7 @@ async def test_one_that_is_not_migrated_is_not_used_and_says_so(city: City) -> N
         (result,) = await applied(client, tenant("remote", displayName="Far"))
         assert (result["action"], result["errors"][0]["code"]) == ("failed", "unavailable")
         assert "run `hansa migrate`" in result["errors"][0]["message"]
-        await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = '0003'")
+        await city.fetch("remote", "UPDATE hansa.alembic_version SET version_num = $1", HEAD)
 
         async def changed() -> bool:
             return (await applied(client, tenant("remote", displayName="Far")))[0]["action"] == "configured"
