@@ -96,6 +96,14 @@ def test_what_is_remembered_is_bounded() -> None:
     assert redactor.line(f"value number {KEPT + 9}") == "[secret smtp]"
 
 
+def test_nobody_has_anothers_values_forgotten() -> None:
+    redactor = knowing("hunter2hunter2")
+    for number in range(KEPT + 10):
+        redactor.learn(B, "many", f"value number {number}")
+    assert redactor.text(A, "hunter2hunter2") == redactor.line("hunter2hunter2") == "[secret smtp]"
+    assert redactor.text(B, f"value number {KEPT + 9}") == "[secret many]"
+
+
 @given(st.lists(st.integers(0, 60), max_size=6), st.sampled_from(["", "x", "hunter", "hunterhunter2hunter2!"]))
 def test_a_text_in_pieces_says_what_the_whole_text_would(cuts: list[int], before: str) -> None:
     redactor = knowing("hunter2hunter2", "hunter2 and a half")

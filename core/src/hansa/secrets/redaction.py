@@ -25,10 +25,14 @@ Forms = tuple[tuple[str, str], ...]
 
 
 class Redactor:
-    """The values that this process has looked up, the last ones of all tenants."""
+    """The values that this process has looked up, the last ones of all tenants. Once they are too many, the tenant with the most of them
+    is forgotten one: nobody can have another's forgotten.
+    """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[UUID, str], tuple[str, Forms]] = OrderedDict()
+        self._known: OrderedDict[UUID, OrderedDict[str, Forms]] = OrderedDict()
+        """Of the tenants, those that looked something up last come last; so do their values."""
+        self._count = 0
         self._of: dict[UUID | None, Forms] = {}
         """By tenant, and of all for None; made when it is asked for."""
 
@@ -36,24 +40,36 @@ class Redactor:
         """Strike out this value from now on, as `[secret NAME]`."""
         if len(value) < SHORTEST:
             return
-        key = (tenant_id, value)
-        if key in self._known:
-            self._known.move_to_end(key)
+        mine = self._known.setdefault(tenant_id, OrderedDict())
+        self._known.move_to_end(tenant_id)
+        if value in mine:
+            mine.move_to_end(value)
             return
         label = f"[secret {name}]"
-        self._known[key] = (name, tuple((form, label) for form in forms(value)))
-        if len(self._known) > KEPT:
-            (forgotten, _), _ = self._known.popitem(last=False)
-            self._of.pop(forgotten, None)
+        mine[value] = tuple((form, label) for form in forms(value))
+        self._count += 1
+        if self._count > KEPT:
+            self._forget_one()
         self._of.pop(tenant_id, None)
         self._of.pop(None, None)
+
+    def _forget_one(self) -> None:
+        """The oldest value of the tenant with the most; of several, of the one that has looked up nothing for longest."""
+        tenant_id = max(self._known, key=lambda each: len(self._known[each]))
+        self._known[tenant_id].popitem(last=False)
+        if not self._known[tenant_id]:
+            del self._known[tenant_id]
+        self._of.pop(tenant_id, None)
+        self._count -= 1
 
     def forms(self, tenant_id: UUID | None) -> Forms:
         """What is struck out of a tenant's texts (None: of all), with what stands there instead; the longest first."""
         if not self._known:
             return ()
         if tenant_id not in self._of:
-            found = [form for (tenant, _), (_, each) in self._known.items() if tenant_id in (None, tenant) for form in each]
+            found = [
+                form for tenant, values in self._known.items() if tenant_id in (None, tenant) for each in values.values() for form in each
+            ]
             self._of[tenant_id] = tuple(sorted(found, key=lambda form: -len(form[0])))
         return self._of[tenant_id]
 
