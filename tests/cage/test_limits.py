@@ -232,15 +232,15 @@ async def test_a_demand_that_a_machine_does_not_meet_is_told_to_whoever_calls(wo
     with pytest.raises(ToolFailed, match="not run: this machine does not hold syscalls") as refused:
         await ran(cages, workspace, "true")
     assert "HANSA_CAGE_REQUIRE" in refused.value.hint
-    holding = await cages.holding(workspace)
+    holding = await cages.holding()
     assert (holding.missing, "files" in holding.guarantees, holding.trouble) == (("syscalls",), True, "")
 
 
-async def test_what_holds_is_known_before_anything_is_run(cages: Cages, workspace: Path) -> None:
-    holding = await cages.holding(workspace)
+async def test_what_holds_is_known_before_anything_is_run(cages: Cages) -> None:
+    holding = await cages.holding()
     assert (holding.missing, holding.trouble) == ((), "")
     assert {"limits", "no-new-privileges"} <= set(holding.layers)
-    without = await Cages(narrow(), without=(LANDLOCK, *NO_SPACES)).holding(workspace)
+    without = await Cages(narrow(), without=(LANDLOCK, *NO_SPACES)).holding()
     assert "files" in without.missing
 
 
