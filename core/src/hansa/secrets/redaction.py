@@ -1,9 +1,8 @@
 """Keeps values of secrets out of texts: whatever was looked up in this process is struck out of what leaves it.
 
-A value is known as it is and as JSON, Python, URLs and base64 write it; one of several lines line by line
-too. Values shorter than 8 characters are not struck out: texts would lose
-what they say. Must not know where values come from or texts go to. Warning: a value that is split over two texts is not seen;
-`Stream` is for texts that come in pieces.
+A value is known as it is and as JSON, Python, URLs and base64 write it; one of several lines line by line too. Values shorter than 8
+characters are not struck out: texts would lose what they say. Must not know where values come from or texts go to. Warning: a value that
+is split over two texts is not seen; `Stream` is for texts that come in pieces.
 """
 
 import base64
