@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cage.conftest import SMALL, Launch, narrow, readable
+from cage.conftest import SMALL, Launch, narrow, python_for_all, readable
 from hansa.errors import Misconfigured
 from hansa.tools.cage.order import LANDLOCK, MOUNTS, NETWORK, PROCESSES, USER, Order
 from hansa.tools.cage.service import Cages, Narrower
@@ -90,6 +90,31 @@ def test_many_files_together_are_bounded(workspace: Path) -> None:
     ended = Launch("ordinary").run(shell(script), workspace, bounds=SMALL._replace(disk_bytes=16 << 20))
     assert ended.stopped == "disk"
     assert sum(file.stat().st_size for file in workspace.iterdir()) < 1 << 30
+
+
+NAMELESS = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.prctl(4, 0)
+for number in range(20):
+    file = os.open(f"f{number}", os.O_RDWR | os.O_CREAT)
+    os.unlink(f"f{number}")
+    os.write(file, bytes(%d << 12))
+    if %d:
+        assert libc.mmap(None, ctypes.c_size_t(4096), 3, 1, file, ctypes.c_long(0)) != -1
+        os.close(file)
+print("all are held", flush=True)
+time.sleep(1)
+"""
+
+
+@EVERYWHERE
+@pytest.mark.parametrize("mapped", [False, True], ids=("open", "mapped"))
+def test_files_without_a_name_count_while_they_are_held(workspace: Path, without: tuple[str, ...], *, mapped: bool) -> None:
+    for pages, stopped in ((1024, "disk"), (1, "disk" if mapped else "")):  # how much there is of a mapped one can't be seen
+        program = [python_for_all(), "-I", "-S", "-c", NAMELESS % (pages, mapped)]
+        ended = Launch("ordinary").run(program, workspace, bounds=SMALL._replace(disk_bytes=32 << 20), without=without)
+        assert (ended.stopped, ended.trouble) == (stopped, ""), ended
 
 
 def test_files_nobody_may_look_at_count_as_too_much(workspace: Path) -> None:
@@ -207,15 +232,15 @@ async def test_a_demand_that_a_machine_does_not_meet_is_told_to_whoever_calls(wo
     with pytest.raises(ToolFailed, match="not run: this machine does not hold syscalls") as refused:
         await ran(cages, workspace, "true")
     assert "HANSA_CAGE_REQUIRE" in refused.value.hint
-    holding = await cages.holding(workspace)
+    holding = await cages.holding()
     assert (holding.missing, "files" in holding.guarantees, holding.trouble) == (("syscalls",), True, "")
 
 
-async def test_what_holds_is_known_before_anything_is_run(cages: Cages, workspace: Path) -> None:
-    holding = await cages.holding(workspace)
+async def test_what_holds_is_known_before_anything_is_run(cages: Cages) -> None:
+    holding = await cages.holding()
     assert (holding.missing, holding.trouble) == ((), "")
     assert {"limits", "no-new-privileges"} <= set(holding.layers)
-    without = await Cages(narrow(), without=(LANDLOCK, *NO_SPACES)).holding(workspace)
+    without = await Cages(narrow(), without=(LANDLOCK, *NO_SPACES)).holding()
     assert "files" in without.missing
 
 

@@ -16,6 +16,7 @@ from hansa_sdk import Effect, Tool, ToolFailed
 from hansa_tools.caged.programs import python, shell
 from runs.engine import script
 from samples import agent
+from stack import Process
 
 
 class Bench:
@@ -106,3 +107,8 @@ async def test_an_agent_with_the_common_tools_has_no_programs(api: httpx2.AsyncC
     listed = (await api.get("/v1/tools", params={"limit": 100})).json()["data"]
     assert {tool["name"] for tool in listed if tool["plugin"] == "cage"} == {"python", "shell"}
     assert not {"python", "shell"} & {tool["name"] for tool in listed if tool["plugin"] == "tools"}
+
+
+def test_a_worker_knows_what_its_cage_holds_before_anybody_has_a_workspace(shared_worker: Process) -> None:
+    assert shared_worker.ready().alive
+    assert b"cage_refuses" not in shared_worker.log.read_bytes()

@@ -267,3 +267,17 @@ async def test_a_tenant_that_is_not_at_work_is_told_nothing(scratch: Scratch, da
     await scratch.execute("UPDATE hansa.tenants SET state = 'active' WHERE tenant_id = $1", tenant.id)
     await tell(database)
     assert await told(scratch, tenant) == [("messagesPerDay", "reached", 1, 1), ("storageBytes", "reached", 5, 1)]
+
+
+async def test_those_who_keep_large_values_at_the_same_time_have_one_bound_together(scratch: Scratch, tenant: Tenant) -> None:
+    await scratch.execute("UPDATE hansa.tenants SET storage_bytes = 150 WHERE tenant_id = $1", tenant.id)
+    keep = "SELECT refused FROM hansa.values_keep($1, ARRAY[sha256($2)], ARRAY[100::bigint], ARRAY['1'])"
+    async with connections(scratch) as (one, _), connections(scratch) as (other, _):
+        async with one.transaction():
+            assert await one.fetchval(keep, tenant.id, b"a") is None
+            second = asyncio.create_task(other.fetchval(keep, tenant.id, b"b"))
+            await asyncio.wait([second], timeout=0.3)
+            assert not second.done(), "what the first one keeps is not known yet"
+        refused = json.loads(await second)
+    assert (refused["used"], refused["bound"], refused["needed"]) == (100, 150, 100)
+    assert await scratch.fetch("SELECT size FROM hansa.values WHERE tenant_id = $1", tenant.id) == [{"size": 100}]

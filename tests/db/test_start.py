@@ -2,6 +2,8 @@
 
 import asyncio
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -43,6 +45,9 @@ async def test_a_migrated_database_is_passed(scratch: Scratch) -> None:
         ),
         ("CREATE POLICY leak ON hansa.runs USING (true)", "run: DROP POLICY leak ON hansa.runs"),
         ("CREATE POLICY leak ON hansa.runs FOR SELECT TO hansa_app USING (true)", "run: DROP POLICY leak ON hansa.runs"),
+        ("GRANT TRUNCATE ON hansa.runs TO hansa_app", "run: REVOKE TRUNCATE, REFERENCES, TRIGGER ON hansa.runs FROM hansa_app, PUBLIC"),
+        ("GRANT TRIGGER ON hansa.runs TO PUBLIC", "run: REVOKE TRUNCATE, REFERENCES, TRIGGER ON hansa.runs FROM hansa_app, PUBLIC"),
+        ("ALTER TABLE hansa.secrets OWNER TO hansa_app", "run: ALTER TABLE hansa.secrets OWNER TO hansa_owner"),
         ("CREATE TABLE hansa.extra (tenant_id uuid)", "row-level security is off on hansa.extra"),
         ("CREATE VIEW hansa.peek AS SELECT * FROM hansa.runs", "view hansa.peek bypasses row-level security"),
         ("CREATE MATERIALIZED VIEW hansa.peek AS SELECT 1 AS one", "view hansa.peek bypasses row-level security"),
@@ -66,6 +71,23 @@ async def test_the_sql_that_the_check_names_does_mend_it(scratch: Scratch) -> No
         await scratch.execute(sql)
     async with open_database(scratch.settings.database) as database:
         await selfcheck.check(database)
+
+
+@pytest.mark.parametrize("beyond", ["hansa_system", "pg_execute_server_program"])
+async def test_a_role_that_may_take_on_more_may_not_serve(scratch: Scratch, beyond: str) -> None:
+    """Roles are the server's, and other tests use it: so one of its own logs in, as it may on servers where roles are given out."""
+    login = f"login_{uuid4().hex[:12]}"
+    found = urlsplit(scratch.settings.database.app_url)
+    settings = scratch.with_url(app_url=found._replace(netloc=f"{login}:none@{found.hostname}:{found.port}").geturl())
+    await scratch.execute(f"CREATE ROLE {login} LOGIN PASSWORD 'none' IN ROLE hansa_app; GRANT {beyond} TO {login}")
+    try:
+        told = await refusal(settings)
+        assert f"HANSA_DATABASE_APP_URL logs in as {login}, which may act as {beyond}; run: REVOKE {beyond} FROM {login}" in told
+        await scratch.execute(f"REVOKE {beyond} FROM {login}")
+        async with open_database(settings.database) as database:
+            await selfcheck.check(database)
+    finally:
+        await scratch.execute(f"DROP ROLE {login}")
 
 
 @pytest.mark.parametrize("which", ["app_url", "system_url"])

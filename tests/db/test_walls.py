@@ -55,6 +55,8 @@ HOLES = (
         "DROP VIEW hansa.all_runs",
         "hansa.all_runs: a row is read as another tenant",
     ),
+    ("GRANT TRUNCATE ON hansa.runs TO hansa_app", "REVOKE TRUNCATE ON hansa.runs FROM hansa_app", "the app may do to hansa.runs"),
+    ("ALTER TABLE hansa.secrets OWNER TO hansa_app", "ALTER TABLE hansa.secrets OWNER TO hansa_owner", "hansa.secrets is hansa_app's"),
     ("ALTER FUNCTION hansa.run_lock SECURITY DEFINER", "ALTER FUNCTION hansa.run_lock SECURITY INVOKER", "the app may call hansa.run_lock"),
 )
 """What somebody might do to the database, what undoes it, and what is said of it."""

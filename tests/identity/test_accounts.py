@@ -106,17 +106,26 @@ async def test_what_somebody_may_is_shown_to_those_who_may_know(town: Town) -> N
     assert found["roles"] == ["operator"]
     assert "runs:start" in found["permissions"]
     assert (await town.ask(ada, "/v1/access?subject=user:corp:bob")).json()["permissions"] == []
+    me = (await town.ask(ada, "/v1/access")).json()
+    assert (me["subject"], me["roles"]) == ("user:corp:ada", ["operator", "auditor"])
     for subject in ("ada", "user:", "agent:x"):
         problem(await town.ask(ada, f"/v1/access?subject={subject}"), 422, "invalid")
     for subject in ("service:nobody", "key:000000000000"):
         problem(await town.ask(ada, f"/v1/access?subject={subject}"), 404, "not_found")
 
 
-async def test_what_a_key_may_is_shown(api: httpx2.AsyncClient, control_plane: Process, stack: Stack) -> None:
+async def test_what_a_key_may_is_shown(api: httpx2.AsyncClient, control_plane: Process, stack: Stack, name: str) -> None:
     made = (await api.post("/v1/api-keys", json={"name": "k", "roles": ["operator"], "scopes": ["runs:read"]})).json()
     assert (await api.get("/v1/access", params={"subject": f"key:{made['id']}"})).json()["permissions"] == ["runs:read"]
+    await account(api, name, "operator")
+    its = (await api.post("/v1/api-keys", json={"name": "k", "service_account": name, "scopes": ["runs:start"]})).json()
+    assert (await api.get("/v1/access", params={"subject": f"key:{its['id']}"})).json()["permissions"] == ["runs:start"]
+    await api.delete(f"/v1/service-accounts/{name}")
+    problem(await api.get("/v1/access", params={"subject": f"key:{its['id']}"}), 404, "not_found")
     await api.delete(f"/v1/api-keys/{made['id']}")
     assert (await api.get("/v1/access", params={"subject": f"key:{made['id']}"})).json()["permissions"] == []
     foreign = await issue(stack, "other", name="an admin", roles=["tenant-admin"])
     async with plain_client(control_plane.url, headers=foreign) as client:
         problem(await client.get("/v1/access", params={"subject": f"key:{made['id']}"}), 404, "not_found")
+    async with plain_client(control_plane.url, headers={**dict(api.headers), "hansa-tenant": "other"}) as visitor:
+        assert "tenants:act" in (await visitor.get("/v1/access")).json()["permissions"]

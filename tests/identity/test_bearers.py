@@ -114,6 +114,7 @@ REFUSED: dict[str, tuple[str, Json]] = {
     "a critical part": ("critical", {"header": {"crit": ["exp"]}}),
     "an unknown issuer": ("iss", {"claims": {"iss": "https://id.acme.example"}}),
     "no issuer": ("iss", {"claims": {"iss": None}}),
+    "an issuer that no database takes": ("iss", {"claims": {"iss": "https://a\x00b.example"}}),
     "another audience": ("aud", {"claims": {"aud": "somebody-else"}}),
     "no expiry": ("exp", {"claims": {"exp": None}}),
     "a time that is over": ("exp", {"claims": {"exp": 1_700_000_000}}),

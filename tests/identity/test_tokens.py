@@ -162,6 +162,14 @@ def test_what_is_no_token_is_refused(text: str) -> None:
         tokens.check(tokens.read(text), expected())
 
 
+@pytest.mark.parametrize(
+    "iss", ["https://a\x00.example", "https://\u202ea.example", "https://" + "a" * 505, ["https://a.example"], 7, None]
+)
+def test_what_is_no_address_is_nobodys(iss: Any) -> None:
+    assert tokens.read(token(iss=iss)).issuer == ""
+    assert tokens.read(token(iss="https://" + "a" * 504)).issuer
+
+
 @given(st.integers(0, 2), st.integers(0, 10_000), st.sampled_from("ABCxyz019-_.="))
 def test_no_character_can_be_changed(part: int, place: int, other: str) -> None:
     parts = token(exp=NOW + 300).split(".")

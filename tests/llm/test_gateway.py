@@ -32,6 +32,7 @@ from hansa_sdk import (
     Role,
     StopReason,
     TextSink,
+    Usage,
 )
 
 Answer = str | Exception | Callable[[TextSink], Any]
@@ -61,8 +62,9 @@ class Heard:
 class Staged:
     """A provider that gives one prepared answer after the other; the last one again and again."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, usage: Usage = Usage()) -> None:
         self._answers = answers
+        self._usage = usage
         self.asked: list[LLMRequest] = []
         self.times: list[float] = []
         self.at_once = self.most_at_once = 0
@@ -79,7 +81,7 @@ class Staged:
             if isinstance(answer, Exception):
                 raise answer
             on_text(answer)
-            return LLMResponse(answer, StopReason.END, request.model)
+            return LLMResponse(answer, StopReason.END, request.model, usage=self._usage)
         finally:
             self.at_once -= 1
 
@@ -143,6 +145,17 @@ async def test_a_passing_failure_is_retried_and_no_text_is_doubled(tmp_path: Pat
     assert heard.said == ["Hel", None, "Hello w", None, "Hello world"]
     assert heard.shown() == "Hello world"
     assert [request.model for request in provider.asked] == ["large"] * 3
+
+
+@pytest.mark.parametrize(
+    ("told", "counted"),
+    [(Usage(3, 4), Usage(3, 4)), (Usage(-3, 4), Usage(0, 4)), (Usage(3, -(10**6)), Usage(3, 0)), (Usage(10**30, 2**63), Usage())],
+    ids=["tokens", "fewer than none read", "fewer than none written", "more than there are"],
+)
+async def test_what_can_be_no_count_of_tokens_is_not_told(tmp_path: Path, told: Usage, counted: Usage) -> None:
+    """Whoever names the endpoint of a model would else be paid for calling it."""
+    async with model(tmp_path, one=Staged("yes", usage=told)) as make:
+        assert (await make().complete(ASK, Heard())).response.usage == counted
 
 
 async def test_a_wait_that_the_provider_asks_for_is_kept(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ import httpx2
 import pytest
 
 from hansa.bus import claims, subjects
-from hansa.bus.accounts import Accounts, now
+from hansa.bus.accounts import Accounts, logging_in, now
 from hansa.bus.claims import Account
+from hansa.bus.connection import connected
 from hansa.bus.reach import probe
 from hansa.errors import Unavailable
-from messaging.parties import LIMITS, A, B, accounts_of, apply_tenant, credentials, program, until
+from messaging.parties import LIMITS, A, B, accounts_of, apply_tenant, credentials, logged_in, program, until
 from stack import Stack
 
 
@@ -28,6 +29,23 @@ async def test_nothing_is_reached_while_the_platform_works(both: None, stack: St
     async with accounts_of(stack) as accounts:
         found = await probe(accounts, A, B)
         assert found.whole, found
+
+
+async def test_a_subject_does_not_say_to_which_subscription_it_belongs(server: Accounts) -> None:
+    """The client of nats-py divides what stands in front of a message at all blanks of Python, the server at spaces and tabs."""
+    sent = subjects.participant(server.region, server.public(A))
+    async with connected(server.server, "test", logging_in(server.operator.platform, "platform")) as client:
+        platform: Any = client  # its stubs leave a future untyped
+        other, own = await platform.subscribe("hansa.other"), await platform.subscribe(sent)
+        await platform.flush()
+        async with logged_in(server.url, **logging_in(server.operator.account(A), "a")) as program:
+            for blank in (b"\x0b", b"\x0c"):
+                for number in range(6):
+                    program.client._transport.write(b"PUB %b%b%d 1\r\n1\r\n" % (subjects.own_event("x").encode(), blank, number))
+            await program.client.flush()
+        heard = [(await own.next_msg(timeout=5)).subject for _ in range(12)]
+        assert {subject[-3:] for subject in heard} == {f"x{blank}{number}" for blank in "\x0b\x0c" for number in range(6)}
+        assert other.pending_msgs == 0
 
 
 async def _unbound(accounts: Accounts) -> None:

@@ -15,7 +15,7 @@ from hansa.runs.budget.metering import StepMeter
 from hansa.runs.journal import Fenced
 from hansa.runs.model import Ask, Grant
 from hansa_crds import ModelProvider
-from hansa_sdk import LLMRequest, Message, Role, Usage
+from hansa_sdk import LLMRequest, LLMResponse, Message, Role, StopReason, Usage
 from runs.engine import Engine, until
 from runs.spending import Spender, calls, open_spender, provider, violations, words
 from samples import agent
@@ -164,7 +164,21 @@ async def test_a_budget_that_is_set_while_a_run_is_under_way_holds_from_its_next
     assert refused.status_code == 429, "what the run spent before counts"
 
 
-def test_a_provider_that_tells_no_usage_is_counted_at_the_most() -> None:
+SAID = LLMResponse("Hello.", StopReason.END, "echo")
+
+
+@pytest.mark.parametrize(
+    ("response", "most_input", "output"),
+    [
+        (SAID, True, 10),
+        (msgspec.structs.replace(SAID, usage=Usage(3, 0)), False, 10),
+        (msgspec.structs.replace(SAID, usage=Usage(0, 4)), True, 4),
+        (msgspec.structs.replace(SAID, text="", usage=Usage(3, 0)), False, 0),
+        (msgspec.structs.replace(SAID, usage=Usage(3, 4)), False, 4),
+    ],
+    ids=["nothing", "what was read", "what was written", "an empty answer", "all"],
+)
+def test_what_a_provider_does_not_tell_is_counted_at_the_most(response: LLMResponse, *, most_input: bool, output: int) -> None:
     """LiteLLM #37923, #13264: streamed answers cost nothing, since nobody says what they cost."""
 
     class Book:
@@ -176,8 +190,8 @@ def test_a_provider_that_tells_no_usage_is_counted_at_the_most() -> None:
     meter = StepMeter(Book(), "a", "1")
     target = Target(msgspec.convert(provider(prices={"output": 1.0}), ModelProvider), "echo")
     asyncio.run(meter.begin(target, LLMRequest((Message(Role.USER, "hi"),), max_tokens=10)))
-    assert meter.answered(Usage()) == 10
-    assert (meter.spends[0].output_tokens, meter.spends[0].input_tokens >= len("hi")) == (10, True)
+    assert meter.answered(response) == output
+    assert (meter.spends[0].output_tokens, meter.spends[0].input_tokens > 3) == (output, most_input)
 
 
 async def test_who_cannot_reserve_does_not_ask() -> None:

@@ -99,6 +99,7 @@ async def test_the_tenant_is_that_of_the_account_and_nothing_in_a_message_change
         ("event.x", b"[" * 65 + b"]" * 65, "deeper than 64"),
         ("event.x", b"[" * 20000, "not valid JSON"),
         (f"event.{'x' * 201}", b"1", "1 to 200 characters, got 201"),
+        ("event.a\x00b", b"1", "no NUL"),
         ("session.north.x", b"1", "not an id"),
         ("session", b"1", "neither `event.<name>` nor"),
         ("runs.x", b"1", "neither `event.<name>` nor"),
@@ -117,6 +118,19 @@ async def test_what_is_not_right_is_refused_with_the_reason(
             answer = await send(whole, subjects.OWN_SENDING.replace(">", subject), payload)
     assert said in answer["error"]["detail"]
     assert not answer["error"]["retryable"]
+
+
+async def test_what_nobody_can_read_stops_nobody_from_reading_on(north: Program) -> None:
+    """A worker that stopped at it would hear nothing for seconds, of any tenant: its client does, by itself."""
+    await send(north, subjects.own_event("before"), 1)
+    subject = subjects.own_event("x").encode()
+    for headers in (b"NATS/1.0 \xff\r\n: x\r\n\r\n", b"NATS/1.0\r\nNats-Msg-Id: \xff\xfe\r\n\r\n", b"NATS/1.0 503\r\n\r\n"):
+        sent = b"HPUB %b %d %d\r\n%b1\r\n" % (subject, len(headers), len(headers) + 1, headers)
+        north.client._transport.write(sent)
+    for name in (b"\xff\xfe", b"a\x0b1"):
+        north.client._transport.write(b"PUB " + subjects.own_event("").encode() + name + b" 1\r\n1\r\n")
+    for number in range(5):
+        assert "id" in await send(north, subjects.own_event("after"), number, seconds=1.5)
 
 
 async def test_participants_are_counted_among_the_tenants_requests(client: httpx2.AsyncClient, north: Program, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import textwrap
+import traceback
 from urllib.parse import quote, quote_plus
 from uuid import UUID
 
@@ -12,7 +14,9 @@ from hypothesis import strategies as st
 from hansa.secrets.redaction import KEPT, Redactor
 
 A, B = UUID(int=1), UUID(int=2)
-VALUE = 'c4nary/+value "with" everything: \u00e4\\'
+VALUE = 'c4nary/+value "with" everything: \u00e4\U0001f511\\'
+QUOTED = 'it\'s a "quoted" one'
+PRIVATE_KEY = f"-----BEGIN PRIVATE KEY-----\n{'c4nary' * 10}\n{'yranac4' * 4}\n-----END PRIVATE KEY-----\n"
 
 
 def knowing(*values: str) -> Redactor:
@@ -26,6 +30,9 @@ WRITTEN = {
     "as it is": VALUE,
     "JSON": json.dumps(VALUE, ensure_ascii=False),
     "JSON in ASCII": json.dumps(VALUE),
+    "JSON in JSON": json.dumps(json.dumps({"password": VALUE})),
+    "Python": repr({"password": VALUE}),
+    "Python in JSON": json.dumps(repr({"password": VALUE})),
     "URL": quote(VALUE, safe=""),
     "form": quote_plus(VALUE),
     "base64": base64.b64encode(VALUE.encode()).decode(),
@@ -41,6 +48,23 @@ def test_a_value_is_struck_out_however_it_is_written(written: str) -> None:
     assert "[secret smtp]" in shown
     assert shown.startswith("before ")
     assert shown.endswith(" after")
+
+
+def test_a_value_with_both_quotes_is_struck_out_as_python_writes_it() -> None:
+    for written in (repr(QUOTED), json.dumps(repr({"password": QUOTED})), str(KeyError(QUOTED))):
+        assert "[secret smtp]" in knowing(QUOTED).text(A, written)
+
+
+def test_a_value_of_several_lines_is_struck_out_wherever_its_lines_stand() -> None:
+    """The traceback of a group of errors stands behind bars, and what somebody quotes behind a mark."""
+    try:
+        raise ExceptionGroup("two", [ValueError(f"a key: {PRIVATE_KEY}"), ValueError({"key": PRIVATE_KEY})])
+    except ExceptionGroup as error:
+        told = "".join(traceback.format_exception(error))
+    assert f"  | {'c4nary' * 10}" in told
+    for written in (told, json.dumps({"exception": told}), textwrap.indent(PRIVATE_KEY, "> ")):
+        shown = knowing(PRIVATE_KEY).line(written)
+        assert ("c4nary" in shown, "yranac4" in shown, "[secret smtp]" in shown) == (False, False, True)
 
 
 def test_what_another_tenant_looked_up_is_struck_out_of_logs_alone() -> None:
@@ -70,6 +94,14 @@ def test_what_is_remembered_is_bounded() -> None:
     redactor = knowing(*(f"value number {number}" for number in range(KEPT + 10)))
     assert redactor.text(A, "value number 0.") == "value number 0."
     assert redactor.line(f"value number {KEPT + 9}") == "[secret smtp]"
+
+
+def test_nobody_has_anothers_values_forgotten() -> None:
+    redactor = knowing("hunter2hunter2")
+    for number in range(KEPT + 10):
+        redactor.learn(B, "many", f"value number {number}")
+    assert redactor.text(A, "hunter2hunter2") == redactor.line("hunter2hunter2") == "[secret smtp]"
+    assert redactor.text(B, f"value number {KEPT + 9}") == "[secret many]"
 
 
 @given(st.lists(st.integers(0, 60), max_size=6), st.sampled_from(["", "x", "hunter", "hunterhunter2hunter2!"]))

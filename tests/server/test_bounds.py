@@ -91,6 +91,7 @@ async def test_as_many_headers_as_are_allowed_are_taken_each_time_on_one_connect
         POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
         POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello" + SMUGGLED,
         POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
+        POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + SMUGGLED,
         b"GET /livez HTTP/1.1\r\nHost : hansa\r\n\r\n",
         b"GET /livez HTTP/1.1\r\nHost: hansa\r\nx\x00y: z\r\n\r\n",
     ],
@@ -105,6 +106,7 @@ async def test_as_many_headers_as_are_allowed_are_taken_each_time_on_one_connect
         "two lengths",
         "length twice",
         "strange coding",
+        "packed",
         "space",
         "NUL",
     ],
@@ -114,6 +116,28 @@ async def test_what_is_not_http_is_refused_once_and_nothing_after_it_is_read(str
         await wire.send(sent)
         (await wire.answer()).problem(400, "malformed")
         assert await wire.ended() == b""
+
+
+async def test_what_comes_behind_a_body_is_no_header(strict: Process, stack: Stack) -> None:
+    credential = b"Authorization: Bearer " + stack.key.encode() + b"\r\n"
+    body = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    async with dialled(strict) as wire:
+        await wire.send(POST, body, credential, b"\r\n")
+        (await wire.answer()).problem(401, "unauthenticated")
+    async with dialled(strict) as wire:
+        await wire.send(POST, credential, body, b"Hansa-Tenant: nobody-s\r\n\r\n")
+        (await wire.answer()).problem(422, "invalid")
+
+
+@pytest.mark.parametrize("twice", ["Authorization: Bearer x", "Hansa-Tenant: x", "Hansa-On-Behalf-Of: x", "Idempotency-Key: x"])
+async def test_who_somebody_is_and_for_whom_is_said_once(strict: Process, stack: Stack, twice: str) -> None:
+    name, _, value = twice.partition(": ")
+    first = f"Bearer {stack.key}" if name == "Authorization" else "default" if name == "Hansa-Tenant" else value
+    others = [] if name == "Authorization" else [f"Authorization: Bearer {stack.key}"]
+    lines = [*others, f"{name}: {first}", twice, "Content-Length: 2"]
+    async with dialled(strict) as wire:
+        await wire.send(POST, "\r\n".join([*lines, "", "{}"]).encode())
+        assert name in (await wire.answer()).problem(400, "malformed")["detail"]
 
 
 async def test_headers_that_come_too_slowly_are_refused(strict: Process) -> None:

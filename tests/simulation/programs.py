@@ -140,8 +140,8 @@ class Model(Gateway):
         if draw < AWAY + BROKEN_OFF:
             meter.failed(lost=draw >= AWAY)
             raise ProviderUnavailable("the model is away")
-        cost = meter.answered(USED)
-        return Completion(LLMResponse(request.messages[-1].text, StopReason.END, "m", usage=USED), "p", 1, cost)
+        response = LLMResponse(request.messages[-1].text, StopReason.END, "m", usage=USED)
+        return Completion(response, "p", 1, meter.answered(response))
 
 
 def manifest(name: str, **spec: Any) -> dict[str, Any]:

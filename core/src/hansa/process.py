@@ -195,7 +195,7 @@ async def worker(settings: Settings) -> None:
         beating(Path(settings.place.data_dir).resolve() / "run" / "worker.alive"),
     ):
         settle()
-        cage = await equipment.cages.holding(equipment.workspaces) if equipment.cages else None
+        cage = await equipment.cages.holding() if equipment.cages else None
         log.info("worker.started", worker=equipment.worker, plugins=equipment.plugins.loaded(), cage=cage.layers if cage else ())
         if cage is not None and (cage.missing or cage.trouble):
             log.warning("worker.cage_refuses", missing=cage.missing, trouble=cage.trouble, hint="No program is run. See `hansa doctor`.")

@@ -178,7 +178,10 @@ async def get_access(request: AnyRequest, principal: Principal) -> Response[byte
     """What somebody may, by default the caller: ?subject= is user:ISSUER:NAME (?groups= are its groups), service:NAME or key:ID."""
     asked = requests.query(request)
     groups = tuple(filter(None, asked.get("groups", "").split(",")))
-    subject = asked.get("subject") or principal.name
+    subject = asked.get("subject")
+    if not subject:
+        me = principal
+        return answers.value(Access(me.name, me.roles, sorted(me.permissions), _within(me.within, me.scopes)))
     bound, scopes = await services(request).api_keys.access(principal, subject, groups)
     found = sorted(permissions_of(bound.roles, scopes))
     return answers.value(Access(subject, bound.roles, found, _within(bound.within, scopes)))

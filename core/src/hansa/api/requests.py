@@ -96,8 +96,12 @@ def _mac(request: AnyRequest, principal: Principal, payload: bytes) -> bytes:
 
 
 def header(request: AnyRequest, name: bytes) -> str | None:
-    """The first header of a name in lower case, as it came: of the many that a request has, two are read."""
-    return next((value.decode("latin-1") for key, value in request.scope["headers"] if key == name), None)
+    """The header of a name in lower case, as it came: of the many that a request has, two are read. Raises `Malformed` for one that is
+    there twice: who stands in front of us may have looked at the other."""
+    found = [value for key, value in request.scope["headers"] if key == name]
+    if len(found) > 1:
+        raise Malformed(f"the header {name.decode().title()} is given more than once")
+    return found[0].decode("latin-1") if found else None
 
 
 async def idempotency_key(request: AnyRequest) -> IdempotencyKey | None:

@@ -129,8 +129,9 @@ class ApiKeys:
                     known = await store.read_key(connection, name)
                     if known is None:
                         raise _missing(name)
-                    roles = () if known["dead"] else tuple(known["roles"])
-                    return Bound(roles), None if known["scopes"] is None else tuple(known["scopes"])
+                    scopes = None if known["scopes"] is None else tuple(known["scopes"])
+                    grant = Grant(name=known["name"], roles=tuple(known["roles"]), service_account=known["service_account"])
+                    return Bound() if known["dead"] else await self._bound(connection, grant), scopes
                 case _:
                     raise _invalid("subject", "pattern", "is user:ISSUER:NAME, service:NAME or key:ID")
 

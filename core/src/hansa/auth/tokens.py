@@ -17,6 +17,8 @@ LEEWAY = 30.0
 """Seconds by which clocks may differ."""
 MAX_BYTES = 16_384
 MAX_USER, MAX_GROUPS = 200, 200
+MAX_ISSUER = 512
+"""Characters of an issuer's address, as a Tenant may name it."""
 ID_TOKEN_CLAIMS = frozenset({"nonce", "at_hash", "c_hash"})
 Claims = dict[str, Any]
 
@@ -40,8 +42,9 @@ class Presented(msgspec.Struct, frozen=True):
 
     @property
     def issuer(self) -> str:
-        """Who is said to have made it; empty: nobody."""
-        return _text(self.claims.get("iss"))
+        """Who is said to have made it; empty: nobody, or what is no address of anybody, for which nothing is looked up or kept."""
+        named = self.claims.get("iss")
+        return named if isinstance(named, str) and len(named) <= MAX_ISSUER and named.isprintable() else ""
 
     @property
     def audiences(self) -> frozenset[str]:
@@ -164,10 +167,6 @@ def person(claims: Claims, *, user: str, groups: str) -> Person:
     if len(names) > MAX_GROUPS or not all(isinstance(each, str) and len(each) <= MAX_USER for each in names):
         raise _refused(f"the token's claim {groups} is not a list of up to {MAX_GROUPS} names", "Let the issuer send fewer groups.")
     return Person(name, tuple(names))
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _moment(value: Any) -> float | None:

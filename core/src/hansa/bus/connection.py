@@ -4,6 +4,7 @@ Nothing sent here is the only copy of anything: a lost message costs at most a p
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -15,7 +16,9 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.protocol import parser
 
+from hansa import clock
 from hansa.bus.queue import Queue, QueueSpec
 from hansa.errors import Misconfigured, Unavailable
 from hansa.settings import NatsSettings
@@ -27,7 +30,31 @@ CLOSE_SECONDS = 2.0
 REFUSED = "authorization"
 ANSWER_SECONDS = 5.0
 PENDING_MESSAGES, PENDING_BYTES = 4096, 16 << 20
+TELL_SECONDS = 10.0
 Handler = Callable[[bytes], Awaitable[None]]
+
+
+# What stands in front of a message is divided by spaces, and a subject may hold any other character. The client divides at whatever Python
+# calls a blank: a program of a tenant could write a number behind one into its subject, and so say to which subscription of ours it goes.
+parser.MSG_RE = re.compile(rb"\AMSG +([^ \r\n]+) +(\d+) +(([^ \r\n]+) +)?(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG +([^ \r\n]+) +(\d+) +(([^ \r\n]+) +)?(\d+) +(\d+)\r\n")
+
+
+class SteadyClient(Client):
+    """The client of nats-py, which drops a message that it can't read. By itself it stops reading then, and hears nothing of anybody until
+    it misses the answers to its pings: and programs of tenants write subjects and headers as they like.
+    """
+
+    _tell_at = 0.0
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        # Whatever it is, it is about this message.
+        except Exception as error:
+            if clock.monotonic() >= self._tell_at:  # one line for many, or strangers would fill the log
+                self._tell_at = clock.monotonic() + TELL_SECONDS
+                log.warning("bus.unreadable", subject=repr(subject[:200]), error=type(error).__name__)
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -192,7 +219,7 @@ async def connected(settings: NatsSettings, name: str, logging_in: dict[str, Any
             log.info("bus.error", error=reason)
             told[:] = [reason]
 
-    client = Client()
+    client = SteadyClient()
     options: dict[str, Any] = {
         **logging_in,
         "name": name,

@@ -18,7 +18,7 @@ from nats.errors import Error as NatsError
 from hansa import ids
 from hansa.bus import subjects
 from hansa.bus.accounts import Accounts, logging_in
-from hansa.bus.connection import tls
+from hansa.bus.connection import SteadyClient, tls
 from hansa.bus.keys import Key
 from hansa.errors import Unavailable
 from hansa.settings import NatsSettings
@@ -129,7 +129,7 @@ class _Party:
 
 @asynccontextmanager
 async def _party(server: NatsSettings, key: Key, name: str, strangers: tuple[str, ...]) -> AsyncIterator[_Party]:
-    client: Any = Client()
+    client: Any = SteadyClient()
     told: list[str] = []
 
     async def failed(error: Exception) -> None:

@@ -6,7 +6,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -108,9 +107,7 @@ def _folder(folder: Path) -> Check:
 def _cage() -> Check:
     """What holds a program that a tool runs, on this machine."""
     try:
-        cages = Cages(load(os.environ).cage)
-        with tempfile.TemporaryDirectory(prefix="hansa-doctor-") as empty:
-            holding = asyncio.run(cages.holding(Path(empty)))
+        holding = asyncio.run(Cages(load(os.environ).cage).holding())
     except HansaError as error:
         return Check("cage", "fail", error.detail, error.hint)
     found = f"{', '.join(holding.guarantees) or 'nothing'} guarded, by {', '.join(holding.layers) or 'nothing'}"

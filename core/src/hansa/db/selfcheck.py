@@ -12,16 +12,22 @@ from hansa.errors import Misconfigured
 from hansa.ids import tenant_id
 
 ROLE = """
-SELECT current_user AS role, rolsuper, rolbypassrls, pg_has_role(current_user, 'hansa_owner', 'MEMBER') AS owner
+SELECT current_user AS role, rolsuper, rolbypassrls, pg_has_role(current_user, 'hansa_owner', 'MEMBER') AS owner,
+  ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.rolname <> current_user AND pg_has_role(current_user, r.oid, 'MEMBER') AND (
+    r.rolsuper OR r.rolbypassrls OR r.rolname IN ('hansa_system', 'pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files',
+      'pg_write_server_files', 'pg_execute_server_program')) ORDER BY r.rolname) AS beyond
 FROM pg_roles WHERE rolname = current_user
 """
+"""Who is logged in, and which roles, that reach beyond a tenant, it could take on."""
 TABLES = """
 SELECT c.relname, c.relrowsecurity, c.relforcerowsecurity,
   EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'tenant' AND p.polcmd = '*'
     AND pg_get_expr(p.polqual, p.polrelid) = '(tenant_id = ( SELECT hansa.tenant() AS tenant))'
     AND pg_get_expr(p.polwithcheck, p.polrelid) = '(tenant_id = ( SELECT hansa.tenant() AS tenant))') AS policy,
   ARRAY(SELECT p.polname FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname <> 'tenant' AND p.polpermissive
-    AND (p.polroles && ARRAY[0::oid, 'hansa_app'::regrole::oid]) ORDER BY p.polname) AS open
+    AND (p.polroles && ARRAY[0::oid, 'hansa_app'::regrole::oid]) ORDER BY p.polname) AS open,
+  pg_get_userbyid(c.relowner) AS owner, pg_has_role('hansa_app', c.relowner, 'MEMBER') AS owned,
+  has_table_privilege('hansa_app', c.oid, 'TRUNCATE, REFERENCES, TRIGGER') AS whole
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'hansa'
 JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
 WHERE c.relkind IN ('r', 'p') ORDER BY c.relname
@@ -60,6 +66,11 @@ async def findings(database: Database, *, platform: UUID | None = None) -> list[
         if login is None or login["rolsuper"] or login["rolbypassrls"] or login["owner"]:
             role = login["role"] if login else "?"
             findings.append(f"{_url(database, variable)} logs in as {role}, which is above row-level security; use the role {wanted}")
+        else:
+            findings.extend(
+                f"{_url(database, variable)} logs in as {login['role']}, which may act as {each}; run: REVOKE {each} FROM {login['role']}"
+                for each in login["beyond"]
+            )
     revision = (
         await database.call("SELECT version_num FROM hansa.alembic_version")
         if await database.call("SELECT to_regclass('hansa.alembic_version') IS NOT NULL")
@@ -80,6 +91,13 @@ async def findings(database: Database, *, platform: UUID | None = None) -> list[
                 findings.append(
                     f"{table} has no tenant policy; run: CREATE POLICY tenant ON {table} TO hansa_app, hansa_owner "
                     "USING (tenant_id = (SELECT hansa.tenant())) WITH CHECK (tenant_id = (SELECT hansa.tenant()))"
+                )
+            if row["owned"]:
+                findings.append(f"{table} is {row['owner']}'s, whose rights the app has; run: ALTER TABLE {table} OWNER TO hansa_owner")
+            elif row["whole"]:  # which policies bound no part of
+                findings.append(
+                    f"the app may do to {table} what no policy looks at; "
+                    f"run: REVOKE TRUNCATE, REFERENCES, TRIGGER ON {table} FROM hansa_app, PUBLIC"
                 )
             findings.extend(
                 f"the policy {name} opens {table} to the app beyond its tenant; run: DROP POLICY {name} ON {table}" for name in row["open"]

@@ -6,11 +6,13 @@ from typing import Protocol
 import msgspec
 
 from hansa_crds import ModelPrices, ModelProvider
-from hansa_sdk import LLMRequest, Usage
+from hansa_sdk import LLMRequest, LLMResponse, Usage
 
 TOKENS_OF_A_MESSAGE = 16
 TOKENS_OF_TOOLS = 1024
 """What providers put around messages, and before the tools, that is not in the request."""
+MOST_TOKENS = 1_000_000_000
+"""No call takes more: a count above it is no count."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -45,7 +47,7 @@ class Meter(Protocol):
         """Before a model is asked: the request as it may be made, perhaps with fewer `max_tokens`. Raises `OverBudget`."""
         ...
 
-    def answered(self, usage: Usage) -> int:
+    def answered(self, response: LLMResponse) -> int:
         """It has answered: what that costs, in millionths."""
         ...
 
@@ -64,8 +66,8 @@ class FreeMeter:
         self._prices = target.prices
         return request
 
-    def answered(self, usage: Usage) -> int:
-        return cost_of(self._prices, usage.input_tokens, usage.output_tokens)
+    def answered(self, response: LLMResponse) -> int:
+        return cost_of(self._prices, response.usage.input_tokens, response.usage.output_tokens)
 
     def failed(self, *, lost: bool) -> None:
         """Nothing was counted."""
@@ -74,6 +76,12 @@ class FreeMeter:
 def cost_of(prices: ModelPrices, input_tokens: int, output_tokens: int) -> int:
     """What tokens cost, in millionths: a price is of a million tokens, so it is that of one in millionths. Rounded up."""
     return math.ceil(input_tokens * prices.input + output_tokens * prices.output)
+
+
+def credible(usage: Usage) -> Usage:
+    """What a provider tells, as far as it can be a count: what can't be, such as less than nothing, is not told (0)."""
+    counts = (count if 0 <= count <= MOST_TOKENS else 0 for count in (usage.input_tokens, usage.output_tokens))
+    return Usage(*counts)
 
 
 def most_input_tokens(request: LLMRequest) -> int:

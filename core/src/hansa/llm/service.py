@@ -17,7 +17,7 @@ from hansa import clock
 from hansa.egress.client import HttpClient
 from hansa.egress.narrowing import narrowing_within
 from hansa.errors import HansaError
-from hansa.llm.metering import FreeMeter, Meter, OverBudget, Target
+from hansa.llm.metering import FreeMeter, Meter, OverBudget, Target, credible
 from hansa.llm.model import LiveText
 from hansa.llm.pool import ProviderPool, open_pool
 from hansa.llm.secrecy import Veil
@@ -138,7 +138,7 @@ class Gateway:
                         break
                     await asyncio.sleep(pause)
                 else:
-                    return Completion(response, name, attempts, meter.answered(response.usage))
+                    return Completion(response, name, attempts, meter.answered(response))
             live.reset()
         raise _no_answer(failures, request.timeout)
 
@@ -152,7 +152,7 @@ class Gateway:
                         shown = veil.live(ear)
                         response = veil.response(await provider.complete(veil.request(request), shown.text))
                         shown.end()
-                        return response
+                        return msgspec.structs.replace(response, usage=credible(response.usage))
         except TimeoutError as error:
             raise ProviderUnavailable(f"no answer within {left:.0f} s", in_doubt=True) from error
         except (ProviderRefused, ProviderUnavailable) as error:

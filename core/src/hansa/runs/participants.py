@@ -154,6 +154,8 @@ def _addressed(subject: str) -> tuple[UUID | None, str]:
     name = ".".join(rest)
     if not 1 <= len(name) <= MAX_NAME:
         raise Invalid(f"an event's name has 1 to {MAX_NAME} characters, got {len(name)}")
+    if "\x00" in name:
+        raise Invalid("an event's name holds no NUL character")
     return session, name
 
 

@@ -1,11 +1,12 @@
 """Keeps values of secrets out of texts: whatever was looked up in this process is struck out of what leaves it.
 
-A value is known as it is and as JSON, URLs and base64 write it. Values shorter than 8 characters are not struck out: texts would lose
-what they say. Must not know where values come from or texts go to. Warning: a value that is split over two texts is not seen;
-`Stream` is for texts that come in pieces.
+A value is known as it is and as JSON, Python, URLs and base64 write it; one of several lines line by line too. Values shorter than 8
+characters are not struck out: texts would lose what they say. Must not know where values come from or texts go to. Warning: a value that
+is split over two texts is not seen; `Stream` is for texts that come in pieces.
 """
 
 import base64
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -16,15 +17,21 @@ from uuid import UUID
 import msgspec
 
 SHORTEST = 8
+LINE = 16
+"""From so many characters on a line of a value of several is struck out by itself too: texts are indented, quoted and cut line by line."""
 KEPT = 2000
 Forms = tuple[tuple[str, str], ...]
 
 
 class Redactor:
-    """The values that this process has looked up, the last ones of all tenants."""
+    """The values that this process has looked up, the last ones of all tenants. Once they are too many, the tenant with the most of them
+    is forgotten one: nobody can have another's forgotten.
+    """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[tuple[UUID, str], tuple[str, Forms]] = OrderedDict()
+        self._known: OrderedDict[UUID, OrderedDict[str, Forms]] = OrderedDict()
+        """Of the tenants, those that looked something up last come last; so do their values."""
+        self._count = 0
         self._of: dict[UUID | None, Forms] = {}
         """By tenant, and of all for None; made when it is asked for."""
 
@@ -32,24 +39,36 @@ class Redactor:
         """Strike out this value from now on, as `[secret NAME]`."""
         if len(value) < SHORTEST:
             return
-        key = (tenant_id, value)
-        if key in self._known:
-            self._known.move_to_end(key)
+        mine = self._known.setdefault(tenant_id, OrderedDict())
+        self._known.move_to_end(tenant_id)
+        if value in mine:
+            mine.move_to_end(value)
             return
         label = f"[secret {name}]"
-        self._known[key] = (name, tuple((form, label) for form in forms(value)))
-        if len(self._known) > KEPT:
-            (forgotten, _), _ = self._known.popitem(last=False)
-            self._of.pop(forgotten, None)
+        mine[value] = tuple((form, label) for form in forms(value))
+        self._count += 1
+        if self._count > KEPT:
+            self._forget_one()
         self._of.pop(tenant_id, None)
         self._of.pop(None, None)
+
+    def _forget_one(self) -> None:
+        """The oldest value of the tenant with the most; of several, of the one that has looked up nothing for longest."""
+        tenant_id = max(self._known, key=lambda each: len(self._known[each]))
+        self._known[tenant_id].popitem(last=False)
+        if not self._known[tenant_id]:
+            del self._known[tenant_id]
+        self._of.pop(tenant_id, None)
+        self._count -= 1
 
     def forms(self, tenant_id: UUID | None) -> Forms:
         """What is struck out of a tenant's texts (None: of all), with what stands there instead; the longest first."""
         if not self._known:
             return ()
         if tenant_id not in self._of:
-            found = [form for (tenant, _), (_, each) in self._known.items() if tenant_id in (None, tenant) for form in each]
+            found = [
+                form for tenant, values in self._known.items() if tenant_id in (None, tenant) for each in values.values() for form in each
+            ]
             self._of[tenant_id] = tuple(sorted(found, key=lambda form: -len(form[0])))
         return self._of[tenant_id]
 
@@ -103,14 +122,18 @@ def struck_out(text: str, known: Iterable[tuple[str, str]]) -> str:
 
 def forms(value: str) -> list[str]:
     """How a value may stand in a text."""
+    said = [value, repr(value)[1:-1]]
+    for _ in range(2):  # an error that quotes JSON stands in a log that is JSON itself
+        said = list(dict.fromkeys(form for each in said for form in (each, *_in_json(each))))
+    found = [*said, quote(value, safe=""), quote(value), quote_plus(value), *in_base64(value.encode())]
+    lines = [line.strip() for line in value.splitlines() if "\n" in value.strip() and not line.startswith("-----")]
+    return [form for form in dict.fromkeys([*found, *(line for line in lines if len(line) >= LINE)]) if len(form) >= SHORTEST]
+
+
+def _in_json(value: str) -> tuple[str, ...]:
+    """As JSON between the quotes: in UTF-8, with nothing but ASCII, with each `/` marked."""
     inside = msgspec.json.encode(value).decode()[1:-1]
-    found = [value, inside, inside.replace("/", "\\/"), ascii_json(value), quote(value, safe=""), quote(value), quote_plus(value)]
-    return [form for form in dict.fromkeys([*found, *in_base64(value.encode())]) if len(form) >= SHORTEST]
-
-
-def ascii_json(value: str) -> str:
-    """As JSON with nothing but ASCII, between the quotes."""
-    return "".join(each if each.isascii() else f"\\u{ord(each):04x}" for each in msgspec.json.encode(value).decode()[1:-1])
+    return inside, json.dumps(value)[1:-1], inside.replace("/", "\\/")
 
 
 def in_base64(value: bytes) -> list[str]:

@@ -148,7 +148,8 @@ class Connection(HttpToolsProtocol):
             self._stop(Refusal(414, "Address too long", f"the address is longer than the {most} bytes that are taken"))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value)
+        if self._phase is HEAD:  # what comes behind a body is no header: nobody in front of us looks there (RFC 9110, 6.5.1)
+            super().on_header(name, value)
         self._count += 1
         self._header_bytes += len(name) + len(value)
         settings = self.door.settings
@@ -158,7 +159,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         version = self.parser.get_http_version() if self.parser is not None else ""
         hosts = sum(name == b"host" for name, _ in self.headers)
-        if version not in ("1.0", "1.1") or hosts > 1 or (version == "1.1" and not hosts):
+        if version not in ("1.0", "1.1") or hosts > 1 or (version == "1.1" and not hosts) or any(map(_is_packed, self.headers)):
             self._stop(MALFORMED)
         self._phase = BODY
         self._begun = False
@@ -253,6 +254,11 @@ def unit(address: str) -> str:
     if found.ipv4_mapped is not None:
         return str(found.ipv4_mapped)
     return str(ipaddress.ip_network((found, 64), strict=False))
+
+
+def _is_packed(header: tuple[bytes, bytes]) -> bool:
+    """Whether a body would have to be unpacked to be found: we send nothing of the kind, and would take it as it came."""
+    return header[0] == b"transfer-encoding" and header[1].strip().lower() != b"chunked"
 
 
 def _too_many_headers(settings: ServerSettings) -> Refusal:

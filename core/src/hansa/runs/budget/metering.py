@@ -14,7 +14,7 @@ from hansa.errors import LimitExceeded
 from hansa.llm.metering import OverBudget, Target, cost_of, most_input_tokens
 from hansa.runs.model import Ask, Grant, Spend, Told, Unsent
 from hansa_crds import ModelPrices
-from hansa_sdk import LLMRequest, RunFailed, Usage
+from hansa_sdk import LLMRequest, LLMResponse, RunFailed, Usage
 
 LEAST_OUTPUT = 64
 """An answer is not cut below so many tokens to fit in what is left, unless it was to be shorter."""
@@ -104,10 +104,12 @@ class StepMeter:
             await asyncio.sleep(min(pause, max(0.0, give_up - loop.time())))
             pause = min(pause * 1.5, PAUSES[1])
 
-    def answered(self, usage: Usage) -> int:
-        if usage == Usage() and self._ledger.metered:
-            # A provider that tells no usage would else be free of charge: the most it can be is counted.
-            usage = Usage(self._ask.input_tokens, self._ask.output_tokens)
+    def answered(self, response: LLMResponse) -> int:
+        usage = response.usage
+        if self._ledger.metered:
+            # A provider that tells no usage, or half of it, would else be free of charge: the most it can be is counted.
+            said = response.text or response.tool_calls or not usage.input_tokens
+            usage = Usage(usage.input_tokens or self._ask.input_tokens, usage.output_tokens or (self._ask.output_tokens if said else 0))
         cost = cost_of(self._prices, usage.input_tokens, usage.output_tokens)
         self.spends.append(self._spend(calls=1, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens, cost=cost))
         return cost

@@ -15,6 +15,7 @@ import time
 from typing import Any, NamedTuple
 
 from hansa.tools.cage import kernel
+from hansa.tools.cage.disk import disk_usage
 from hansa.tools.cage.inside import NOBODY, Cage
 from hansa.tools.cage.order import Ended, Order
 
@@ -91,7 +92,7 @@ class Watch:
         if sum(map(_resident, found)) > bounds.memory:
             return "memory"
         if now >= self._disk_at:
-            used = disk_usage(self._order.workspace, bounds.disk_bytes)
+            used = disk_usage(self._order.workspace, found, bounds)
             self._disk_at = now + max(DISK_SECONDS, 10 * (time.monotonic() - now))
             return "disk" if used > bounds.disk_bytes else ""
         return ""
@@ -193,24 +194,6 @@ def _resident(process: int) -> int:
             return int(file.read().split()[1]) * _PAGE
     except (OSError, IndexError):
         return 0
-
-
-def disk_usage(folder: str, enough: int) -> int:
-    """Bytes that files in a folder take; looked at until it is more than `enough`. What can't be read counts as too much."""
-    used, todo = 0, [folder]
-    while todo and used <= enough:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
-                    used += max(status.st_blocks * 512, 512)
-                    if stat.S_ISDIR(status.st_mode):
-                        todo.append(entry.path)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return enough + 1
-    return used
 
 
 def hand_over(folder: str) -> None:

@@ -22,6 +22,8 @@ _AF_INET = 2
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE3 = 435
+_PRCTL, _SET_DUMPABLE = {"x86_64": 157, "aarch64": 167}, 4
+"""Hides from the user's own processes which files a program holds, and so from who watches it."""
 _REFUSED = {
     # (x86_64, aarch64); a call that one of them does not have is -1
     "acct": (163, 89),
@@ -114,9 +116,10 @@ def _instructions(machine: str, *, sockets: bool) -> list[bytes]:
     ]
     for name, numbers in _REFUSED.items():
         if name == "socket" and sockets:
-            code += _only_inet(numbers[place])
+            code += _by_first_argument(numbers[place], _answer_unless(_JUMP_EQUAL, _AF_INET, _NOT_PERMITTED))
         elif numbers[place] >= 0:
             code += _answer_if(_JUMP_EQUAL, numbers[place], _NOT_PERMITTED)
+    code += _by_first_argument(_PRCTL[machine], _answer_if(_JUMP_EQUAL, _SET_DUMPABLE, _NOT_PERMITTED))
     any_namespace = sum(kernel.NEW_NAMESPACE.values()) | 0x02000000  # and that of control groups
     return [
         *code,
@@ -127,10 +130,9 @@ def _instructions(machine: str, *, sockets: bool) -> list[bytes]:
     ]
 
 
-def _only_inet(number: int) -> list[bytes]:
-    """Allow a call whose first argument is the family of IPv4, refuse it with another."""
-    family = _answer_unless(_JUMP_EQUAL, _AF_INET, _NOT_PERMITTED)
-    judged = [_statement(_LOAD, _FIRST_ARGUMENT_AT), *family, _statement(_RETURN, _ALLOW)]
+def _by_first_argument(number: int, judge: tuple[bytes, bytes]) -> list[bytes]:
+    """Allow a call, unless what looks at its first argument answers otherwise."""
+    judged = [_statement(_LOAD, _FIRST_ARGUMENT_AT), *judge, _statement(_RETURN, _ALLOW)]
     return [_statement(_JUMP_EQUAL, number, 0, len(judged)), *judged]
 
 

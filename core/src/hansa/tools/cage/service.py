@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,11 +73,12 @@ class Cages:
     def python(self) -> str:
         return self._python
 
-    async def holding(self, folder: Path) -> Holding:
-        """Build an empty cage over a folder and see what holds."""
+    async def holding(self) -> Holding:
+        """Build an empty cage over a folder of its own and see what holds."""
         try:
-            async with asyncio.timeout(_PROBE_SECONDS):
-                ended = await self._launch([], folder, "", self._bounds)
+            with tempfile.TemporaryDirectory(prefix="hansa-cage-") as folder:
+                async with asyncio.timeout(_PROBE_SECONDS):
+                    ended = await self._launch([], Path(folder), "", self._bounds)
         except (OSError, TimeoutError, ValueError) as error:
             return Holding((), (), tuple(self._required), f"no cage can be built: {error or type(error).__name__}")
         found = guarantees(ended.layers)
