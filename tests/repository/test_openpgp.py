@@ -1,8 +1,8 @@
 """Commits signed with OpenPGP keys: signatures by Sequoia made here, some by GnuPG from the files beside, and everything that is not one.
 
 `openpgp/` was written by GnuPG 2.2 under a clock that stood in 2024: keys of grace (Ed25519, signs with a subkey that ends in 2033; again
-with that subkey revoked in March, and with its end moved to 2054 in April), heidi (RSA) and ivan (whose certificate SHA-1 holds together), and
-their signatures of `data`.
+with that subkey revoked in March, and with its end moved to 2054 in April), heidi (RSA) and ivan (held together by SHA-1), and what each
+signed: `data`.
 """
 
 import subprocess
