@@ -91,7 +91,8 @@ def test_a_policy_that_opens_too_much_is_seen() -> None:
     found = chart("everything")
     labels = next(labels for component, labels, _ in shown(found) if component == "worker")
     rules = named(found, "NetworkPolicy", "hansa-worker")["spec"]["ingress"]
-    for opened in ({"from": []}, {"from": [], "ports": [{"port": "metrics"}]}, {}, {"from": [{"podSelector": {}}]}):
+    opening: list[Object] = [{"from": []}, {"from": [], "ports": [{"port": "metrics"}]}, {}, {"from": [{"podSelector": {}}]}]
+    for opened in opening:
         rules.append(opened)
         assert heard(found, labels, "metrics") != SCRAPERS, opened
         rules.remove(opened)
