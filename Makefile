@@ -45,7 +45,7 @@ test: kubernetes setup ## Set-up, every check and every test (JOBS=n: so many at
 	@$(BIN)/python .ci/beside.py $(BIN)/pytest -m alone -- $(THIS) --no-print-directory lint
 	@$(BIN)/pytest -n $(JOBS) -m 'not alone'
 
-# Built once, in nine minutes of a core, and kept in the user's cache: in the background, at low priority, while the other tests run. The tests
+# Built once, in eleven minutes of a core, and kept in the user's cache: in the background, at low priority, while the other tests run. The tests
 # that want a cluster come last, and wait for it. Needs Go; HANSA_KUBE_BIN names a folder that has the programs instead.
 kubernetes:
 	@mkdir -p build

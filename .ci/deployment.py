@@ -69,7 +69,11 @@ SPECIAL: Mapping[str, dict[str, Any]] = {
     "operator.replicas": REPLICAS,
     "sync.verify": {"enum": ["none", "head", "all"]},
     "sync.intervalSeconds": REPLICAS,
+    "metrics.port": PORT,
+    "metrics.podMonitor.labels": {"type": "object", "additionalProperties": {"type": "string"}},
+    "metrics.podMonitor.interval": {"type": "string", "pattern": "^([0-9]+(ms|[smh]))+$"},
     "networkPolicy.database.port": PORT,
+    "networkPolicy.metrics": PEERS,
     "networkPolicy.nats.port": PORT,
     "networkPolicy.internet.ports": {"type": "array", "items": PORT},
 }
@@ -82,7 +86,6 @@ BY_NAME: Mapping[str, dict[str, Any]] = {
     "disruptionBudget": {**BUDGET, "additionalProperties": False},
     "clients": PEERS,
     "webhookFrom": PEERS,
-    "metrics": PEERS,
     "dns": PEERS,
     "to": PEERS,
     "extraEgress": PEERS,
@@ -194,7 +197,9 @@ def _comments(text: str) -> dict[str, str]:
 
 def _settings(root: Path) -> dict[str, dict[str, Any]]:
     """What `settings` may hold: every setting but secrets and those that the chart sets by other values."""
-    chart = "".join(path.read_text() for path in sorted((root / CHART / "templates").iterdir()))
+    lines = [line for path in sorted((root / CHART / "templates").iterdir()) for line in path.read_text().splitlines()]
+    # What is only looked for, or spoken of in a refusal, is not set by the chart.
+    chart = "\n".join(line for line in lines if "hasKey" not in line and "{{- fail" not in line)
     taken = set(re.findall(r"HANSA_[A-Z0-9_]+", chart)) | SECRETS
     value = {"type": ["string", "number", "boolean"]}
     found: dict[str, dict[str, Any]] = {}

@@ -16,22 +16,24 @@ CHART = PLATFORM / "chart"
 VALUES = Path(__file__).parent / "values"
 SETS = tuple(sorted(path.stem for path in VALUES.glob("*.yaml")))
 REGIONS = ("north", "south", "west")
+HELMS = ("helm", "helm4")
+"""Both that people have. What is rendered is the same, so only what may differ is asked of both."""
 
 Object = dict[str, Any]
 
 
-def helm(*arguments: str, status: int | None = 0, env: dict[str, str] | None = None) -> str:
-    """What Helm says, on both of its streams; `status`: the exit status it must have, None: any."""
-    done = subprocess.run([str(program("helm")), *arguments], capture_output=True, text=True, check=False, timeout=60, env=env)
-    assert status is None or done.returncode == status, f"helm {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+def helm(*arguments: str, status: int = 0, by: str = "helm") -> str:
+    """What Helm says, on both of its streams; `status`: the exit status it must have; `by`: which of the HELMS."""
+    done = subprocess.run([str(program(by)), *arguments], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == status, f"{by} {' '.join(arguments)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
 
 
 @functools.cache
-def templated(values: str) -> str:
+def templated(values: str, by: str = "helm") -> str:
     """The chart with a set of values, as text."""
     command = ["template", "hansa", str(CHART), "--namespace=hansa", "--kube-version=1.36.3", f"--values={VALUES / f'{values}.yaml'}"]
-    return helm(*command)
+    return helm(*command, by=by)
 
 
 @functools.cache

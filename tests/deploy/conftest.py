@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.charts import HELMS
 from kubernetes.binaries import program
 
 HERE = Path(__file__).parent
@@ -18,6 +19,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def programs() -> None:
-    """Helm and kubectl, before anyone's clock runs."""
-    for name in ("helm", "kubectl"):
+    """Both Helms and kubectl, before anyone's clock runs."""
+    for name in (*HELMS, "kubectl"):
         program(name)

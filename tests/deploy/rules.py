@@ -32,7 +32,7 @@ def unprobed(found: list[Object], _: Any = None) -> list[str]:
             continue
         component = template["metadata"]["labels"].get("app.kubernetes.io/component", "")
         ports = {each["name"] for each in container.get("ports", [])}
-        wanted = PROBES if ports else PROBES[:2]
+        wanted = PROBES if ports - {"metrics"} else PROBES[:2]
         wrong += [f"{name}: no {each}" for each in wanted if each not in container]
         for each in PROBES:
             probe: Object = container.get(each, {})

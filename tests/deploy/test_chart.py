@@ -56,6 +56,10 @@ def known() -> frozenset[str]:
     return frozenset(listed) | set(re.findall(r'env\("(HANSA_OPERATOR_\w+)"\)', OPERATOR))
 
 
+STORES: dict[str, Any] = {"artifacts": {"url": "s3://a"}, "audit": {"url": "s3://b"}}
+WITHOUT: dict[str, Any] = {"operator": {"enabled": False}, "serve": {"tlsSecret": "tls", "tlsClientCertificates": True}}
+
+
 def rendered(source: str) -> list[Object]:
     """The chart with a set of values, or a region's overlay."""
     region = source.removeprefix("overlay-")
@@ -177,10 +181,15 @@ def test_the_probes_ask_paths_that_the_control_plane_has() -> None:
     assert {path for handler in health.HANDLERS for path in handler.paths} == {"/livez", "/readyz"}
 
 
-@pytest.mark.parametrize("values", SETS)
-def test_helm_finds_nothing_to_complain_of(values: str) -> None:
-    told = helm("lint", "--strict", str(CHART), f"--values={VALUES / f'{values}.yaml'}")
+@pytest.mark.parametrize(("by", "values"), [*(("helm", each) for each in SETS), ("helm4", "everything"), ("helm4", "minimal")])
+def test_helm_finds_nothing_to_complain_of(by: str, values: str) -> None:
+    told = helm("lint", "--strict", str(CHART), f"--values={VALUES / f'{values}.yaml'}", by=by)
     assert "1 chart(s) linted, 0 chart(s) failed" in told
+
+
+@pytest.mark.parametrize("values", SETS)
+def test_both_helms_make_the_same_of_the_chart(values: str) -> None:
+    assert objects(templated(values, by="helm4")) == chart(values)
 
 
 @pytest.mark.parametrize(
@@ -199,17 +208,32 @@ def test_helm_finds_nothing_to_complain_of(values: str) -> None:
         ({"workers": [{"name": "a", "keda": {"minReplicas": 0}}]}, "minReplicas"),
         ({"workers": [{"name": "a", "pools": ["x'); DROP TABLE runs --"]}]}, "pools"),
         ({"workerDefaults": {"seccompProfile": "Localhost"}}, "seccompProfile"),
-        (
-            {"sync": {"enabled": True}, "artifacts": {"url": "s3://a"}, "audit": {"url": "s3://b"}},
-            "sync.url: the address of the Git repository",
-        ),
+        ({**STORES, "sync": {"enabled": True}}, "sync.url: the address of the Git repository"),
         ({"image": {"digest": "latest"}}, "digest"),
+        ({**STORES, "workers": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}, "workers: two are named a"),
+        (
+            {**STORES, "sync": {"enabled": True, "url": "https://git.example.org/a.git", "verify": "head"}},
+            "sync.verify: name in sync.settings",
+        ),
+        ({**STORES, "serve": {"tlsSecret": "tls", "tlsClientCertificates": True}}, "the operator has no certificate to show"),
+        (
+            {**STORES, **WITHOUT, "sync": {"enabled": True, "url": "https://git.example.org/a.git"}},
+            "sync: name in sync.settings.HANSA_CLIENT_CERT_FILE",
+        ),
     ],
     ids=lambda each: str(each)[:40] if isinstance(each, str) else None,
 )
 def test_values_that_make_no_sense_are_refused_by_name(values: dict[str, Any], told: str, tmp_path: Path) -> None:
     (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
     said = helm("template", "hansa", str(CHART), f"--values={tmp_path / 'values.yaml'}", status=1)
+    assert told in said, said
+
+
+@pytest.mark.parametrize(
+    ("value", "told"), [("serve.replica=3", "replica"), ("audit.url=", "audit.url: name a bucket")], ids=["schema", "template"]
+)
+def test_helm_4_refuses_by_name_as_well(value: str, told: str) -> None:
+    said = helm("template", "hansa", str(CHART), f"--values={VALUES / 'defaults.yaml'}", f"--set={value}", status=1, by="helm4")
     assert told in said, said
 
 

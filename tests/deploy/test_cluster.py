@@ -12,7 +12,7 @@ from kubernetes.cluster import Cluster, unique
 
 PLATFORMS, NAMESPACE = "hansa", unique("chart")
 """Where kustomize puts everything, and one in which nothing is."""
-OTHERS = ("ScaledObject", "TriggerAuthentication")
+OTHERS = ("PodMonitor", "ScaledObject", "TriggerAuthentication")
 """Kinds of others, which this API server does not know."""
 
 

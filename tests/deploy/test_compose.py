@@ -140,6 +140,18 @@ def test_everything_starts_in_its_order(project: Project) -> None:
     assert project["services"]["sync"]["profiles"] == ["git"], "only where it is asked for"
 
 
+def test_buckets_that_are_named_are_those_of_control_plane_and_worker(reader: Path, tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/models.env").write_text("AWS_ACCESS_KEY_ID=x\n")
+    buckets = {"HANSA_ARTIFACTS_URL": "s3://values", "HANSA_AUDIT_URL": "s3://checkpoints"}
+    status, told = read(reader, tmp_path, FILE.read_text(), **buckets)
+    assert status == 0, told
+    for name in ("serve", "worker"):
+        service = json.loads(told)["services"][name]
+        assert buckets.items() <= service["environment"].items(), name
+        assert "models.env" in str(env_files(service)), "and the credentials with them"
+
+
 def test_nobody_outside_reaches_postgresql_and_nats(project: Project) -> None:
     assert project["networks"]["servers"]["internal"] is True
     assert [project["services"][name]["networks"].keys() for name in ("postgres", "nats")] == [{"servers"}, {"servers"}]

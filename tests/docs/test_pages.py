@@ -42,26 +42,32 @@ def place(tmp_path_factory: pytest.TempPathFactory, provider: OidcProvider) -> I
     (place / ".venv").symlink_to(ROOT / ".venv")
     # With leases so short that a page on killed workers is read in time, and checkpoints so soon that one is there.
     quick = "HANSA_WORKER_LEASE_SECONDS=6 HANSA_WORKER_RENEW_SECONDS=1 HANSA_AUDIT_SEAL_SECONDS=2"
+    gpg = place / "programs/gpg"
+    gpg.parent.mkdir()
+    gpg.write_text(f'#!/bin/sh\nexec {ROOT / ".venv/bin/python"} {ROOT / "tests/doubles/gpg.py"} "$@"\n')
+    gpg.chmod(0o755)
     (place / "issuers").write_text(provider.url.removeprefix("http://"))
     typed(place, f"{quick} hansa up --data .hansa --port 0 --detach && hansa apply -f gitops/tenants/default")
     yield place
     typed(place, "hansa down --data .hansa")
 
 
-def environ() -> dict[str, str]:
+def environ(place: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("HANSA_", "XDG_"))}
     # The browser in which a person approves, as Ada of the crew.
     kept["BROWSER"] = "curl -sfo /dev/null %s&user=ada&groups=crew"
+    kept["GNUPGHOME"] = str(place / "gnupg")
     kept["OMP_NUM_THREADS"] = "1"  # for the small model: two are quicker, and cost half as much again
     # `hansa` is forked: pages type it some hundred times, and its imports would take most of their time.
-    return {**kept, "PATH": f"{forkserver.shared().folder}:{ROOT / '.venv/bin'}:{os.environ['PATH']}", "NO_COLOR": "1"}
+    path = f"{forkserver.shared().folder}:{place / 'programs'}:{ROOT / '.venv/bin'}:{os.environ['PATH']}"
+    return {**kept, "PATH": path, "NO_COLOR": "1"}
 
 
 def typed(place: Path, commands: str) -> str:
     """What a shell answers to commands; fails when one of them does."""
     shell = ["bash", "-euo", "pipefail", "-c", commands]
     issuers = (place / "issuers").read_text()  # also where a page stops everything and starts it again
-    env = environ() | {"HANSA_LOGINS_FILE": str(place / "logins.json"), "HANSA_EGRESS_ISSUERS_ALLOW": issuers}
+    env = environ(place) | {"HANSA_LOGINS_FILE": str(place / "logins.json"), "HANSA_EGRESS_ISSUERS_ALLOW": issuers}
     done = subprocess.run(shell, cwd=place, env=env, capture_output=True, text=True, timeout=170, check=False)
     assert done.returncode == 0, f"{commands}\nended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -4,7 +4,7 @@
 
 1. the folder that HANSA_KUBE_BIN names
 2. the cache, `$XDG_CACHE_HOME/hansa/kubernetes` (by default below `~/.cache`), by the versions that `go.mod` and `go.sum` pin
-3. a build with Go, which takes nine minutes of a core for all of them, and seconds after that; whoever else asks meanwhile waits for it
+3. a build with Go, which takes eleven minutes of a core for all of them, and seconds after that; whoever else asks meanwhile waits for it
 
 Run as a program it builds what is not there yet, one after the other; `make test` starts that in the background before anything else.
 Standard library only: it runs before anything is installed.
@@ -48,6 +48,7 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         "kubectl": Tool("kube", "k8s.io/kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
         "kube-controller-manager": Tool("kube", "k8s.io/kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
         "helm": Tool("helm", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm"),
+        "helm4": Tool("helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm"),
     }
 )
 """All programs, in the order in which they are wanted."""
@@ -112,7 +113,9 @@ def _flags(name: str) -> str:
     major, minor, _ = kube.split(".")
     values = {f"{_COMPONENT}.gitVersion": f"v{kube}", f"{_COMPONENT}.gitMajor": major, f"{_COMPONENT}.gitMinor": minor}
     if TOOLS[name].folder == "helm":
-        values = {f"{_CHARTUTIL}.k8sVersionMajor": major, f"{_CHARTUTIL}.k8sVersionMinor": minor}
+        values = {f"{TOOLS[name].module}/internal/version.version": f"v{version(TOOLS[name].module)}"}
+    if name == "helm":  # its successor reads this from how it was built
+        values |= {f"{_CHARTUTIL}.k8sVersionMajor": major, f"{_CHARTUTIL}.k8sVersionMinor": minor}
     return " ".join(["-s", "-w", *(f"-X {key}={value}" for key, value in values.items())])
 
 

@@ -23,6 +23,9 @@ def test_the_programs_are_those_that_the_modules_pin(cluster: Cluster) -> None:
     assert {said["clientVersion"]["gitVersion"], said["serverVersion"]["gitVersion"]} == {f"v{version('k8s.io/kubernetes')}"}
     etcd = subprocess.run([program("etcd"), "--version"], capture_output=True, text=True, check=True).stdout
     assert f"etcd Version: {version('go.etcd.io/etcd/server/v3')}" in etcd
+    for name in ("helm", "helm4"):
+        helm = subprocess.run([program(name), "version", "--template={{.Version}}"], capture_output=True, text=True, check=True).stdout
+        assert helm == f"v{version(TOOLS[name].module)}"
 
 
 def test_no_module_names_where_its_parts_are_fetched_from() -> None:

@@ -105,6 +105,14 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
+{{/* Where a process shows its metrics: list of the release and the variable of its port. */}}
+{{- define "hansa.metricsEnv" -}}
+{{- with (index . 0).Values -}}
+- {name: HANSA_METRICS_HOST, value: {{ .serve.host | quote }}}
+- {name: {{ index $ 1 }}, value: {{ .metrics.port | quote }}}
+{{- end }}
+{{- end }}
+
 {{- define "hansa.databaseEnv" -}}
 - name: HANSA_DATABASE_APP_URL
   valueFrom: {secretKeyRef: {name: {{ .Values.database.secret }}, key: {{ .Values.database.appUrlKey }}}}

@@ -47,3 +47,12 @@ class RepositoryRefused(Invalid):
 
 
 RepositoryFailure = (RepositoryAway, RepositoryRefused)
+_SIGN = (
+    "Sign with `git commit -S`. HANSA_GIT_ALLOWED_SIGNERS_FILE lists the ssh keys that are believed, HANSA_GIT_ALLOWED_OPENPGP_KEYS_FILE "
+    "holds the OpenPGP keys."
+)
+
+
+def not_signed(detail: str) -> RepositoryRefused:
+    """The refusal of what no signature vouches for, with what to do."""
+    return RepositoryRefused(Reason.SIGNATURE_INVALID, detail, hint=_SIGN)

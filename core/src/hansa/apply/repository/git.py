@@ -23,7 +23,7 @@ from hansa.apply.repository.location import Location, checked_path, checked_ref,
 from hansa.apply.repository.mirror import HISTORY, Mirror, ancestry, commit_of, told
 from hansa.apply.repository.model import File, Tree, Verify
 from hansa.apply.repository.settings import GitSettings
-from hansa.apply.repository.signatures import read_signers, verify
+from hansa.apply.repository.signatures import read_believed, verify
 from hansa.apply.repository.ssh import SshRemote
 
 MAX_COMMITS = 10_000
@@ -190,9 +190,9 @@ class GitSource:
         """Check signatures as asked; what is to be said of the history."""
         name = found.id.decode()
         if self._verify != "none":
-            signers, now = read_signers(self._settings.allowed_signers_file), clock.now()
+            believed, now = read_believed(self._settings), clock.now()
             for commit in self._new_commits(repo, found, since):
-                verify(commit, signers, now)
+                verify(commit, believed, now)
         if not since or since == name:
             return ""
         before = ancestry(repo, name, since, most=MAX_COMMITS)

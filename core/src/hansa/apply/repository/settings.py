@@ -32,7 +32,9 @@ class GitSettings(msgspec.Struct, frozen=True):
     """Comma-separated hosts, host:port or CIDRs that may be asked by plain http, and that a server may redirect to although they are
     private. The host of the repository's own URL may be private without being listed."""
     allowed_signers_file: Annotated[str, env("HANSA_GIT_ALLOWED_SIGNERS_FILE")] = ""
-    """Public keys whose signatures `--verify` believes, in the form of ssh-keygen's allowed signers; read at every look."""
+    """ssh keys whose signatures `--verify` believes, in the form of ssh-keygen's allowed signers; read at every look."""
+    allowed_openpgp_keys_file: Annotated[str, env("HANSA_GIT_ALLOWED_OPENPGP_KEYS_FILE")] = ""
+    """OpenPGP keys whose signatures `--verify` believes, as `gpg --armor --export` writes them, one after the other; read at every look."""
 
 
 class Login(msgspec.Struct, frozen=True):
