@@ -465,3 +465,21 @@ async def test_what_an_earlier_version_held_and_said_is_gone_on_with() -> None:
         await core.settle()
         assert cluster.objects[old]["metadata"]["finalizers"] == ["another"]
         assert ("acme", "Agent", "old") not in platform.objects
+
+
+async def test_two_who_act_at_once_end_where_one_would_have() -> None:
+    cluster, platform = servers()
+    async with Core(cluster, platform) as one, Core(cluster, platform) as two:
+        tenant(cluster, "acme")
+        provider(cluster, "acme")
+        paths = [agent(cluster, "acme", f"agent-{number}") for number in range(50)]
+        for core in (one, two, one):
+            await core.settle()
+        assert {cluster.condition(path) for path in paths} == {("True", "Ready")}
+        assert all(cluster.objects[path]["metadata"]["finalizers"] == [FINALIZER] for path in paths)
+        for path in paths:
+            cluster.remove(path)
+        for core in (one, two, one):
+            await core.settle()
+        assert not [path for path in paths if path in cluster.objects]
+        assert not [key for key in platform.objects if key[1] == "Agent"]
