@@ -17,8 +17,8 @@ from hansa_operator.errors import Away
 from hansa_operator.model import inner
 from hansa_operator.transport import Answer, Http
 
-Fault = Callable[[str, str, str], None]
-"""Is given `before` or `after`, the method and the path; raises what is to happen."""
+Fault = Callable[[str, str, str], Answer | None]
+"""Is given `before` or `after`, the method and the path; raises what is to happen, or gives what is answered instead of doing it."""
 
 
 class MemoryCluster(Http):
@@ -97,7 +97,9 @@ class MemoryCluster(Http):
         if self.away:
             raise Away(self.name, "no answer (made up)")
         for fault in tuple(self.faults):
-            fault("before", method, path)
+            refused = fault("before", method, path)
+            if refused is not None:
+                return refused
         parts = urlsplit(path)
         body: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value)) if value is not None else {}
         status, answer = self._do(method, parts.path, body, (headers or {}).get("content-type", ""), parse_qs(parts.query))

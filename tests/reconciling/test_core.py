@@ -349,6 +349,24 @@ async def test_a_control_plane_that_was_away_is_told_all_when_it_is_back() -> No
         assert platform.objects["acme", "Agent", "one"]["spec"]["description"] == "changed meanwhile"
 
 
+async def test_a_default_that_is_written_out_is_no_drift() -> None:
+    cluster, platform = servers()
+    async with Core(cluster, platform) as core:
+        tenant(cluster, "acme")
+        provider(cluster, "acme")
+        agent(cluster, "acme", "one", suspend=False)
+        await core.settle()
+        stored = platform.objects["acme", "Agent", "one"]
+        assert stored["spec"].pop("suspend") is False
+        await core.survey.compare()
+        await core.settle()
+        assert core.metrics.drift._value.get() == 0  # pyright: ignore[reportPrivateUsage]
+        stored["spec"]["suspend"] = True
+        await core.survey.compare()
+        await core.settle()
+        assert core.metrics.drift._value.get() == 1  # pyright: ignore[reportPrivateUsage]
+
+
 async def test_what_drifts_is_set_right_and_told() -> None:
     cluster, platform = servers()
     async with Core(cluster, platform) as core:

@@ -103,6 +103,6 @@ def _value(answer: Answer) -> dict[str, Any]:
         case 409:
             raise Clash(SERVER, answer.status, text)
         case status if status == 429 or status >= 500 or 200 <= status < 300:
-            raise Away(SERVER, text, retry_after=answer.retry_after)
+            raise Away(SERVER, text, retry_after=answer.retry_after, busy=status == 429)
         case status:
             raise Refused(SERVER, status, text)

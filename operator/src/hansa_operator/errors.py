@@ -16,14 +16,18 @@ class Misconfigured(OperatorError):
 
 
 class Away(OperatorError):
-    """The control plane or the API server can't answer now. Passing: tried again, after `retry_after` seconds if it said so."""
+    """The control plane or the API server can't answer now. Passing: tried again, after `retry_after` seconds if it said so.
+
+    `busy`: it is there, and has more to do than it can (429).
+    """
 
     code = "operator_away"
 
-    def __init__(self, server: str, why: str, *, retry_after: float | None = None) -> None:
+    def __init__(self, server: str, why: str, *, retry_after: float | None = None, busy: bool = False) -> None:
         super().__init__(f"{server}: {why}")
         self.server = server
         self.retry_after = retry_after
+        self.busy = busy
 
 
 class Refused(OperatorError):

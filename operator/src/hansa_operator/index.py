@@ -35,6 +35,7 @@ class Index:
         self._named: dict[tuple[str, str], set[Key]] = {}
         self._within: dict[str, set[Key]] = {}
         self._brings: dict[Key, frozenset[Word]] = {}
+        self._bringers: dict[Word, set[Key]] = {}
         self._waiting: dict[tuple[str, Word], set[Key]] = {}
 
     def get(self, key: Key) -> Found | None:
@@ -122,9 +123,12 @@ class Index:
 
     def bringing(self, tenant: str, word: Word) -> list[Key]:
         """The objects of a tenant that bring something."""
+        bringers = self._bringers.get(word)
+        if not bringers:
+            return []
         holder = self.objects.get(Key("Tenant", "", tenant))
         spaces = namespaces_of(holder) if holder is not None else (tenant,)
-        return [key for space in spaces for key in self._within.get(space, ()) if word in self._brings.get(key, ())]
+        return [key for key in bringers if key.namespace in spaces]
 
     def brings(self, key: Key) -> frozenset[Word]:
         """What an object brings."""
@@ -150,12 +154,15 @@ class Index:
         brought = frozenset(_brought(key, found.spec_value() if key.kind == "ModelProvider" else {}))
         if brought:
             self._brings[key] = brought
+            for word in brought:
+                self._bringers.setdefault(word, set()).add(key)
 
     def _unclaim(self, found: Found) -> None:
         key = found.key
         _discard(self._named, (key.kind, key.name), key)
         _discard(self._within, key.namespace, key)
-        self._brings.pop(key, None)
+        for word in self._brings.pop(key, ()):
+            _discard(self._bringers, word, key)
         if key.kind == "Tenant":
             for name in namespaces_of(found):
                 _discard(self._claims, name, key.name)

@@ -31,7 +31,7 @@ class Intake:
         before = self._index.get(found.key)
         if not self._index.put(found):
             return False
-        if before is None or before.inputs != found.inputs:
+        if before is None or before.inputs != found.inputs or (before.held and not found.held):
             self._queue.wake([found.key])
         if kind == "Tenant" and (before is None or before.spec != found.spec or before.status != found.status):
             self._claimed({*namespaces_of(found), *(namespaces_of(before) if before is not None else ())}, but=found.key)

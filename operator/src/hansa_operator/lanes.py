@@ -1,12 +1,16 @@
 """Requests that are made together: what is handed in while a request is under way goes into the next one.
 
-Each lane has one request under way at a time, so that a slow one holds up nothing but its own lane. Knows nothing of what is sent.
+Each lane has one request under way at a time, so that a slow one holds up nothing but its own lane. While many come, a lane also waits as
+long as its last request took, `PAUSE_SECONDS` at most: a request costs both sides as much as several items. Knows nothing of what is sent.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+FIRST_SECONDS = 0.005
+PAUSE_SECONDS = 0.2
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -15,12 +19,19 @@ class Lanes(Generic[Item, Result]):
     """`send(lane, items)` gives a result for each item, in order. What it raises is raised for each of them."""
 
     def __init__(
-        self, send: Callable[[str, Sequence[Item]], Awaitable[Sequence[Result]]], *, most: int, size: Callable[[Item], int], bytes_most: int
+        self,
+        send: Callable[[str, Sequence[Item]], Awaitable[Sequence[Result]]],
+        *,
+        most: int,
+        size: Callable[[Item], int],
+        bytes_most: int,
+        pause: float = PAUSE_SECONDS,
     ) -> None:
         self._send = send
         self._most = most
         self._size = size
         self._bytes = bytes_most
+        self._pause = pause
         self._waiting: dict[str, list[tuple[Item, asyncio.Future[Result]]]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -42,9 +53,12 @@ class Lanes(Generic[Item, Result]):
     async def _drive(self, lane: str) -> None:
         try:
             # One turn of the loop: all that became ready by the same event have handed in what they have.
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(FIRST_SECONDS)
             while taken := self._take(lane):
+                begun = time.monotonic()
                 await self._deliver(lane, taken)
+                if 0 < len(self._waiting[lane]) < self._most:  # somebody came meanwhile: more are on their way
+                    await asyncio.sleep(min(time.monotonic() - begun, self._pause))
         finally:
             del self._tasks[lane]
             for _, future in self._waiting.pop(lane, []):

@@ -87,8 +87,9 @@ class Found(msgspec.Struct, frozen=True):
 
     @property
     def inputs(self) -> tuple[Any, ...]:
-        """What a reconcile follows from, of the object itself: as long as this is the same there is nothing new to do."""
-        return (self.uid, self.generation, self.deleting, self.held, tuple(sorted(self.labels.items())), tuple(sorted(self.notes.items())))
+        """What a reconcile follows from, of the object itself: as long as this is the same there is nothing new to do, unless the
+        object is held no longer. Most are held by the reconcile that is under way, and that is no news to it."""
+        return (self.uid, self.generation, self.deleting, tuple(sorted(self.labels.items())), tuple(sorted(self.notes.items())))
 
     def spec_value(self) -> dict[str, Any]:
         """The spec as plain data."""

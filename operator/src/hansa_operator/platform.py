@@ -284,6 +284,6 @@ def _value(answer: Answer) -> dict[str, Any]:
         case 409:
             raise Clash(SERVER, 409, text, body=problem)
         case status if status in (408, 421, 425, 429) or status >= 500 or status < 400:
-            raise Away(SERVER, text, retry_after=answer.retry_after)
+            raise Away(SERVER, text, retry_after=answer.retry_after, busy=status == 429)
         case status:
             raise Refused(SERVER, status, text, body=problem)

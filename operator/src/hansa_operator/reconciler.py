@@ -258,7 +258,7 @@ class Reconciler:
 
     async def _failed(self, found: Found, error: OperatorError) -> None:
         """Have the status say why it does not go on, unless all that is written was brought before."""
-        if isinstance(error, Away):
+        if isinstance(error, Away) and not error.busy:
             self._outage(error.server)
         known = self.known.setdefault(found.key, Known())
         if not known.judged:
@@ -268,6 +268,8 @@ class Reconciler:
                 self._wake(key for name in self._tenancy.names(found) for key in self._index.within(name))
         if (not found.held) if found.deleting else (known.sent is not None and known.sent == known.wanted):
             return
+        if isinstance(error, Away) and error.busy and error.server == CLUSTER:
+            return  # it has too much to do already, and is asked for nothing more before its time
         reason = "Forbidden" if isinstance(error, Denied) else "ClusterUnavailable"
         server = error.server if isinstance(error, Away | Refused) else CLUSTER
         if not isinstance(error, Denied) and server != CLUSTER:

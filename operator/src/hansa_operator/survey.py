@@ -49,14 +49,15 @@ class Survey:
         self._queue = queue
         self._reconciler = reconciler
         self._restart = restart
-        self._away: set[str] = set()
+        self.away: set[str] = set()
+        """Servers that were not there when they were asked last."""
         self._outage = asyncio.Event()
 
     def outage(self, server: str) -> None:
         """A server is away: what has failed by it is tried again when it is back, and not only when its pause is over."""
-        if server not in self._away:
+        if server not in self.away:
             log.warning("%s is away; what is ready stays so, and what is not is tried again when it is back", server)
-        self._away.add(server)
+        self.away.add(server)
         self._outage.set()
 
     async def load(self) -> None:
@@ -142,8 +143,8 @@ class Survey:
             await self._outage.wait()
             await asyncio.sleep(self._jittered(pause))
             if await self._platform.ready() and await self._reachable():
-                log.info("back: %s", ", ".join(sorted(self._away)))
-                self._away.clear()
+                log.info("back: %s", ", ".join(sorted(self.away)))
+                self.away.clear()
                 self._outage.clear()
                 # A server that says that it is ready and is not must not be asked by all, each second.
                 pause = min(pause * 2, OUTAGE_MOST) if self._queue.failing else 1.0
@@ -167,16 +168,13 @@ class Survey:
             if key.kind == kind and (key.name == tenant if kind == "Tenant" else key.namespace in spaces)
         }
         sent = {name for name, found in here.items() if self._reconciler.sent(found.key) and not found.deleting and not found.disabled}
-        there: dict[str, bytes] = {}
+        there: dict[str, bool] = {}
         async for stored in self._platform.objects(tenant, kind, own=True):
-            there[stored.name] = _canonical(stored.manifest) if stored.name in here else b""
+            known = here.get(stored.name)
+            there[stored.name] = known is not None and _alike(stored.manifest, known.manifest())
         for name in sent:
             found = here[name]
-            if (
-                self._index.get(found.key) is not found
-                or not self._reconciler.sent(found.key)
-                or there.get(name) == _canonical(found.manifest())
-            ):
+            if self._index.get(found.key) is not found or not self._reconciler.sent(found.key) or there.get(name):
                 continue
             self._metrics.drift.inc()
             what = "had it otherwise than it is written" if name in there else "had it no more, or not as this cluster's"
@@ -225,6 +223,11 @@ class Survey:
 
     def _jittered(self, seconds: float) -> float:
         return seconds * random.uniform(0.9, 1.1)  # noqa: S311
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two manifests mean the same, whatever defaults are written in them. Most are the same to the letter."""
+    return one == other or _canonical(one) == _canonical(other)
 
 
 def _canonical(manifest: dict[str, object]) -> bytes:

@@ -14,6 +14,8 @@ from hansa_operator.model import Key
 
 log = logging.getLogger(__name__)
 
+BUSY_SECONDS = 15.0
+"""The longest pause after a server was there and had too much to do: nothing else tells when it has less."""
 Work = Callable[[Key], Awaitable[float | None]]
 """Does what there is to do for a key; gives the seconds after which it is to be looked at again, or None. What it raises is a failure."""
 
@@ -138,7 +140,7 @@ class WorkQueue:
             raise
         except Exception as error:  # a bug in one reconcile must not stop the others
             self._failures[key] = self._failures.get(key, 0) + 1
-            after = max(self._pause(key), getattr(error, "retry_after", None) or 0.0)
+            after = max(self._pause(key, error), getattr(error, "retry_after", None) or 0.0)
             level = logging.DEBUG if isinstance(error, Away) else logging.WARNING  # who is away is told once, and not by each object
             log.log(
                 level, "%s failed for the %s. time, again in %.1f s: %s: %s", key, self._failures[key], after, type(error).__name__, error
@@ -152,7 +154,8 @@ class WorkQueue:
         elif after is not None:
             self._put(key, after)
 
-    def _pause(self, key: Key) -> float:
+    def _pause(self, key: Key, error: Exception | None = None) -> float:
         # Half of it by chance: what failed together is not tried together.
-        longest = min(self._most, self._least * 2 ** min(self._failures[key] - 1, 32))
+        most = min(self._most, BUSY_SECONDS) if isinstance(error, Away) and error.busy else self._most
+        longest = min(most, self._least * 2 ** min(self._failures[key] - 1, 32))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311
