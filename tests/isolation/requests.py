@@ -16,7 +16,7 @@ import msgspec
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from api.keys import OTHER_TENANT, issue
+from api.keys import issue
 from api.sse import opened
 from hansa.auth.model import PLATFORM, ROLES
 from hansa.bus import reach
@@ -33,6 +33,8 @@ from stack import Process, Stack, plain_client
 
 SECRET = "hush-of-default"
 """What the other tenant must never read."""
+STRANGERS = "strangers"
+"""Their tenant, which gets much here that other tests would find."""
 AT_ONCE = 8
 ENDLESS_SECONDS = 5.0
 """An answer that takes this long is one of the live stream: everything else takes milliseconds."""
@@ -70,7 +72,7 @@ class Scene(msgspec.Struct, frozen=True):
 
 async def set_scene(stack: Stack, process: Process, worker: Process, *, roles: Sequence[str] = tuple(ROLES)) -> Scene:
     """Make both tenants and their keys."""
-    strangers = {role: await issue(stack, OTHER_TENANT, name=f"probe-{role}", roles=[role]) for role in {*roles, "tenant-admin"}}
+    strangers = {role: await issue(stack, STRANGERS, name=f"probe-{role}", roles=[role]) for role in {*roles, "tenant-admin"}}
     own = {role: await issue(stack, "default", name=f"own-{role}", roles=[role]) for role in roles}
     async with stack.client(process) as owner, plain_client(process.url, headers=strangers["tenant-admin"]) as stranger:
         for client in (owner, stranger):
@@ -277,7 +279,7 @@ async def _reached(accounts: Accounts) -> reach.Reach:
     async with asyncio.timeout(30):
         while True:
             try:
-                return await reach.probe(accounts, tenant_id(OTHER_TENANT), tenant_id(DEFAULT_TENANT))
+                return await reach.probe(accounts, tenant_id(STRANGERS), tenant_id(DEFAULT_TENANT))
             except Unavailable:
                 await asyncio.sleep(0.3)
 

@@ -34,8 +34,8 @@ async def left(worker: Process, run: str) -> None:
 async def test_a_world_that_can_not_be_read_ends_no_run(engine: Engine, client: httpx2.AsyncClient, worker: Workers) -> None:
     await apply_agent(client, "worldless", **STEPS)
     away, back = "ALTER FUNCTION hansa.run_world RENAME TO run_world_away", "ALTER FUNCTION hansa.run_world_away RENAME TO run_world"
+    first = worker()
     async with broken(engine, away, back):
-        first = worker()
         run = await start(client, "worldless", [["tool", "witness_unsafe", "once", 0]])
         await left(first, run["id"])
         assert (await state_of(client, run))["state"] == "running"
