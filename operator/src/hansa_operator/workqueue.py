@@ -51,6 +51,10 @@ class WorkQueue:
         """How many keys have failed last time."""
         return len(self._failures)
 
+    def holds(self, key: Key) -> bool:
+        """Whether a key is worked on, or will be without being asked for again."""
+        return key in self._running or key in self._due
+
     def add(self, key: Key, after: float = 0.0) -> None:
         """Have a key worked on after so many seconds, or before that if it was so wanted already. One that has failed keeps its pause."""
         if after <= 0 and key in self._failures and key not in self._running:
