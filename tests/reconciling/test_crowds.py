@@ -116,9 +116,8 @@ class Watched:
 
     def __init__(self, cluster: MemoryCluster, platform: MemoryPlatform, core: Core) -> None:
         self.requests = Counter[str]()
-        self.keys = Counter[Key]()
-        self._real = core.reconciler.reconcile
-        core.reconciler.reconcile = self._reconcile  # type: ignore[method-assign]
+        self.keys = core.reconciled
+        self.clear()
         for server in (cluster, platform):
             server.faults.append(self._asked)
 
@@ -129,10 +128,6 @@ class Watched:
     def _asked(self, when: str, method: str, path: str) -> None:
         if when == "before":
             self.requests[f"{method} {path.split('?')[0]}"] += 1
-
-    async def _reconcile(self, key: Key) -> float | None:
-        self.keys[key] += 1
-        return await self._real(key)
 
 
 def serving(platform: MemoryPlatform, name: str, revision: int = 1, status: str = "True") -> None:
