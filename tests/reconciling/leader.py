@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class Core:
         self.intake = Intake(self.index, self.queue)
         self.survey = Survey(SETTINGS, desk, intake=self.intake, queue=self.queue, reconciler=self.reconciler, restart=self._restart)
         self.restarts = 0
+        self.reconciled = Counter[Key]()
         self.now = "2026-11-30T12:00:00Z"
         self._events = events
         self._tasks: list[asyncio.Task[None]] = []
@@ -87,6 +89,7 @@ class Core:
             quiet = quiet + 1 if not (self.queue.depth or self.queue.running or self.queue.failing) else 0
 
     async def _work(self, key: Key) -> float | None:
+        self.reconciled[key] += 1
         return await self.reconciler.reconcile(key)
 
     async def _restart(self) -> None:

@@ -245,6 +245,33 @@ def test_refusals_of_the_api_server_are_tried_again(rig: Rig, status: int) -> No
     assert rig.kube.refused > 0
 
 
+def test_who_leads_goes_on_leading_while_all_other_requests_wait(rig: Rig) -> None:
+    name = rig.tenant()
+    rig.provider(name)
+
+    def resigned() -> int:
+        return sum(each.log.read_text().count("is the leader no longer") for each in rig.operators)
+
+    before, held_up = resigned(), list[str]()
+
+    def delay(method: str, path: str) -> float:
+        if method != "PATCH" or f"/{name}/agents/" not in path:
+            return 0.0
+        held_up.append(path)
+        return 5.0  # longer than the lease, and there are more of these than connections
+
+    rig.kube.delay = delay
+    try:
+        paths = [rig.agent(name, f"agent-{number}") for number in range(40)]
+        until(lambda: len(held_up) >= 32, what="all connections are taken")
+        time.sleep(4)
+    finally:
+        rig.kube.delay = lambda method, path: 0.0
+    for path in paths:
+        rig.comes(path, "True")
+    assert resigned() == before
+
+
 def test_the_control_plane_is_away_and_back(rig: Rig) -> None:
     name = rig.tenant()
     rig.provider(name)

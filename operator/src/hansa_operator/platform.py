@@ -19,7 +19,7 @@ PAGE = 200
 BODY_BYTES = 600_000
 """Most bytes of manifests in one request; the control plane takes 1 MiB."""
 FEW = 3
-"""So many objects are asked for one by one; of more the tenant's list is read."""
+"""So many objects are asked for one by one for each page that the tenant's list has; of more the list is read."""
 DELETE_SECONDS = APPLY_SECONDS = 120.0
 GREET_SECONDS = 2.0
 """A leader that has just begun waits no longer for a control plane that is away."""
@@ -113,6 +113,7 @@ class Platform:
         self._http = http
         self._key = key
         self._sent = sent
+        self._pages_had: dict[str, int] = {}
         self._applying = Lanes[Sent, Result](self._apply, most=batch, size=lambda item: len(item.manifest), bytes_most=BODY_BYTES)
         self._deleting = Lanes[Mapping[str, str], Result](self._delete, most=batch, size=lambda _: 200, bytes_most=BODY_BYTES)
         self._looking = Lanes[str, Stored | None](self._look, most=10_000, size=lambda _: 0, bytes_most=BODY_BYTES)
@@ -142,8 +143,11 @@ class Platform:
     async def objects(self, tenant: str, kind: str, *, own: bool = False) -> AsyncIterator[Stored]:
         """The objects of a kind in a tenant; `own`: only those of this cluster."""
         query = {"kind": kind, "limit": str(PAGE), **({"manager": "kubernetes", "origin": self.origin} if own else {})}
+        count = 0
         async for item in self._pages("/v1/objects", query, tenant):
+            count += 1
             yield msgspec.convert(item, Stored)
+        self._pages_had[f"{tenant}/{kind}"] = 1 + count // PAGE
 
     async def tenants(self) -> AsyncIterator[TenantState]:
         """All tenants."""
@@ -215,7 +219,7 @@ class Platform:
     async def _look(self, lane: str, names: Sequence[str]) -> Sequence[Stored | None]:
         tenant, kind = lane.split("/")
         found: dict[str, Stored] = {}
-        if len(names) > FEW:
+        if len(names) > FEW * self._pages_had.get(lane, 1):
             wanted = set(names)
             async for each in self.objects(tenant, kind):
                 if each.name in wanted:

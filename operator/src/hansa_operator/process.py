@@ -48,7 +48,9 @@ EVENT_WRITERS = 4
 class Operator:
     """One process. Use `open_operator`, then `run`."""
 
-    def __init__(self, settings: OperatorSettings, access: Access, bearer: Bearer, *, cluster: Cluster, platform: Platform) -> None:
+    def __init__(
+        self, settings: OperatorSettings, access: Access, bearer: Bearer, *, cluster: Cluster, lease: Cluster, platform: Platform
+    ) -> None:
         self.metrics = Metrics()
         self.leads = False
         self.loaded = False
@@ -56,6 +58,7 @@ class Operator:
         self._access = access
         self._bearer = bearer
         self._cluster = cluster
+        self._lease = lease
         self._platform = platform
         self._beat = time.monotonic()
         self._trouble = ""
@@ -66,7 +69,7 @@ class Operator:
     async def run(self, stopping: asyncio.Event) -> None:
         """Be a candidate, and a leader whenever that is so, until `stopping` is set."""
         election = Election(
-            self._cluster,
+            self._lease,
             self.metrics,
             namespace=self._namespace,
             identity=self.identity,
@@ -253,11 +256,13 @@ async def open_operator(settings: OperatorSettings, environ: Mapping[str, str]) 
     bearer = Bearer(access)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hansa-operator-")))
-        kube = await stack.enter_async_context(
-            transport.open_http(
-                "the API server", access.server, headers=bearer.headers, trust=access.trust(folder), connections=settings.connections
+        # The Lease has a connection of its own: behind hundreds of requests to a slow server it would not be renewed in time.
+        kube, lease = [
+            await stack.enter_async_context(
+                transport.open_http("the API server", access.server, headers=bearer.headers, trust=access.trust(folder), connections=count)
             )
-        )
+            for count in (settings.connections, 1)
+        ]
         trust = transport.trusting(settings.ca_file) if settings.url.startswith("https:") else None
         rest = await stack.enter_async_context(
             transport.open_http("the control plane", settings.url, headers=key.headers, trust=trust, connections=16)
@@ -265,7 +270,7 @@ async def open_operator(settings: OperatorSettings, environ: Mapping[str, str]) 
         cluster = Cluster(kube)
         holder: list[Operator] = []
         platform = Platform(rest, key, batch=settings.batch, sent=lambda count: holder[0].metrics.request(count))
-        operator = Operator(settings, access, bearer, cluster=cluster, platform=platform)
+        operator = Operator(settings, access, bearer, cluster=cluster, lease=Cluster(lease), platform=platform)
         holder.append(operator)
         pages = {"/livez": operator.live, "/readyz": operator.ready, "/metrics": operator.measured}
         port = await stack.enter_async_context(transport.serve(settings.host, settings.port, pages))

@@ -16,23 +16,27 @@ from hansa_operator.errors import Away, Clash, Denied, Missing, OperatorError, R
 from hansa_operator.index import needs
 from hansa_operator.judging import RETRY_SECONDS, Judgement, refused, taken, with_more
 from hansa_operator.leaving import Leaving
-from hansa_operator.model import REQUESTED_AT, Found, Key, found_of
-from hansa_operator.platform import Result
+from hansa_operator.model import REQUESTED_AT, Found, Key, found_of, inner
+from hansa_operator.platform import Result, Stored
 from hansa_operator.tenancy import Tenancy
 from hansa_operator.writer import Writer
 
 log = logging.getLogger(__name__)
+LOOKED_AT = ("Agent", "ToolServer", "Tenant")
+"""Kinds of which the control plane knows more than what was written."""
 
 
 class Known(msgspec.Struct):
     """What is known of an object in this process. `wanted`: what the control plane should have of it, and in which tenant; `sent`: what it
-    has. `judged`: it has a verdict; `unready`: the control plane was not done with it, or not content."""
+    has. `judged`: it has a verdict; `unready`: the control plane was not done with it, or not content. `heard`: how it is there, until the
+    next reconcile."""
 
     wanted: tuple[Any, ...] | None = None
     sent: tuple[Any, ...] | None = None
     result: Result = Result()
     judged: bool = False
     unready: bool = False
+    heard: Stored | None = None
 
 
 class Reconciler:
@@ -75,6 +79,23 @@ class Reconciler:
         if found is not None:
             found.sent = None
 
+    def unfinished(self, found: Found) -> bool:
+        """Whether an object was not brought as it is now, or is on its way out."""
+        known = self.known.get(found.key)
+        return found.deleting or not found.held or known is None or known.sent is None or known.sent[:-1] != _written(found)
+
+    def hear(self, found: Found, stored: Stored) -> bool:
+        """Take in how an object that was sent is in the control plane; whether there is anything to do about that, which `reconcile` then
+        does without asking for it once more. What a Tenant has in the cluster, and a Secret that is named, only a reconcile sees."""
+        known = self.known.get(found.key)
+        if known is None or known.sent is None or found.key.kind not in LOOKED_AT:
+            return False
+        fields = {"tenant": known.sent[-1]} if found.key.namespace else {}
+        verdict = taken(found, known.result, stored.status, fields=fields).verdict
+        more = found.key.kind == "Tenant" or bool(inner(found.spec_value(), "credentials").get("secret"))
+        known.heard = stored if more or self._writer.news(found, verdict) else None
+        return known.heard is not None
+
     def unready(self) -> list[Key]:
         """The objects that the control plane was not done with, or not content with, and that may be looked at again at no cost."""
         return [key for key, known in self.known.items() if known.unready and known.sent is not None]
@@ -88,6 +109,7 @@ class Reconciler:
         if found.disabled:
             return await self._leave_alone(found)
         known = self.known.setdefault(found.key, Known())
+        heard, known.heard = known.heard, None
         tenant = "" if not found.key.namespace else self._place(found)
         if tenant is None:
             return None  # the verdict on its Tenant wakes it
@@ -95,30 +117,31 @@ class Reconciler:
             known.sent, known.judged = None, True
             await self._nobodys(found, tenant)
             return None
-        known.wanted = wanted = (found.uid, found.generation, dict(found.labels), found.notes.get(REQUESTED_AT, ""), tenant)
+        known.wanted = wanted = (*_written(found), tenant)
         if known.sent is None and not known.judged and self._settled(found, tenant):
             known.sent, known.judged = wanted, True  # as it was when this process began: the next resync looks whether it is so
             self._credentials.follow(found)
             return None
         spec = found.spec_value()
         words = needs(found.key.kind, spec)
+        news = known.sent != wanted or not known.judged
         if known.sent != wanted:
             pending = [word for word in words if self._pending(tenant, word)]
             if pending:
                 self._index.wait(found.key, tenant, pending)
                 return None
-        judgement = await self._bring(found, tenant, words, known=known, wanted=wanted)
-        return await self._conclude(found, tenant, words, judgement)
+        judgement = await self._bring(found, tenant, words, known=known, heard=heard)
+        return await self._conclude(found, tenant, words, judgement, news=news)
 
-    async def _conclude(self, found: Found, tenant: str, words: frozenset[str], judgement: Judgement) -> float | None:
-        """Tell what was found out, and wake those who waited for it."""
+    async def _conclude(self, found: Found, tenant: str, words: frozenset[str], judgement: Judgement, *, news: bool) -> float | None:
+        """Tell what was found out, and wake those who waited for it. `news`: it was brought now, or has its first verdict."""
         known = self.known.setdefault(found.key, Known())
         if judgement.verdict.reason == "ReferenceNotFound":
             self._index.wait(found.key, tenant, words)
         after = self._index.get(found.key)
         if after is not None and after.uid == found.uid:
-            await self._writer.tell(after, judgement.verdict, generation=found.generation)
-        if found.key.kind == "Tenant":  # only now its status says whose its namespaces are
+            news = await self._writer.tell(after, judgement.verdict, generation=found.generation) is not after or news
+        if found.key.kind == "Tenant" and news:  # only now its status says whose its namespaces are
             self._wake(key for name in self._tenancy.names(found) for key in self._index.within(name) if not self.sent(key))
         if not known.judged or judgement.verdict.ready == "True":
             self._wake(self._index.waiting(tenant, self._index.brings(found.key)))
@@ -128,9 +151,9 @@ class Reconciler:
             return RETRY_SECONDS
         return judgement.after
 
-    async def _bring(self, found: Found, tenant: str, words: frozenset[str], *, known: Known, wanted: tuple[Any, ...]) -> Judgement:
-        """The steps, each only if the one before it has succeeded."""
-        key = found.key
+    async def _bring(self, found: Found, tenant: str, words: frozenset[str], *, known: Known, heard: Stored | None) -> Judgement:
+        """The steps, each only if the one before it has succeeded. `heard`: how it is in the control plane, if that is known already."""
+        key, wanted = found.key, known.wanted
         if key.kind == "Tenant":
             objection = self._tenancy.objection(found)
             if objection is not None:
@@ -153,15 +176,15 @@ class Reconciler:
             if key.namespace and (result.tenant or self._platform.home) != tenant:
                 text = f"the control plane took it for tenant {result.tenant or self._platform.home!r}, and its namespace is {tenant!r}'s"
                 return Judgement(Verdict("False", "TakenOver", text, stalled=True), RETRY_SECONDS)
-            known.sent, known.result = wanted, result
+            known.sent, known.result, heard = wanted, result, None
         else:
             result = msgspec.structs.replace(known.result, status=None)
         if key.kind == "Tenant":
             more = (*more, await self._tenancy.provide(found))
             fields["namespaces"] = list(self._tenancy.names(found))
         status = result.status
-        if status is None and key.kind in ("Agent", "ToolServer", "Tenant"):
-            stored = await self._platform.look(tenant or key.name, key.kind, key.name)  # a tenant's own object is its own
+        if status is None and key.kind in LOOKED_AT:
+            stored = heard or await self._platform.look(tenant or key.name, key.kind, key.name)  # a tenant's own object is its own
             status = stored.status if stored is not None else None
         return with_more(taken(found, result, status, fields=fields), *more)
 
@@ -286,6 +309,11 @@ class Reconciler:
             await self._writer.tell(now, verdict, generation=max(observed, 0))
         except OperatorError as second:
             log.info("%s: the status could not be written: %s", found.key, second)
+
+
+def _written(found: Found) -> tuple[Any, ...]:
+    """What of an object the control plane is given, and what says that it is given it once more."""
+    return found.uid, found.generation, dict(found.labels), found.notes.get(REQUESTED_AT, "")
 
 
 def _with_fields(judgement: Judgement, fields: dict[str, Any]) -> Judgement:

@@ -16,7 +16,7 @@ from hansa_operator.desk import Desk
 from hansa_operator.errors import Away, Missing, OperatorError, Refused
 from hansa_operator.intake import Intake
 from hansa_operator.model import Found, Key, collection
-from hansa_operator.reconciler import Reconciler
+from hansa_operator.reconciler import LOOKED_AT, Reconciler
 from hansa_operator.settings import OperatorSettings
 from hansa_operator.workqueue import WorkQueue
 
@@ -89,7 +89,8 @@ class Survey:
             await asyncio.sleep(self._jittered(self.settings.resync_seconds))
 
     async def compare(self) -> None:
-        """Repair what the control plane has otherwise than it is written, and count what it has too much."""
+        """Repair what the control plane has otherwise than it is written, tell what it says otherwise than the cluster, go on with what is
+        unfinished, and count what it has too much. Each list is read once; who is as it should be is not reconciled."""
         orphans = 0
         for tenant in [key.name for key in self._index.objects if key.kind == "Tenant"]:
             for kind in ("Tenant", *(each.kind for each in KINDS.values() if each.scope == "Namespaced")):
@@ -97,8 +98,10 @@ class Survey:
                     orphans += await self._compare(tenant, kind)
                 except Refused as error:
                     log.info("the %ss of tenant %s can't be compared: %s", kind, tenant, error)
+                    self._queue.wake(found.key for found in self._here(tenant, kind).values() if kind in LOOKED_AT)
         self._metrics.orphans.set(orphans)
-        self._queue.wake(key for key in self._index.objects if key.kind in ("Tenant", "Agent", "ToolServer"))
+        unfinished = [key for key, found in self._index.objects.items() if self._reconciler.unfinished(found)]
+        self._queue.wake(key for key in unfinished if not self._queue.holds(key))
 
     async def watch_over(self) -> None:
         """Look whether watches are silent: what they should have told, and have not by the next look."""
@@ -161,17 +164,17 @@ class Survey:
 
     async def _compare(self, tenant: str, kind: str) -> int:
         """How many objects the control plane has that are not in the cluster."""
-        spaces = set(self._index.spaces_of(tenant))
-        here = {
-            key.name: found
-            for key, found in self._index.objects.items()
-            if key.kind == kind and (key.name == tenant if kind == "Tenant" else key.namespace in spaces)
-        }
+        here = self._here(tenant, kind)
         sent = {name for name, found in here.items() if self._reconciler.sent(found.key) and not found.deleting and not found.disabled}
         there: dict[str, bool] = {}
         async for stored in self._platform.objects(tenant, kind, own=True):
             known = here.get(stored.name)
             there[stored.name] = known is not None and _alike(stored.manifest, known.manifest())
+            if known is None or not there[stored.name] or stored.name not in sent:
+                continue
+            # Who has changed since, or is being worked on, has newer word of it than this.
+            if self._index.get(known.key) is known and not self._queue.holds(known.key) and self._reconciler.hear(known, stored):
+                self._queue.wake([known.key])
         for name in sent:
             found = here[name]
             if self._index.get(found.key) is not found or not self._reconciler.sent(found.key) or there.get(name):
@@ -187,6 +190,15 @@ class Survey:
                 "the control plane has %ss of tenant %s that are not in this cluster any more: %s", kind, tenant, ", ".join(left[:20])
             )
         return len(left)
+
+    def _here(self, tenant: str, kind: str) -> dict[str, Found]:
+        """The objects of a kind that a tenant has in the cluster, by name; of several of one name that which was sent."""
+        if kind == "Tenant":
+            keys = [Key("Tenant", "", tenant)]
+        else:
+            keys = [key for space in self._index.spaces_of(tenant) for key in self._index.within(space) if key.kind == kind]
+        keys.sort(key=self._reconciler.sent)
+        return {key.name: found for key in keys if (found := self._index.get(key)) is not None}
 
     async def _behind(self) -> dict[Key, int]:
         """The objects of which something newer is there than was seen: with its version; -1 for those that are gone."""

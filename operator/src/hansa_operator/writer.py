@@ -18,6 +18,7 @@ class Writer:
         self._index = desk.index
         self._events = desk.events
         self._metrics = desk.metrics
+        self._wake = desk.wake
         self._now = now
 
     async def hold(self, found: Found) -> Found:
@@ -30,6 +31,12 @@ class Writer:
         """Let an object go."""
         if found.held:
             await self._finalizers(found, [each for each in found.finalizers if each != FINALIZER])
+
+    def news(self, found: Found, verdict: Verdict) -> bool:
+        """Whether the status does not say that yet."""
+        before = found.status_value()
+        requested = found.notes.get(REQUESTED_AT, "")
+        return bool(patch_of(before, status_of(before, verdict, generation=found.generation, now=self._now(), requested=requested)))
 
     async def tell(self, found: Found, verdict: Verdict, *, generation: int | None = None) -> Found:
         """Have the status say what was found out; `generation`: the one that was judged, if it is not the object's."""
@@ -44,7 +51,10 @@ class Writer:
         told = transition(before, after)
         if told is not None:
             self._events.tell(found, *told)
-        return self._seen(found, body)
+        now = self._seen(found, body)
+        if now.inputs != found.inputs:  # it was changed meanwhile, and the event of that is older than this answer, and no news
+            self._wake([found.key])
+        return now
 
     async def _finalizers(self, found: Found, wanted: list[str]) -> Found:
         metadata = {"uid": found.uid, "resourceVersion": str(found.version), "finalizers": wanted}
