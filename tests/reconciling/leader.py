@@ -123,6 +123,11 @@ def provider(cluster: MemoryCluster, namespace: str, name: str = "models", **spe
     return at("ModelProvider", name, namespace)
 
 
+def servers() -> tuple[MemoryCluster, MemoryPlatform]:
+    """Empty ones, in memory."""
+    return MemoryCluster(), MemoryPlatform()
+
+
 def agent(cluster: MemoryCluster, namespace: str, name: str, **spec: Any) -> str:
     """Write an Agent; its path."""
     body = {"apiVersion": "hansa.dev/v1alpha1", "kind": "Agent", "spec": {**AGENT, **spec}}

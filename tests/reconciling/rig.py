@@ -142,6 +142,11 @@ class Rig:
         assert answer.status_code in (200, 404), answer.text
         return answer.json() if answer.status_code == 200 else {}
 
+    def leader(self) -> str:
+        """Who holds the Lease."""
+        lease = self.get(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/hansa-operator")
+        return str(lease.get("spec", {}).get("holderIdentity", ""))
+
     def delete(self, path: str) -> None:
         answer = self.admin.delete(path)
         assert answer.status_code in (200, 202, 404), answer.text
