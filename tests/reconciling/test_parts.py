@@ -9,7 +9,6 @@ import pytest
 
 from doubles.memory_cluster import MemoryCluster
 from doubles.memory_platform import MemoryPlatform
-from hansa_operator import workqueue
 from hansa_operator.cluster import Cluster
 from hansa_operator.conditions import Verdict, patch_of, status_of, transition
 from hansa_operator.election import Election
@@ -96,15 +95,14 @@ async def test_a_failure_is_tried_again_later_each_time_and_a_wake_forgets_it() 
         await until(lambda: len(tries) >= 5)
 
 
-async def test_who_is_there_and_busy_is_asked_again_before_who_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workqueue, "BUSY_SECONDS", 0.01)
+async def test_who_is_there_and_busy_is_asked_again_before_who_is_away() -> None:
     asked: list[Key] = []
 
     async def work(key: Key) -> None:
         asked.append(key)
         raise Away("x", "y", busy=key == ONE)
 
-    queue = WorkQueue(work, concurrency=2, least=60, most=60)
+    queue = WorkQueue(work, concurrency=2, least=60, most=60, busy=0.01)
     task = asyncio.create_task(queue.run())
     queue.wake([ONE, TWO])
     await until(lambda: asked.count(ONE) >= 5)

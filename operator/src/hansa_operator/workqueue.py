@@ -21,12 +21,13 @@ Work = Callable[[Key], Awaitable[float | None]]
 
 
 class WorkQueue:
-    """`least` and `most`: seconds of the pause after a first failure, and of the longest one."""
+    """`least` and `most`: seconds of the pause after a first failure, and of the longest one; `busy`: of the longest after a server that
+    was there and had too much to do."""
 
-    def __init__(self, work: Work, *, concurrency: int, least: float, most: float) -> None:
+    def __init__(self, work: Work, *, concurrency: int, least: float, most: float, busy: float = BUSY_SECONDS) -> None:
         self._work = work
         self._concurrency = concurrency
-        self._least, self._most = least, most
+        self._least, self._most, self._busy = least, most, busy
         self._due: dict[Key, float] = {}
         self._heap: list[tuple[float, Key]] = []
         self._failures: dict[Key, int] = {}
@@ -156,6 +157,6 @@ class WorkQueue:
 
     def _pause(self, key: Key, error: Exception | None = None) -> float:
         # Half of it by chance: what failed together is not tried together.
-        most = min(self._most, BUSY_SECONDS) if isinstance(error, Away) and error.busy else self._most
+        most = min(self._most, self._busy) if isinstance(error, Away) and error.busy else self._most
         longest = min(most, self._least * 2 ** min(self._failures[key] - 1, 32))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311
