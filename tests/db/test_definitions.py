@@ -175,3 +175,19 @@ async def test_a_migrator_that_is_killed_has_done_nothing_and_the_next_one_does_
         await killed
     await next_one
     assert await different(scratch, before) == {"hansa.pool_of(uuid,text)", "edition"}
+
+
+async def test_a_migrator_that_wants_what_another_holds_and_the_other_way_round_tries_again(scratch: Scratch, tmp_path: Path) -> None:
+    before = await catalog(scratch)
+    await scratch.execute(f"ALTER DATABASE {scratch.settings.database.url.rpartition('/')[2]} SET deadlock_timeout = '20ms'")
+    locking = "\nLOCK TABLE hansa.agents; LOCK TABLE hansa.tenants;\n"
+    wanted = edited(tmp_path, "values", "-- Large values", f"{locking}-- Large values")
+    await scratch.execute("SET deadlock_timeout = '60s'")
+    async with scratch.owner.transaction():  # as who applies an agent: its tenant, then it
+        await scratch.execute("LOCK TABLE hansa.tenants IN ROW SHARE MODE")
+        migrator = asyncio.create_task(migrate(scratch.settings.database.url, wanted))
+        while not await scratch.fetch("SELECT FROM pg_locks WHERE NOT granted AND relation = 'hansa.tenants'::regclass"):
+            await asyncio.sleep(0.01)
+        await scratch.execute("LOCK TABLE hansa.agents IN ROW EXCLUSIVE MODE")
+    await migrator
+    assert await different(scratch, before) == {"edition"}

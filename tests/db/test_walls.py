@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from db.scratch import Scratch
-from hansa.db import walls
+from hansa.db import selfcheck, walls
 from hansa.db.pool import Database, open_database
 from hansa.tenants.probing import Prober
 
@@ -108,3 +108,28 @@ async def test_what_others_find_counts_too(scratch: Scratch) -> None:
         prober = Prober(database, "local", 0.0)
         prober.also(hole)
         assert await prober.look() == await hole()
+
+
+NEWER = (
+    "UPDATE hansa.installation SET edition = edition + 1, definitions = 'newer'",
+    "UPDATE hansa.alembic_version SET version_num = '9999'",
+)
+OLDER = (
+    "UPDATE hansa.installation SET edition = edition - 1, definitions = 'older'",
+    "UPDATE hansa.alembic_version SET version_num = '0003'",
+)
+
+
+async def test_a_worker_that_is_about_to_be_replaced_takes_no_newer_schema_for_a_hole(scratch: Scratch) -> None:
+    async with opened(scratch) as database:
+        prober = Prober(database, "local", 0.0)
+        for step in NEWER:
+            await scratch.execute(step)
+            assert await prober.look() == [], step
+        await scratch.execute("GRANT TRUNCATE ON hansa.runs TO hansa_app")
+        assert [each[:30] for each in await prober.look() or ()] == ["the app may do to hansa.runs w"], "a hole is one in any schema"
+        await scratch.execute("REVOKE TRUNCATE ON hansa.runs FROM hansa_app")
+        for step in reversed(OLDER):
+            await scratch.execute(step)
+            assert await prober.look() != [], step
+            assert await selfcheck.findings(database) != []

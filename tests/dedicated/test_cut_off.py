@@ -91,7 +91,8 @@ class People:
         self.database = database = Mortal(database, self.cut)
         self.messaging = messaging = Messaging(database, accounts)
         tenants = Tenants(database, "local", stale_seconds=60.0)
-        self.deletions = Deletions(database, tenants, messaging, tell=tenants.forget)
+        self.told = asyncio.Event()
+        self.deletions = Deletions(database, tenants, messaging, tell=self._tell)
         self._objects = Objects(
             database,
             loader.load(city.settings.plugins),
@@ -100,6 +101,16 @@ class People:
             tenants=tenants,
             deletions=self.deletions,
         )
+
+    async def _tell(self) -> None:
+        self.told.set()
+
+    @asynccontextmanager
+    async def holding(self, database: str, table: str) -> AsyncIterator[None]:
+        """Nobody else writes into a table."""
+        async with self._admins[database].transaction():
+            await self._admins[database].execute(f"LOCK TABLE hansa.{table} IN EXCLUSIVE MODE")
+            yield
 
     async def apply(self, principal: Principal = HOME, name: str = NAME, **spec: Any) -> None:
         asked = await self._objects.prepare(principal, Asked([Item(tenant(name, **spec))]))
@@ -310,4 +321,14 @@ async def test_a_database_in_place_of_one_that_was_lost_is_filled_by_people_alon
     await mending.settle(people.database, tenant_id(NAME))
     assert await people.copied() is None
     await people.apply(displayName="anew")
+    assert await people.copied() == await people.stands()
+
+
+async def test_that_a_tenant_is_closed_is_told_to_all_before_its_own_database_follows(people: People) -> None:
+    await made(people, 0)
+    async with people.holding(NAME, "api_keys"):
+        closing = asyncio.create_task(people.close("Delete"))
+        await asyncio.wait_for(people.told.wait(), 3)
+        assert not closing.done()
+    await closing
     assert await people.copied() == await people.stands()

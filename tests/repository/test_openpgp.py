@@ -252,10 +252,13 @@ def test_sequoia_alone_would_believe_what_has_ended() -> None:
         ("no key\n", "can't be understood"),
         ("-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nAAAA\n-----END PGP PUBLIC KEY BLOCK-----\n", "can't be understood"),
         (lambda: str(person("ada")), "holds a private key"),
+        (lambda: bytes(person("bob").extract_certificate()) + bytes(person("ada")), "holds a private key"),
     ],
-    ids=["empty", "text", "broken", "private"],
+    ids=["empty", "text", "broken", "private", "private, not armored"],
 )
-async def test_a_file_of_keys_that_says_nothing_is_told(repo: GitRepo, tmp_path: Path, text: str | Callable[[], str], told: str) -> None:
+async def test_a_file_of_keys_that_says_nothing_is_told(
+    repo: GitRepo, tmp_path: Path, text: str | Callable[[], str | bytes], told: str
+) -> None:
     commit(repo, None, "a")
     keys = written(tmp_path, text if isinstance(text, str) else text())
     said = await refusal(repo, keys)

@@ -382,6 +382,11 @@ def test_what_stands_in_the_place_of_a_member_is_refused() -> None:
             list(members(io.BytesIO(wrong)))
 
 
+def test_a_session_beyond_what_a_header_of_old_can_say_is_a_member_too() -> None:
+    size = 9 * 1024**3
+    assert next(members(io.BytesIO(Writer(0.0).begin("sessions/a.jsonl", size, b"")))).size == size
+
+
 async def test_a_line_beyond_the_bound_is_refused_with_its_number(tmp_path: Path) -> None:
     async def sent() -> AsyncIterator[bytes]:
         for _ in range(LINE_BYTES // PIECE + 1):

@@ -14,13 +14,16 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from hansa.db.defining import Definitions, bring, read
 from hansa.db.pool import AWAY
 from hansa.db.revision import HEAD
 from hansa.errors import Misconfigured, Unavailable
+
+TRIES = 5
+"""As often it is begun again when it would have waited for ever."""
 
 
 def _config() -> Config:
@@ -53,16 +56,27 @@ async def migrate(url: str, definitions: Definitions | None = None) -> str:
     # Connected by the driver itself, as everywhere: SQLAlchemy would not know what the URL says of TLS.
     engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url), poolclass=NullPool)
     try:
+        for left in reversed(range(TRIES)):
+            if await _tried(engine, wanted, last=not left):
+                break
+    finally:
+        await engine.dispose()
+    return HEAD
+
+
+async def _tried(engine: AsyncEngine, wanted: Definitions, *, last: bool) -> bool:
+    """Whether all is done; else nothing is, because a process that serves meanwhile and we each held what the other one wanted."""
+    try:
         async with engine.begin() as connection:
             await connection.run_sync(_upgrade, wanted)
     except (DBAPIError, *AWAY) as error:
         reason = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig is not None else error
+        if isinstance(reason, asyncpg.DeadlockDetectedError) and not last:
+            return False
         if not isinstance(reason, AWAY):
             raise
         raise Unavailable(f"PostgreSQL went away during the migration ({type(reason).__name__})", hint="Migrate again.") from error
-    finally:
-        await engine.dispose()
-    return HEAD
+    return True
 
 
 def _upgrade(connection: Connection, definitions: Definitions) -> None:

@@ -101,10 +101,11 @@ class Deletions:
 
     async def told(self, names: Sequence[str], principal: Principal) -> None:
         """Have every process know at once that tenants were closed, or are open again, and their own databases follow."""
-        await settled(self._database, [*names, principal.tenant])
         await self._tenants.forget()
         await self._tell()
         await self._messaging.changed(list(names))
+        # Last, for it may take a while: everybody asks the platform's first.
+        await settled(self._database, [*names, principal.tenant])
 
     async def page(self, *, before: UUID | None, limit: int) -> tuple[list[str], UUID | None]:
         """Deletions, newest first, as JSON texts, and where the next page begins."""

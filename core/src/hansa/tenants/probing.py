@@ -53,7 +53,7 @@ class Prober:
         """Probe, if it is time and nobody else does; the holes that were found, None: it was not our turn."""
         if not await store.take_probe(self._database, self._region, self._seconds):
             return None
-        holes = await selfcheck.findings(self._database, platform=self._platform)
+        holes = await selfcheck.findings(self._database, platform=self._platform, running=True)
         probed = await (walls.probe_own(self._database) if self._database.name else walls.probe(self._database))
         holes += probed.holes
         for probe in self._extra:

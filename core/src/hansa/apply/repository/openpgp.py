@@ -47,7 +47,7 @@ def read_certificates(path: str) -> tuple[Certificate, ...]:
         data = Path(path).read_bytes()
     except OSError as error:
         raise not_signed(f"the file of OpenPGP keys {path} can't be read: {type(error).__name__}") from error
-    if _SECRET in data:
+    if _is_private(data):
         raise not_signed(f"the file of OpenPGP keys {path} holds a private key: export public ones, with `gpg --armor --export`")
     merged: dict[str, Cert] = {}
     try:
@@ -103,6 +103,17 @@ def verify(name: str, data: bytes, signature: bytes, *, certificates: Sequence[C
             f"{min(since):{_TIME}}: keep the older certificate too, beside the renewed one"
         )
     raise not_signed(f"the signature of commit {name} with the OpenPGP key {shown} does not fit what it says, or that key may not sign")
+
+
+def _is_private(data: bytes) -> bool:
+    """Whether a file holds a private key, armored or not."""
+    if _SECRET in data or data[:1] < b"\x80":  # no packet begins so: it is text
+        return _SECRET in data
+    try:
+        return any(packet.tag in (Tag.SecretKey, Tag.SecretSubkey) for packet in list[Packet](PacketPile.from_bytes(data)))
+    except Exception:
+        # Sequoia's errors are of no kind of their own; what can't be read is told by whoever reads the certificates.
+        return False
 
 
 def _certificate(cert: Cert) -> Certificate:

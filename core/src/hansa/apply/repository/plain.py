@@ -53,18 +53,17 @@ class FolderSource:
         for folder, folders, names in os.walk(self._root, onerror=_raised):
             folders[:] = [name for name in folders if not name.startswith(".")]
             entries += len(folders) + len(names)
-            for each in (Path(folder, name) for name in folders):
-                if each.is_symlink():
-                    found[legible(os.fsencode(each.relative_to(self._root)))] = File("", SHUT_LINK, shut=True)
             if entries > MAX_ENTRIES:
                 raise RepositoryRefused(Reason.TOO_LARGE, f"there are more than {MAX_ENTRIES} files and folders in {self._root}")
-            for name in names:
-                path = Path(folder, name)
-                if path.suffix in SUFFIXES and not name.startswith("."):
-                    named = os.fsencode(path.relative_to(self._root))
-                    shown = legible(named)
-                    seen[shown] = self._file(path, shown, real) if shown.encode() == named else ((), File("", UNSHOWN))
-                    found[shown] = seen[shown][1]
+            plain = [name for name in names if not name.startswith(".")]
+            for path in (Path(folder, name) for name in (*folders, *(name for name in plain if Path(name).suffix not in SUFFIXES))):
+                if path.is_symlink():  # also one that leads nowhere, as to what is not mounted
+                    found[legible(os.fsencode(path.relative_to(self._root)))] = File("", SHUT_LINK, shut=True)
+            for path in (Path(folder, name) for name in plain if Path(name).suffix in SUFFIXES):
+                named = os.fsencode(path.relative_to(self._root))
+                shown = legible(named)
+                seen[shown] = self._file(path, shown, real) if shown.encode() == named else ((), File("", UNSHOWN))
+                found[shown] = seen[shown][1]
         self._seen = seen
         digest = hashlib.sha256("".join(f"{path}\0{file.id}\0{file.flaw}\0" for path, file in sorted(found.items())).encode()).hexdigest()
         return Tree(f"folder-{digest[:40]}", bounded(found))

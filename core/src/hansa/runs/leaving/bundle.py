@@ -73,7 +73,7 @@ class Writer:
     def _head(self, name: str, size: int) -> bytes:
         info = tarfile.TarInfo(name)
         info.size, info.mtime, info.mode = size, int(self._made), 0o600
-        return info.tobuf(tarfile.PAX_FORMAT)
+        return info.tobuf(tarfile.GNU_FORMAT)  # one header, also where more than 8 GiB follow
 
 
 def padding(size: int) -> bytes:
