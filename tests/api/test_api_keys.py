@@ -13,7 +13,7 @@ import pytest
 from api.keys import Keys
 from api.problem import problem
 from hansa import ids
-from stack import Stack, plain_client
+from stack import Process, Stack, plain_client
 
 Made = dict[str, Any]
 
@@ -150,6 +150,21 @@ async def test_the_last_use_of_a_key_is_told(api: httpx2.AsyncClient) -> None:
     assert await may(api, made) == 200
     used = datetime.fromisoformat((await api.get(f"/v1/api-keys/{made['id']}")).json()["used_at"])
     assert abs(datetime.now(UTC) - used) < timedelta(seconds=30)
+
+
+async def test_nobody_of_a_tenant_locks_the_platforms_own_people_out(api: httpx2.AsyncClient, control_plane: Process) -> None:
+    admin, theirs = await make(api, roles=["tenant-admin"]), await make(api, roles=["platform-admin"], scopes=["tenants:read"])
+    account = f"platform-{theirs['id'].lower()}"
+    assert (await api.post("/v1/service-accounts", json={"name": account, "roles": ["reconciler"]})).status_code == 201
+    its = (await api.post("/v1/api-keys", json={"name": "its", "service_account": account})).json()
+    async with plain_client(control_plane.url, headers=bearing(admin)) as client:
+        for path in (f"/v1/api-keys/{theirs['id']}", f"/v1/api-keys/{its['id']}", f"/v1/service-accounts/{account}"):
+            assert "platform:write" in problem(await client.delete(path), 403, "forbidden")["detail"]
+            assert (await api.get(path)).status_code == 200
+        assert (await client.delete(f"/v1/api-keys/{admin['id']}")).status_code == 204, "one's own, as any of the tenant"
+    assert await may(api, its) == 200
+    for path in (f"/v1/api-keys/{theirs['id']}", f"/v1/service-accounts/{account}"):
+        assert (await api.delete(path)).status_code == 204
 
 
 async def test_another_tenants_key_and_a_missing_one_are_answered_alike(api: httpx2.AsyncClient, other: httpx2.AsyncClient) -> None:

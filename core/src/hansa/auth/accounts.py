@@ -9,7 +9,7 @@ import msgspec
 from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth import store
-from hansa.auth.api_keys import check_names, check_within
+from hansa.auth.api_keys import check_names, check_platform, check_within
 from hansa.auth.bindings import bound_to
 from hansa.auth.model import Bound, Principal
 from hansa.db.pool import Connection, Database
@@ -37,10 +37,14 @@ class ServiceAccounts:
         return _shown(body, name, await store.role_bindings(connection))
 
     async def delete(self, principal: Principal, name: str) -> None:
-        """Delete one with all its keys: no request that comes later is let in with any of them."""
+        """Delete one with all its keys: no request that comes later is let in with any of them. Raises `NotFound`, and `Forbidden` for one
+        with roles of the platform."""
         async with self._database.tenant(principal.tenant_id) as connection:
-            if not await store.delete_account(connection, name):
+            found = await store.find_account(connection, name)
+            if found is None:
                 raise _missing(name)
+            check_platform(principal, found.roles)
+            await store.delete_account(connection, name)
             await record(connection, principal.did(Action.ACCOUNT_DELETED, f"ServiceAccount/{name}"))
         await self._changed()
 

@@ -13,7 +13,7 @@ from hansa.audit.model import Action
 from hansa.audit.service import record
 from hansa.auth import store
 from hansa.auth.bindings import account_bound, bound_to
-from hansa.auth.model import PERMISSIONS, ROLES, Bound, Grant, Principal, permissions_of, permissions_within, within_tenant
+from hansa.auth.model import PERMISSIONS, PLATFORM, ROLES, Bound, Grant, Principal, permissions_of, permissions_within, within_tenant
 from hansa.auth.service import Authenticator, issue_key
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
@@ -89,11 +89,16 @@ class ApiKeys:
         return account_bound(account.name, account.roles, account.bindings)
 
     async def revoke(self, principal: Principal, key_id: str) -> None:
-        """Revoke a key: no request that comes later is let in with it. Safe to repeat."""
+        """Revoke a key: no request that comes later is let in with it. Safe to repeat. Raises `NotFound`, and `Forbidden` for one of the
+        platform's own people, whom nobody of a tenant locks out."""
         async with self._database.tenant(principal.tenant_id) as connection:
             known = await store.read_key(connection, key_id, lock=True)
-            if known is None or not await store.revoke_key(connection, key_id):
+            if known is None:
                 raise _missing(key_id)
+            if not known["dead"]:
+                its = Grant(name=known["name"], roles=tuple(known["roles"]), service_account=known["service_account"])
+                check_platform(principal, (await self._bound(connection, its)).roles)
+            await store.revoke_key(connection, key_id)
             after = await store.read_key(connection, key_id)
             if after is not None and after["body"] != known["body"]:
                 before, now = msgspec.json.decode(known["body"]), msgspec.json.decode(after["body"])
@@ -173,6 +178,15 @@ def check_within(principal: Principal, bound: Bound, scopes: Sequence[str] | Non
     if beyond:
         raise Forbidden(
             f"it would do more than its maker: you may not {', '.join(sorted(beyond))}", hint="Name other roles, or scopes without these."
+        )
+
+
+def check_platform(principal: Principal, roles: Sequence[str]) -> None:
+    """Raises `Forbidden` when the roles have permissions of the platform that the principal does not have."""
+    beyond = sorted((permissions_of(roles, None) & PLATFORM) - principal.permissions)
+    if beyond:
+        raise Forbidden(
+            f"it is one of the platform: you may not {', '.join(beyond)}", hint="Somebody with the role platform-admin can do it."
         )
 
 
