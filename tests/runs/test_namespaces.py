@@ -223,3 +223,31 @@ async def test_what_others_have_is_not_there_to_be_referred_to(place: Place) -> 
     assert "offered: none" in error["message"]
     async with place.client("viewer@east") as client:
         assert (await client.get("/v1/models")).json()["data"] == []
+
+
+async def test_of_an_agent_that_is_made_anew_elsewhere_a_fork_tells_nothing(place: Place) -> None:
+    run = await place.run("near", [["sleep", 0]])
+    async with place.client() as owner, place.client("developer@west") as west:
+        assert (await owner.delete("/v1/agents/near")).status_code == 204
+
+        async def told() -> Json:
+            return problem(await west.post(f"/v1/runs/{run['id']}/fork", json={"at": 1}), 404, "not_found")
+
+        missing = (await told())["detail"]
+        for held in (False, True):
+            assert (await place.apply(manifest(agent("near", suspend=held, **STEPS), place.east)))[0]["action"] != "failed"
+            assert (await told())["detail"] == missing
+
+
+async def test_whoever_makes_an_agent_anew_bounds_all_its_revisions(place: Place) -> None:
+    """Also those of before, in which sessions go on, and while the new one is being checked."""
+    async with place.client() as owner, place.client("developer@west") as west:
+        before = await owner.post("/v1/agents/caller/runs", params={"wait": 20}, json={"input": CALLS})
+        assert before.json()["output"] == [["slept"], ["slept"]]
+        assert (await west.delete("/v1/agents/caller")).status_code == 204
+        checked = {**place.caller["spec"], "rollout": {"smoke": {"input": [["sleep", 3600]]}}}
+        assert (await place.apply({**place.caller, "spec": checked}, who="developer@west"))[0]["action"] == "created"
+        session = {"session_id": before.json()["session_id"]}
+        run = (await owner.post("/v1/agents/caller/runs", params={"wait": 20}, json={"input": CALLS, **session})).json()
+    assert run["revision"] == 1
+    assert refused(run, place), "who is asked has more, whoever made the agent has not"

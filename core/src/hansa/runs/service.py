@@ -156,7 +156,9 @@ class Runs:
             if outcome == "no_run" or body is None:
                 raise missing("run", run_id)
             if outcome not in ("accepted", "at_outside"):
-                raise refusal(outcome, msgspec.structs.replace(new, agent=msgspec.json.decode(body)), None)
+                agent = msgspec.json.decode(body)
+                await admit_agent_here(connection, principal, STARTING, agent)
+                raise refusal(outcome, msgspec.structs.replace(new, agent=agent), None)
             if outcome != "accepted":
                 first, last = msgspec.json.decode(body, type=tuple[int, int])
                 raise Invalid(
@@ -194,9 +196,9 @@ class Runs:
             await ring_for(self._bus, self._region, outcome, run_id, bell=self._database.of(principal.tenant_id).bell)
         return answer
 
-    async def get(self, principal: Principal, run_id: UUID) -> str:
-        """A run as JSON text."""
-        await self._admit(principal, READING, run_id)
+    async def get(self, principal: Principal, run_id: UUID, *, permission: str = READING) -> str:
+        """A run as JSON text. `permission`: for which it is shown, `STARTING` to whoever has just started it."""
+        await self._admit(principal, permission, run_id)
         async with self._database.tenant(principal.tenant_id) as connection:
             body = await store.find_run(connection, run_id)
         if body is None:
