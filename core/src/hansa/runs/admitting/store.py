@@ -31,56 +31,54 @@ class Found(msgspec.Struct, frozen=True):
     last: UUID | None
 
 
-class _List(msgspec.Struct, frozen=True):
-    """SQL of a list, newest first: before $1, $2 rows, then what `filters` say of row `a`. `body` shows a row `a`; `namespace` is that of
-    row `r`, in a sub-select that is asked row by row: for a join the planner might read all sessions first."""
+class List(msgspec.Struct, frozen=True):
+    """SQL of a list, newest first: $2 rows before $1, then what is asked of them, all of the tenant's, or those in the namespaces that are
+    the last parameter. There a row without a body says how far was looked, if there may be more. The namespace is asked row by row, in a
+    sub-select: for a join the planner might read all sessions first."""
 
-    table: str
-    body: str
-    filters: str
-    namespace: str
+    whole: str
+    within: str
 
-    @property
-    def rows(self) -> str:
-        return f"""FROM hansa.{self.table} a WHERE a.tenant_id = (SELECT hansa.tenant()) AND ($1::uuid IS NULL OR a.id < $1) {self.filters}
+
+SESSION_ROWS = """FROM hansa.sessions a WHERE a.tenant_id = (SELECT hansa.tenant()) AND ($1::uuid IS NULL OR a.id < $1)
+  AND ($3::text IS NULL OR a.agent = $3) ORDER BY a.id DESC"""
+SESSIONS = List(
+    f"SELECT a.id, {SESSION} AS body {SESSION_ROWS} LIMIT $2",
+    f"""WITH found AS MATERIALIZED (
+    SELECT r.id FROM (SELECT a.* {SESSION_ROWS} LIMIT {LOOKED}) r WHERE r.namespace = ANY ($4) ORDER BY r.id DESC LIMIT $2)
+  SELECT a.id, {SESSION} AS body FROM found f JOIN hansa.sessions a ON a.tenant_id = (SELECT hansa.tenant()) AND a.id = f.id
+  UNION ALL SELECT e.id, NULL FROM (SELECT a.id {SESSION_ROWS} OFFSET {LOOKED} - 1 LIMIT 1) e WHERE (SELECT count(*) FROM found) < $2""",
+)
+RUN_ROWS = """FROM hansa.runs a WHERE a.tenant_id = (SELECT hansa.tenant()) AND ($1::uuid IS NULL OR a.id < $1)
+  AND ($3::text IS NULL OR a.agent = $3) AND ($4::text IS NULL OR a.state = $4) AND ($5::uuid IS NULL OR a.session_id = $5)
   ORDER BY a.id DESC"""
-
-    @property
-    def whole(self) -> str:
-        """Of the whole tenant."""
-        return f"SELECT a.id, {self.body} AS body {self.rows} LIMIT $2"
-
-    def within(self, number: int) -> str:
-        """In the namespaces of the parameter of this number; a row without a body says how far was looked, if there may be more."""
-        return f"""WITH found AS MATERIALIZED (
-    SELECT r.id FROM (SELECT a.* {self.rows} LIMIT {LOOKED}) r WHERE {self.namespace} = ANY (${number}) ORDER BY r.id DESC LIMIT $2)
-  SELECT a.id, {self.body} AS body FROM found f JOIN hansa.{self.table} a ON a.tenant_id = (SELECT hansa.tenant()) AND a.id = f.id
-  UNION ALL SELECT e.id, NULL FROM (SELECT a.id {self.rows} OFFSET {LOOKED - 1} LIMIT 1) e WHERE (SELECT count(*) FROM found) < $2"""
-
-
-SESSIONS = _List("sessions", SESSION, "AND ($3::text IS NULL OR a.agent = $3)", "r.namespace")
-RUNS = _List(
-    "runs",
-    "hansa.run_json(a)",
-    "AND ($3::text IS NULL OR a.agent = $3) AND ($4::text IS NULL OR a.state = $4) AND ($5::uuid IS NULL OR a.session_id = $5)",
-    "(SELECT s.namespace FROM hansa.sessions s WHERE s.tenant_id = r.tenant_id AND s.id = r.session_id)",
+RUNS = List(
+    f"SELECT a.id, hansa.run_json(a) AS body {RUN_ROWS} LIMIT $2",
+    f"""WITH found AS MATERIALIZED (
+    SELECT r.id FROM (SELECT a.* {RUN_ROWS} LIMIT {LOOKED}) r
+    WHERE (SELECT s.namespace FROM hansa.sessions s WHERE s.tenant_id = r.tenant_id AND s.id = r.session_id) = ANY ($6)
+    ORDER BY r.id DESC LIMIT $2)
+  SELECT a.id, hansa.run_json(a) AS body FROM found f JOIN hansa.runs a ON a.tenant_id = (SELECT hansa.tenant()) AND a.id = f.id
+  UNION ALL SELECT e.id, NULL FROM (SELECT a.id {RUN_ROWS} OFFSET {LOOKED} - 1 LIMIT 1) e WHERE (SELECT count(*) FROM found) < $2""",
 )
-APPROVALS = _List(
-    "approvals",
-    APPROVAL,
-    "AND ($3::text IS NULL OR a.state = $3)",
-    """(SELECT s.namespace FROM hansa.runs o JOIN hansa.sessions s ON s.tenant_id = o.tenant_id AND s.id = o.session_id
-      WHERE o.tenant_id = r.tenant_id AND o.id = r.run_id)""",
+APPROVAL_ROWS = """FROM hansa.approvals a WHERE a.tenant_id = (SELECT hansa.tenant()) AND ($1::uuid IS NULL OR a.id < $1)
+  AND ($3::text IS NULL OR a.state = $3) ORDER BY a.id DESC"""
+APPROVALS = List(
+    f"SELECT a.id, {APPROVAL} AS body {APPROVAL_ROWS} LIMIT $2",
+    f"""WITH found AS MATERIALIZED (
+    SELECT r.id FROM (SELECT a.* {APPROVAL_ROWS} LIMIT {LOOKED}) r
+    WHERE (SELECT s.namespace FROM hansa.runs o JOIN hansa.sessions s ON s.tenant_id = o.tenant_id AND s.id = o.session_id
+      WHERE o.tenant_id = r.tenant_id AND o.id = r.run_id) = ANY ($4)
+    ORDER BY r.id DESC LIMIT $2)
+  SELECT a.id, {APPROVAL} AS body FROM found f JOIN hansa.approvals a ON a.tenant_id = (SELECT hansa.tenant()) AND a.id = f.id
+  UNION ALL SELECT e.id, NULL FROM (SELECT a.id {APPROVAL_ROWS} OFFSET {LOOKED} - 1 LIMIT 1) e WHERE (SELECT count(*) FROM found) < $2""",
 )
 
 
-async def page(connection: Connection, what: _List, *filters: Any, before: UUID | None, limit: int, within: Places) -> Found:
+async def page(connection: Connection, what: List, *filters: Any, before: UUID | None, limit: int, within: Places) -> Found:
     """A page of a list of the connection's tenant; `filters` as the list has them, None each: whatever it is."""
     values = (before, limit + 1, *filters)
-    if within is None:
-        rows = await connection.fetch(what.whole, *values)
-    else:
-        rows = await connection.fetch(what.within(len(values) + 1), *values, within)
+    rows = await (connection.fetch(what.whole, *values) if within is None else connection.fetch(what.within, *values, within))
     shown = sorted(((row["id"], row["body"]) for row in rows if row["body"] is not None), reverse=True)
     if len(shown) > limit:
         return Found([body for _, body in shown[:limit]], shown[limit - 1][0])
