@@ -1,16 +1,20 @@
 """A namespace leads to one tenant: the one that claims it, or the one of that name."""
 
 import asyncio
+import json
 from typing import Any
 
 import asyncpg
 import httpx2
 
 from api.problem import problem
+from hansa.db.pool import open_owner
 from hansa.tenants.service import tenant_id
+from isolation.neighbours import keys_of
+from isolation.neighbours import tenant as with_bindings
 from ownership.asking import actions, answer, apply, error, git, kubernetes, tenant, within
 from samples import SCRIPTED, agent
-from stack import Stack
+from stack import Process, Stack, plain_client
 
 
 async def made(api: httpx2.AsyncClient, name: str, *namespaces: str, **more: Any) -> str:
@@ -175,3 +179,35 @@ async def test_a_tenant_that_is_gone_leaves_its_namespaces(api: httpx2.AsyncClie
         while (await api.get(f"/v1/tenants/{name}")).status_code != 404:
             await asyncio.sleep(0.1)
     assert actions(await apply(api, tenant(f"{name}-heir", namespaces=[f"{name}-ns", name]))) == ["created"]
+
+
+async def test_a_binding_in_another_tenants_name_opens_nothing_there(
+    api: httpx2.AsyncClient, stack: Stack, control_plane: Process, name: str
+) -> None:
+    """No Tenant says such a thing. A namespace that was given up and is a tenant's name a moment later does, and so may whoever looks after
+    a tenant's own database."""
+    (created,) = await apply(api, with_bindings(name, ["tenant-admin"]))
+    assert created["action"] == "created", created
+    bindings = [
+        {
+            "roles": ["tenant-admin"],
+            "serviceAccounts": ["tenant-admin-west", "tenant-admin-east"],
+            "namespaces": ["default", f"{name}-west"],
+        }
+    ]
+    async with open_owner(stack.settings.database) as connection:
+        await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant_id(name)))
+        await connection.execute("UPDATE hansa.tenants SET role_bindings = $1 WHERE name = $2", json.dumps(bindings), name)
+    async with plain_client(control_plane.url, headers={"authorization": f"Bearer {stack.key}", "hansa-tenant": name}) as owner:
+        keys = await keys_of(owner, ["tenant-admin"])
+    async with plain_client(control_plane.url, headers=keys["tenant-admin@west"]) as west:
+        assert {each["namespace"] for each in (await west.get("/v1/whoami")).json()["namespaces"]} == {"default", f"{name}-west"}
+        model = {**SCRIPTED, "metadata": {"name": name}}
+        for force in (False, True):
+            there, here = await apply(west, within("default", model), within(f"{name}-west", model), force=force)
+            assert (error(there)["path"], error(there)["code"]) == ("metadata.namespace", "reference")
+            assert here["action"] in ("created", "unchanged"), "the control: where it is bound it may"
+        named = {"objects": [{"kind": "ModelProvider", "name": "scripted", "namespace": "default"}]}
+        (kept,) = (await answer(west, "delete", named))["results"]
+        assert error(kept)["code"] == "reference"
+    problem(await api.get(f"/v1/objects/ModelProvider/{name}"), 404, "not_found")

@@ -8,6 +8,10 @@ import httpx2
 from api.keys import issue
 from api.problem import problem
 from hansa import clock
+from hansa.db.pool import open_owner
+from hansa.tenants.service import tenant_id
+from isolation.neighbours import applied, keys_of
+from isolation.neighbours import tenant as with_bindings
 from ownership.asking import git
 from stack import Process, Stack, plain_client
 
@@ -150,3 +154,27 @@ async def test_who_acts_in_another_tenant_is_nobody_of_that_one(
         assert (await platform.put(f"/v1/sources/{name}", json=told(name), headers=there)).json()["owner"] == f"default/service:{name}"
         problem(await inside.put(f"/v1/sources/{name}", json=told(name, 2)), 409, "conflict")
     assert (await api.delete(f"/v1/tenants/{name}", params={"confirm": name, "policy": "Delete"})).status_code == 202
+
+
+async def test_a_source_that_is_nobodys_is_not_theirs_who_are_bound_in_a_namespace(
+    api: httpx2.AsyncClient, stack: Stack, control_plane: Process, name: str
+) -> None:
+    """Those of earlier releases have no owner: they are the whole tenant's."""
+    (made,) = await applied(api, with_bindings(name, ["developer"]))
+    assert made["action"] == "created", made
+    there = {"authorization": f"Bearer {stack.key}", "hansa-tenant": name}
+    async with plain_client(control_plane.url, headers=there) as owner:
+        bound = await keys_of(owner, ["developer"])
+        assert (await owner.put(f"/v1/sources/{name}", json=told(name, 5, message="hush"))).status_code == 200
+        async with open_owner(stack.settings.database) as connection:
+            await connection.execute("SELECT set_config('hansa.tenant', $1, true)", str(tenant_id(name)))
+            await connection.execute("UPDATE hansa.sources SET owner = '' WHERE id = $1", name)
+        async with plain_client(control_plane.url, headers=bound["developer@east"]) as east:
+            for second in (1, 9):
+                refused = problem(await east.put(f"/v1/sources/{name}", json=told(name, second)), 409, "conflict")
+                assert "hush" not in str(refused)
+            problem(await east.delete(f"/v1/sources/{name}"), 404, "not_found")
+            assert (await east.get("/v1/sources")).json()["data"] == []
+        (found,) = (await owner.get("/v1/sources")).json()["data"]
+        assert (found["owner"], found["message"]) == ("", "hush")
+        assert (await owner.put(f"/v1/sources/{name}", json=told(name, 6))).json()["owner"].startswith("default/")

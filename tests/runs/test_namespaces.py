@@ -10,6 +10,7 @@ from api.problem import problem
 from api.sse import opened
 from hansa import ids
 from hansa.db.pool import open_database
+from hansa.runs.admitting.store import LOOKED
 from hansa.runs.worlds import find_world
 from hansa.tenants.service import tenant_id
 from isolation.neighbours import Headers, applied, keys_of, manifest, tenant
@@ -223,3 +224,72 @@ async def test_what_others_have_is_not_there_to_be_referred_to(place: Place) -> 
     assert "offered: none" in error["message"]
     async with place.client("viewer@east") as client:
         assert (await client.get("/v1/models")).json()["data"] == []
+
+
+async def test_of_an_agent_that_is_made_anew_elsewhere_a_fork_tells_nothing(place: Place) -> None:
+    run = await place.run("near", [["sleep", 0]])
+    async with place.client() as owner, place.client("developer@west") as west:
+        assert (await owner.delete("/v1/agents/near")).status_code == 204
+
+        async def told() -> Json:
+            return problem(await west.post(f"/v1/runs/{run['id']}/fork", json={"at": 1}), 404, "not_found")
+
+        missing = (await told())["detail"]
+        for held in (False, True):
+            assert (await place.apply(manifest(agent("near", suspend=held, **STEPS), place.east)))[0]["action"] != "failed"
+            assert (await told())["detail"] == missing
+
+
+async def test_whoever_makes_an_agent_anew_bounds_all_its_revisions(place: Place) -> None:
+    """Also those of before, in which sessions go on, and while the new one is being checked."""
+    async with place.client() as owner, place.client("developer@west") as west:
+        before = await owner.post("/v1/agents/caller/runs", params={"wait": 20}, json={"input": CALLS})
+        assert before.json()["output"] == [["slept"], ["slept"]]
+        assert (await west.delete("/v1/agents/caller")).status_code == 204
+        checked = {**place.caller["spec"], "rollout": {"smoke": {"input": [["sleep", 3600]]}}}
+        assert (await place.apply({**place.caller, "spec": checked}, who="developer@west"))[0]["action"] == "created"
+        session = {"session_id": before.json()["session_id"]}
+        run = (await owner.post("/v1/agents/caller/runs", params={"wait": 20}, json={"input": CALLS, **session})).json()
+    assert run["revision"] == 1
+    assert refused(run, place), "who is asked has more, whoever made the agent has not"
+
+
+async def test_lists_go_through_a_bounded_part_of_what_others_have(place: Place) -> None:
+    """However many they are: pages go on where the last one has ended its look, and none that is empty is said to be the end."""
+    mine = [(await place.run("near", [["sleep", 0]]))["id"] for _ in range(3)]
+    tenant, many = tenant_id(place.name), 2 * LOOKED + 5
+    fill = [
+        "INSERT INTO hansa.sessions (tenant_id, id, agent, last_seq, newest_run, revision, namespace) SELECT $1,"
+        " ('ff' || substr(md5(n::text), 1, 30))::uuid, 'far', 1, 1, 1, $2 FROM generate_series(1, $3::integer) n",
+        "INSERT INTO hansa.runs (tenant_id, id, session_id, queued_seq, agent, revision, state, input)"
+        " SELECT tenant_id, id, id, 1, 'far', 1, 'completed', '1' FROM hansa.sessions WHERE tenant_id = $1 AND namespace = $2 AND $3 > 0",
+        "INSERT INTO hansa.approvals (tenant_id, id, run_id, step, kind, subject) SELECT tenant_id, id, id, '1', 'question', '{}'"
+        " FROM hansa.runs WHERE tenant_id = $1 AND agent = 'far' AND $2 <> '' AND $3 > 0",
+        "INSERT INTO hansa.approvals (tenant_id, id, run_id, step, kind, subject) SELECT tenant_id, id, id, '1', 'question', '{}'"
+        " FROM hansa.runs WHERE tenant_id = $1 AND agent = 'near' AND $2 <> '' AND $3 > 0",
+    ]
+    for sql in fill:
+        await place.engine.fetch(sql, tenant, place.east, many)
+
+    async def walk(client: httpx2.AsyncClient, path: str, **query: Any) -> tuple[list[str], list[int]]:
+        found, sizes = list[str](), list[int]()
+        while True:
+            page = (await client.get(path, params={"limit": 2, **query})).json()
+            found += [each["id"] for each in page["data"]]
+            sizes.append(len(page["data"]))
+            assert page["has_more"] == (page["next"] is not None)
+            if not page["has_more"]:
+                return found, sizes
+            query["after"] = page["next"]
+
+    async with place.client("viewer@west") as west, place.client("viewer@east") as east:
+        for path in ("/v1/runs", "/v1/approvals", "/v1/sessions"):
+            found, sizes = await walk(west, path)
+            assert len(found) == len(set(found)) == 3, (path, sizes)
+            assert path == "/v1/sessions" or found == mine[::-1]
+            assert sizes == [0, 0, 2, 1], "two looks at what is nothing to this one"
+            first = (await east.get(path, params={"limit": 2})).json()
+            assert (len(first["data"]), first["has_more"]) == (2, True)
+        assert await walk(west, "/v1/runs", agent="far") == ([], [0, 0, 0])
+        assert await walk(west, "/v1/approvals", state="pending") == (mine[::-1], [0, 0, 2, 1])
+        assert await walk(west, "/v1/runs", agent="near") == (mine[::-1], [2, 1])

@@ -14,7 +14,7 @@ from hansa.audit.model import Action
 from hansa.auth.idempotency import Answer
 from hansa.auth.model import Principal, Starter
 from hansa.runs.replay import Replay, replay
-from hansa.runs.service import Start, is_final
+from hansa.runs.service import STARTING, Start, is_final
 from hansa.runs.stream import Reading, follow
 
 MAX_WAIT = 60
@@ -114,7 +114,7 @@ async def _ended(request: AnyRequest, principal: Principal, run: Named, wait: in
                 pass
     except TimeoutError:
         pass
-    body = await services(request).runs.get(principal, run.id)
+    body = await services(request).runs.get(principal, run.id, permission=STARTING)
     return body if is_final(body) else None
 
 

@@ -84,10 +84,10 @@ def forbidden(principal: Principal, candidate: Candidate) -> FieldError | None:
             return None
         return FieldError("kind", "forbidden", f"a {candidate.kind} needs the permission platform:write (role platform-admin)")
     if candidate.tenant != principal.tenant and not principal.may("tenants:act"):
-        if principal.reach(WRITING) is not None:  # whether such a namespace is there is none of its business
-            return outside(principal, WRITING, candidate.namespace, path="metadata.namespace")
         text = f"this key belongs to tenant {principal.tenant!r}; leave namespace out or write that"
-        return FieldError("metadata.namespace", "reference", text)
+        # Who is bound in namespaces is told no more of it than of one that is not there. A binding in it opens nothing: it leads elsewhere.
+        said = outside(principal, WRITING, candidate.namespace, path="metadata.namespace")
+        return said or FieldError("metadata.namespace", "reference", text)
     if candidate.tenant != principal.tenant:  # nobody acts elsewhere with roles of a namespace
         return None if principal.may(WRITING) else FieldError("kind", "forbidden", f"this needs the permission {WRITING} in every tenant")
     return outside(principal, WRITING, candidate.namespace, path="metadata.namespace")

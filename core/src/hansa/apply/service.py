@@ -134,9 +134,12 @@ class Objects:
     async def get(self, principal: Principal, kind: str, name: str, *, namespace: str | None = None) -> str:
         """An object as JSON text. `namespace`: in the tenant that it leads to."""
         tenant = await self._leads_to(principal, kind, namespace)
+        return await self._read(principal, tenant, kind, name=name, permission=READING)
+
+    async def _read(self, principal: Principal, tenant: str, kind: str, *, name: str, permission: str) -> str:
         async with self._database.tenant(tenant_id(tenant)) as connection:
             body = await store.read(connection, _known_kind(kind), name)
-            if body is None or not (sees(principal, READING, body) and (kind not in CLUSTER or principal.may(READING))):
+            if body is None or not (sees(principal, permission, body) and (kind not in CLUSTER or principal.may(permission))):
                 raise no_object(kind, name)
             (body,) = await self._rollouts.with_status(connection, principal, [(kind, name, body)])
         return await self._tenants.with_status(kind, name, body)
@@ -259,7 +262,7 @@ class Objects:
                 await trail.record(connection, set())
         if kind == "Tenant":
             await self.told(principal, applied=[name])
-        return await self.get(principal, kind, name)
+        return await self._read(principal, tenant, kind, name=name, permission=ownership.PERMISSION)
 
 
 def within(principal: Principal, filters: store.Filters) -> store.Filters:

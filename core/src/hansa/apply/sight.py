@@ -45,15 +45,21 @@ def sees(principal: Principal, permission: str, body: str) -> bool:
     return principal.may_in(permission, msgspec.json.decode(body, type=_Shown).manifest.metadata.namespace or principal.tenant)
 
 
+def seen_in(principal: Principal) -> frozenset[str] | None:
+    """The namespaces in which what stands is there for the caller: it may read it, or write over it; None: in all."""
+    reading, writing = principal.reach(READING), principal.reach(WRITING)
+    return None if reading is None or writing is None else reading | writing
+
+
 def visible(principal: Principal, found: Sequence[T]) -> list[T]:
-    """Those of the objects of the caller's tenant that it may read."""
-    reach = principal.reach(READING)
+    """Those of the objects of the caller's tenant that are there for it."""
+    reach = seen_in(principal)
     return [each for each in found if reach is None or (each.metadata.namespace or principal.tenant) in reach]
 
 
 def is_seen(principal: Principal, kind: str, known: Kept) -> bool:
-    """Whether the caller may read an object of its tenant, as it is kept."""
-    reach = principal.reach(READING)
+    """Whether an object of the caller's tenant, as it is kept, is there for it."""
+    reach = seen_in(principal)
     return reach is None or (kind not in CLUSTER and (known.namespace or principal.tenant) in reach)
 
 

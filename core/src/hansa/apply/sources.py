@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from hansa.apply import store
 from hansa.apply.ownership import PERMISSION, refuse_credentials
-from hansa.apply.sight import READING
+from hansa.apply.sight import READING, seen_in
 from hansa.auth import store as key_store
 from hansa.auth.model import Principal
 from hansa.db.pool import Database
@@ -62,6 +62,8 @@ class Sources:
         async with self._database.tenant(principal.tenant_id) as connection:
             if await store.count_sources(connection, source_id) >= MOST:
                 raise Conflict(f"the tenant has {MOST} sources already", hint="`hansa sources forget` removes one.")
+            if seen_in(principal) is not None and await store.owner_of_source(connection, source_id) == "":
+                _refuse(principal, source_id, "", mine)
             owner, body = await store.put_source(connection, source_id, told, errors=errors, by=principal.name, owner=mine[0])
             _refuse(principal, source_id, owner, mine)
         return body
@@ -78,7 +80,7 @@ class Sources:
         mine = await self._names(principal)
         async with self._database.tenant(principal.tenant_id) as connection:
             owner = await store.delete_source(connection, source_id)
-            unseen = owner not in mine and principal.reach(READING) is not None
+            unseen = owner not in mine and seen_in(principal) is not None
             if owner is None or unseen:
                 raise NotFound(f"there is no source {source_id!r}", hint="`hansa sources` lists them.")
             _refuse(principal, source_id, owner, mine)
@@ -95,9 +97,10 @@ class Sources:
 
 
 def _refuse(principal: Principal, source_id: str, owner: str, names: list[str]) -> None:
-    """Raise `Conflict`, which undoes what was done, when a source is somebody else's."""
-    if owner and owner not in names and not principal.may(PERMISSION):
-        said = owner if principal.reach(READING) is None else "somebody else"
+    """Raise `Conflict`, which undoes what was done, when a source is somebody else's. One that is nobody's is the whole tenant's."""
+    everywhere = seen_in(principal) is None
+    if (owner or not everywhere) and owner not in names and not principal.may(PERMISSION):
+        said = owner if everywhere else "somebody else"
         raise Conflict(
             f"the source {source_id!r} is told of by {said}, and you are {names[0]}: choose another id",
             hint=f"Keys of one service account are one owner. Somebody with {PERMISSION} may `hansa sources forget {source_id}`.",

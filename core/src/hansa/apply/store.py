@@ -317,6 +317,11 @@ async def put_source(connection: Connection, source_id: str, told: Any, *, error
     return row["owner"], row["body"]
 
 
+async def owner_of_source(connection: Connection, source_id: str) -> str | None:
+    """Whose a source is; empty: nobody's, None: there is none."""
+    return await connection.fetchval("SELECT owner FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", source_id)
+
+
 async def count_sources(connection: Connection, but: str) -> int:
     """How many sources the connection's tenant has, one left out."""
     return await connection.fetchval("SELECT count(*) FROM hansa.sources WHERE tenant_id = (SELECT hansa.tenant()) AND id <> $1", but)

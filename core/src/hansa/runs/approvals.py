@@ -17,6 +17,7 @@ from hansa.bus.connection import Bus
 from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, Invalid
 from hansa.runs import store
+from hansa.runs.admitting import store as lists
 from hansa.runs.admitting.service import admit, missing
 from hansa.runs.log.keeping import Values
 from hansa.runs.log.showing import Kind, shown
@@ -60,10 +61,8 @@ class Approvals:
             raise Invalid(f"state {state!r} is not one of {', '.join(STATES)}")
         async with self._database.tenant(principal.tenant_id) as connection:
             within = principal.reach("approvals:read")
-            rows = await store.list_approvals(connection, state, before, limit=limit + 1, within=within)
-        return Page(
-            await self._shown(principal, [row["body"] for row in rows[:limit]]), rows[limit - 1]["id"] if len(rows) > limit else None
-        )
+            found = await lists.page(connection, lists.APPROVALS, state, before=before, limit=limit, within=within)
+        return Page(await self._shown(principal, found.data), found.last)
 
     async def decide(self, principal: Principal, approval_id: UUID, decision: Decision, *, key: IdempotencyKey | None) -> Answer:
         """Decide once. Raises `NotFound`, `Invalid` for a decision of the wrong kind, `Conflict` when it was decided or has expired."""

@@ -18,6 +18,7 @@ from hansa.db.pool import Connection, Database
 from hansa.errors import Conflict, FieldError, HansaError, Invalid, LimitExceeded, NotFound, Unavailable
 from hansa.runs import store
 from hansa.runs.acceptor import Acceptor
+from hansa.runs.admitting import store as lists
 from hansa.runs.admitting.service import admit, admit_agent, admit_agent_here, missing, missing_agent
 from hansa.runs.budget import store as budget_store
 from hansa.runs.budget.metering import refusal_of, unsent_refusal
@@ -156,7 +157,9 @@ class Runs:
             if outcome == "no_run" or body is None:
                 raise missing("run", run_id)
             if outcome not in ("accepted", "at_outside"):
-                raise refusal(outcome, msgspec.structs.replace(new, agent=msgspec.json.decode(body)), None)
+                agent = msgspec.json.decode(body)
+                await admit_agent_here(connection, principal, STARTING, agent)
+                raise refusal(outcome, msgspec.structs.replace(new, agent=agent), None)
             if outcome != "accepted":
                 first, last = msgspec.json.decode(body, type=tuple[int, int])
                 raise Invalid(
@@ -194,9 +197,9 @@ class Runs:
             await ring_for(self._bus, self._region, outcome, run_id, bell=self._database.of(principal.tenant_id).bell)
         return answer
 
-    async def get(self, principal: Principal, run_id: UUID) -> str:
-        """A run as JSON text."""
-        await self._admit(principal, READING, run_id)
+    async def get(self, principal: Principal, run_id: UUID, *, permission: str = READING) -> str:
+        """A run as JSON text. `permission`: for which it is shown, `STARTING` to whoever has just started it."""
+        await self._admit(principal, permission, run_id)
         async with self._database.tenant(principal.tenant_id) as connection:
             body = await store.find_run(connection, run_id)
         if body is None:
@@ -207,10 +210,10 @@ class Runs:
         """Runs, newest first."""
         if filters.get("state") not in (None, *STATES):
             raise Invalid(f"state {filters['state']!r} is not one of {', '.join(STATES)}")
+        asked = (filters.get("agent"), filters.get("state"), filters.get("session_id"))
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await store.list_runs(connection, filters, before, limit=limit + 1, within=principal.reach(READING))
-        data = await shown(self._values, principal.tenant_id, Kind.RUN, [row["body"] for row in rows[:limit]])
-        return Page(data, rows[limit - 1]["id"] if len(rows) > limit else None)
+            found = await lists.page(connection, lists.RUNS, *asked, before=before, limit=limit, within=principal.reach(READING))
+        return Page(await shown(self._values, principal.tenant_id, Kind.RUN, found.data), found.last)
 
     async def open_session(self, principal: Principal, agent: str, *, key: IdempotencyKey | None) -> Answer:
         """Make an empty session."""
@@ -239,8 +242,8 @@ class Runs:
     async def list_sessions(self, principal: Principal, agent: str | None, *, before: UUID | None, limit: int) -> Page:
         """Sessions, newest first."""
         async with self._database.tenant(principal.tenant_id) as connection:
-            rows = await store.list_sessions(connection, agent, before, limit=limit + 1, within=principal.reach(READING))
-        return Page([row["body"] for row in rows[:limit]], rows[limit - 1]["id"] if len(rows) > limit else None)
+            found = await lists.page(connection, lists.SESSIONS, agent, before=before, limit=limit, within=principal.reach(READING))
+        return Page(found.data, found.last)
 
     async def list_events(self, principal: Principal, session_id: UUID, *, after: int, limit: int) -> Page:
         """Events of a session, oldest first."""

@@ -14,11 +14,10 @@ from hansa.db.pool import Connection, Database
 from hansa.runs.model import Claim, EventType, Loaded, Past, Recorded, RunView, Write, Written, canonical
 from hansa.runs.values import Columns
 
-SESSION = """json_build_object('id', id, 'agent', agent, 'namespace', namespace, 'revision', revision, 'smoke', smoke,
-  'created_at', created_at, 'last_seq', last_seq, 'active_run', active_run)"""
+SESSION = """json_build_object('id', a.id, 'agent', a.agent, 'namespace', a.namespace, 'revision', a.revision, 'smoke', a.smoke,
+  'created_at', a.created_at, 'last_seq', a.last_seq, 'active_run', a.active_run)"""
 Places = Collection[str] | None
 """Namespaces of whose sessions alone something is told; None: of all."""
-IN_PLACES = "EXISTS (SELECT FROM hansa.sessions s WHERE s.tenant_id = r.tenant_id AND s.id = r.session_id AND s.namespace = ANY ($6))"
 
 APPROVAL = """json_build_object('id', a.id, 'run_id', a.run_id, 'step', a.step, 'kind', a.kind, 'subject', a.subject, 'state', a.state,
   'decided_by', a.decided_by, 'comment', a.comment, 'answer', a.answer, 'requested_at', a.requested_at, 'expires_at', a.expires_at,
@@ -317,19 +316,6 @@ async def find_approval(connection: Connection, approval_id: UUID) -> str | None
     )
 
 
-async def list_approvals(
-    connection: Connection, state: str | None, before: UUID | None, *, limit: int, within: Places
-) -> list[asyncpg.Record]:
-    """Approvals, newest first: records (id, body as JSON text)."""
-    return await connection.fetch(
-        f"SELECT a.id, {APPROVAL} AS body FROM hansa.approvals a WHERE tenant_id = (SELECT hansa.tenant()) "
-        "AND ($1::text IS NULL OR state = $1) AND ($2::uuid IS NULL OR id < $2) AND ($4::text[] IS NULL OR EXISTS (SELECT "
-        "FROM hansa.runs r JOIN hansa.sessions s ON s.tenant_id = r.tenant_id AND s.id = r.session_id "
-        "WHERE r.tenant_id = a.tenant_id AND r.id = a.run_id AND s.namespace = ANY ($4))) ORDER BY id DESC LIMIT $3",
-        *(state, before, limit, within),
-    )
-
-
 async def settle_approval(
     connection: Connection, principal: Principal, approval_id: UUID, *, state: str, comment: str | None, answer: str
 ) -> str:
@@ -345,22 +331,10 @@ async def settle_approval(
     )
 
 
-async def list_runs(
-    connection: Connection, filters: dict[str, Any], before: UUID | None, *, limit: int, within: Places
-) -> list[asyncpg.Record]:
-    """Runs, newest first: records (id, body as JSON text). `filters`: agent, state, session_id or None each."""
-    return await connection.fetch(
-        "SELECT r.id, hansa.run_json(r) AS body FROM hansa.runs r WHERE tenant_id = (SELECT hansa.tenant()) "
-        "AND ($1::text IS NULL OR agent = $1) AND ($2::text IS NULL OR state = $2) AND ($3::uuid IS NULL OR session_id = $3) "
-        f"AND ($4::uuid IS NULL OR id < $4) AND ($6::text[] IS NULL OR {IN_PLACES}) ORDER BY id DESC LIMIT $5",
-        *(filters.get("agent"), filters.get("state"), filters.get("session_id"), before, limit, within),
-    )
-
-
 async def insert_session(connection: Connection, session_id: UUID, agent: str) -> tuple[str, str | None]:
     """Make a session of an agent, on the revision that serves: (outcome, its JSON text or what `refusal` wants to know)."""
     body = await connection.fetchval(
-        "INSERT INTO hansa.sessions (tenant_id, id, agent, revision, namespace) "
+        "INSERT INTO hansa.sessions AS a (tenant_id, id, agent, revision, namespace) "
         "SELECT tenant_id, $1, name, revision, namespace FROM hansa.agents "
         f"WHERE tenant_id = (SELECT hansa.tenant()) AND name = $2 AND revision > 0 RETURNING {SESSION}",
         session_id,
@@ -376,19 +350,7 @@ async def insert_session(connection: Connection, session_id: UUID, agent: str) -
 async def find_session(connection: Connection, session_id: UUID) -> str | None:
     """A session as JSON text."""
     return await connection.fetchval(
-        f"SELECT {SESSION} FROM hansa.sessions WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", session_id
-    )
-
-
-async def list_sessions(
-    connection: Connection, agent: str | None, before: UUID | None, *, limit: int, within: Places
-) -> list[asyncpg.Record]:
-    """Sessions, newest first: records (id, body as JSON text)."""
-    return await connection.fetch(
-        f"SELECT id, {SESSION} AS body FROM hansa.sessions WHERE tenant_id = (SELECT hansa.tenant()) "
-        "AND ($1::text IS NULL OR agent = $1) AND ($2::uuid IS NULL OR id < $2) AND ($4::text[] IS NULL OR namespace = ANY ($4)) "
-        "ORDER BY id DESC LIMIT $3",
-        *(agent, before, limit, within),
+        f"SELECT {SESSION} FROM hansa.sessions a WHERE tenant_id = (SELECT hansa.tenant()) AND id = $1", session_id
     )
 
 

@@ -37,7 +37,8 @@ BEGIN
   PERFORM hansa.slots_fill(p_tenant, p_agent);
 END $$;
 
--- Who applied an agent last: it bounds the runs of the revision that it applied. Whether that is another one.
+-- Who applied an agent last: it bounds the runs of the revision that it applied, and of an agent that is new those of all revisions, which may
+-- be older than it is. Whether that is another one.
 CREATE OR REPLACE FUNCTION hansa.agent_owned(p_tenant uuid, p_agent text, p_owner json) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE v_revision integer;
 BEGIN
@@ -46,6 +47,7 @@ BEGIN
   IF v_revision IS NULL THEN
     UPDATE hansa.agents SET owner = p_owner WHERE tenant_id = p_tenant AND name = p_agent AND owner::text IS DISTINCT FROM p_owner::text;
   ELSE
+    UPDATE hansa.agents SET owner = p_owner WHERE tenant_id = p_tenant AND name = p_agent AND owner IS NULL AND revision IN (0, v_revision);
     UPDATE hansa.rollouts SET owner = p_owner
       WHERE tenant_id = p_tenant AND agent = p_agent AND revision = v_revision AND owner::text IS DISTINCT FROM p_owner::text;
   END IF;
