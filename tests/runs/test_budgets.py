@@ -157,6 +157,7 @@ async def test_a_budget_that_is_set_while_a_run_is_under_way_holds_from_its_next
         return (await spender.run(run_id))["state"] == "running"
 
     await until(running, "it runs")
+    await asyncio.sleep(0.7)  # its first call, of two seconds, is under way
     await spender.budget(4, onLimit="reject")
     run = await spender.ended(run_id)
     assert run["state"] in ("completed", "failed")
