@@ -4,6 +4,7 @@ Runs in a thread and loop of its own. Speaks plain HTTP to whoever comes and TLS
 """
 
 import asyncio
+import logging
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,11 @@ import aiohttp
 from aiohttp import web
 
 HOP_BY_HOP = frozenset({"connection", "content-length", "transfer-encoding", "host", "keep-alive", "content-encoding", "accept-encoding"})
+
+QUIET = logging.getLogger("fault proxy")
+"""Connections break here on purpose. And a traceback that one thread formats is parsed by Python, which in 3.11 can make it fail in another
+one to parse anything."""
+QUIET.setLevel(logging.CRITICAL)
 
 
 class FaultProxy:
@@ -97,7 +103,7 @@ def fault_proxy(server: str, trust: ssl.SSLContext | None = None) -> Iterator[Fa
                 return await proxy.handle(request, session, server)
 
             app.router.add_route("*", "/{tail:.*}", handle)
-            runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.1)
+            runner = web.AppRunner(app, access_log=None, logger=QUIET, handle_signals=False, shutdown_timeout=0.1)
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
             proxy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
