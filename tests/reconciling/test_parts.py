@@ -1,7 +1,7 @@
 """The parts of the operator by themselves: its queue, its conditions, its election, its watchdog."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -142,10 +142,13 @@ async def test_what_comes_in_a_stream_goes_in_few_requests_and_what_comes_alone_
 
 
 def test_the_operators_own_finalizer_is_no_news_and_its_loss_is() -> None:
-    queue = WorkQueue(_nothing, concurrency=1, least=1, most=1)
     woken: list[Key] = []
-    queue.wake = lambda keys: woken.extend(keys)  # type: ignore[method-assign]
-    intake = Intake(Index(), queue)
+
+    class Listening(WorkQueue):
+        def wake(self, keys: Iterable[Key]) -> None:
+            woken.extend(keys)
+
+    intake = Intake(Index(), Listening(_nothing, concurrency=1, least=1, most=1))
 
     def seen(version: int, *finalizers: str, generation: int = 1) -> list[Key]:
         woken.clear()
